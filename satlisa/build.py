@@ -1,0 +1,238 @@
+"""The only place that loads pretrained parts and wires them together: LoRA, `<SEG>` row, freezing, precision.
+
+Hub ids, local folders in the hub's layout and the packaged demo backbone (`demo:vlm`, `demo:sam`) take the same way.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import AddedToken
+from torch import Tensor, nn
+from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImageProcessor, SamModel
+from transformers.models.qwen3_5 import modeling_qwen3_5
+
+from satlisa.config import ModelConfig
+from satlisa.errors import SatlisaError
+from satlisa.model import SatLisa
+from satlisa.prompts import limit_image_tokens
+from satlisa.segmenter import Segmenter
+
+_DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
+# The four kernels that transformers picks by what can be imported (flash-linear-attention, causal-conv1d), even on CPU.
+_KERNELS = (
+    "causal_conv1d_update",
+    "causal_conv1d_fn",
+    "torch_chunk_gated_delta_rule",
+    "torch_recurrent_gated_delta_rule",
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Pretrained parts before wiring: the VLM and its processor, SAM and its image processor."""
+
+    vlm: Any
+    processor: Any
+    sam: Any
+    sam_processor: Any
+
+
+def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = None) -> Parts:
+    """Load both pretrained models from the hub, a local folder or the demo backbone.
+
+    Args:
+        dtype: of the VLM's frozen weights. SAM stays float32: it is small, and its decoder is trained.
+        tokenizer: used instead of the VLM's own, with its chat template (a model directory's `tokenizer/`).
+
+    Raises:
+        SatlisaError: a model that cannot be found or read.
+    """
+    vlm_source, sam_source = model_source(config.vlm_model_id), model_source(config.sam_model_id)
+    processor = _load("vlm_model_id", config.vlm_model_id, lambda: AutoProcessor.from_pretrained(vlm_source))
+    vlm = _load(
+        "vlm_model_id",
+        config.vlm_model_id,
+        lambda: Qwen3_5ForConditionalGeneration.from_pretrained(vlm_source, dtype=dtype),
+    )
+    sam = _load("sam_model_id", config.sam_model_id, lambda: SamModel.from_pretrained(sam_source, dtype=torch.float32))
+    images = _load("sam_model_id", config.sam_model_id, lambda: SamImageProcessor.from_pretrained(sam_source))
+    if tokenizer is not None:
+        processor.tokenizer = tokenizer
+        processor.chat_template = tokenizer.chat_template or processor.chat_template
+    return Parts(vlm, processor, sam, images)
+
+
+def model_source(model_id: str) -> str:
+    """Where `from_pretrained` finds a model: `demo:` names the packaged backbone, everything else goes as it is."""
+    return str(_DEMO_WEIGHTS / model_id.removeprefix("demo:")) if model_id.startswith("demo:") else model_id
+
+
+def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SatlisaError(
+            f"{setting}: cannot load '{model_id}': {reason}. Without a reachable hub, give a local folder in the hub's "
+            "layout (VLM_MODEL=…, SAM_MODEL=…), or run the packaged demo with PRESET=demo."
+        ) from error
+
+
+def assemble(
+    parts: Parts,
+    config: ModelConfig,
+    compute_dtype: torch.dtype = torch.float32,
+    adapter: str | Path | None = None,
+    seg_row: Tensor | None = None,
+) -> SatLisa:
+    """Wire the parts into a model: `<SEG>` in the tokenizer, LoRA under the language model, everything else frozen.
+
+    Args:
+        config: its widths and `seg_token_id` are replaced by the parts' own.
+        adapter: a PEFT adapter to load instead of fresh LoRA layers; its own adapter_config.json holds the settings.
+        seg_row: (D,) the `<SEG>` row; without it, the mean of the used rows.
+
+    Raises:
+        SatlisaError: no vocabulary row for `<SEG>`, or LoRA targets that the language model does not have.
+    """
+    seg_token_id = add_seg_token(parts.processor.tokenizer, parts.vlm, config.seg_token)
+    config = replace(
+        config,
+        seg_token_id=seg_token_id,
+        vlm_hidden_size=parts.vlm.config.text_config.hidden_size,
+        sam_prompt_size=parts.sam.config.prompt_encoder_config.hidden_size,
+    )
+    limit_image_tokens(parts.processor, config.max_image_tokens)
+    use_plain_kernels_off_cuda()
+    if compute_dtype == torch.float16:
+        keep_delta_net_in_float32(parts.vlm)
+    if seg_row is None:
+        matrix = parts.vlm.get_input_embeddings().weight
+        seg_row = matrix.detach()[:seg_token_id].float().mean(dim=0)
+    vlm = add_lora(parts.vlm, config) if adapter is None else PeftModel.from_pretrained(parts.vlm, str(adapter))
+    segmenter = Segmenter(parts.sam, parts.sam_processor)
+    model = SatLisa(vlm, segmenter, parts.processor, config, seg_row, compute_dtype)
+    set_trainable(model)
+    return model
+
+
+def add_seg_token(tokenizer: Any, vlm: Any, seg_token: str) -> int:
+    """Put `<SEG>` on the next spare vocabulary row and return its id.
+
+    The matrix is never resized to the tokenizer: Qwen3.5's has 248,320 rows for 248,077 tokens, and
+    `resize_token_embeddings(len(tokenizer))` would shrink it.
+    """
+    if seg_token not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(seg_token, special=True)])
+    token_id, rows = int(tokenizer.convert_tokens_to_ids(seg_token)), vlm.get_input_embeddings().num_embeddings
+    if token_id >= rows:
+        raise SatlisaError(f"{seg_token} would be token {token_id}, but the base model has {rows} vocabulary rows")
+    return token_id
+
+
+def add_lora(vlm: nn.Module, config: ModelConfig) -> Any:
+    """Fresh LoRA layers on the token mixers of the language model (the vision tower has Linear layers too)."""
+    names = "|".join(re.escape(name) for name in config.lora_target_modules)
+    targets = rf".*language_model\..*\.({names})"
+    if not any(re.fullmatch(targets, name) for name, _ in vlm.named_modules()):
+        raise SatlisaError(f"lora_target_modules: the language model has none of {config.lora_target_modules}")
+    settings = LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
+        base_model_name_or_path=config.vlm_model_id,
+    )
+    return get_peft_model(vlm, settings)  # type: ignore[arg-type]
+
+
+def set_trainable(model: SatLisa) -> None:
+    """Train LoRA, the `<SEG>` row, the projector and the mask decoder, in float32; freeze the rest."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(part_of(name) in TRAINED)
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
+
+
+TRAINED = ("LoRA", "<SEG> row", "projector", "SlimSAM mask decoder")
+_PARTS = ("VLM", "LoRA", "<SEG> row", "projector", "SlimSAM encoder", "SlimSAM prompt encoder", "SlimSAM mask decoder")
+
+
+def part_of(parameter_name: str) -> str:
+    """The part of the figure (DESIGN §1) that a parameter of the model belongs to."""
+    for marker, part in {
+        "lora_": "LoRA",
+        "seg_row": "<SEG> row",
+        "projector.": "projector",
+        "sam.mask_decoder.": "SlimSAM mask decoder",
+        "sam.vision_encoder.": "SlimSAM encoder",
+        "sam.": "SlimSAM prompt encoder",
+    }.items():
+        if marker in parameter_name:
+            return part
+    return "VLM"
+
+
+def count_parameters(model: SatLisa) -> dict[str, tuple[int, int]]:
+    """(all, trainable) parameters of each part, tied weights counted once."""
+    counts: dict[str, tuple[int, int]] = dict.fromkeys(_PARTS, (0, 0))
+    for name, parameter in model.named_parameters():
+        total, trainable = counts[part_of(name)]
+        number = parameter.numel()
+        counts[part_of(name)] = (total + number, trainable + number * parameter.requires_grad)
+    return counts
+
+
+def parameter_table(counts: dict[str, tuple[int, int]]) -> str:
+    """The counts as lines of text: part, parameters, trainable, share of all trained parameters."""
+    total, trained = (sum(column) for column in zip(*counts.values(), strict=True))
+    rows: Iterable[tuple[str, tuple[int, int]]] = [*counts.items(), ("total", (total, trained))]
+    lines = [f"{'part':<24}{'parameters':>14}{'trainable':>14}{'share':>9}"]
+    lines += [f"{part:<24}{n:>14,}{t:>14,}{t / max(total, 1):>9.2%}" for part, (n, t) in rows]
+    return "\n".join(lines)
+
+
+def keep_delta_net_in_float32(vlm: nn.Module) -> None:
+    """Run the gated delta-net layers in float32, autocast off, whatever runs around them.
+
+    Their gradients are reported to become NaN in float16; a T4 has the memory for these layers in float32.
+    """
+    for module in vlm.modules():
+        if isinstance(module, modeling_qwen3_5.Qwen3_5GatedDeltaNet):
+            module.float()
+            module.forward = _in_float32(module.forward)
+
+
+def _in_float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            return forward(hidden_states.float(), *args, **kwargs).to(hidden_states.dtype)
+
+    return run
+
+
+def use_plain_kernels_off_cuda() -> None:
+    """Let Qwen3.5 run on CPU where `flash-linear-attention` is installed.
+
+    transformers binds the CUDA kernels at import when the package can be imported; on CPU they fail with "0 active
+    drivers". Each function carries the plain version as `__wrapped__`: tensors that are not on CUDA take that one.
+    Safe to repeat.
+    """
+    for name in _KERNELS:
+        kernel = getattr(modeling_qwen3_5, name, None)
+        if kernel is not None and hasattr(kernel, "__wrapped__") and not hasattr(kernel, "satlisa_by_device"):
+            setattr(modeling_qwen3_5, name, _by_device(kernel, kernel.__wrapped__))
+
+
+def _by_device(kernel: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (kernel if hidden_states.is_cuda else plain)(hidden_states, *args, **kwargs)
+
+    run.satlisa_by_device = True  # type: ignore[attr-defined]
+    run.__wrapped__ = plain  # type: ignore[attr-defined]
+    return run

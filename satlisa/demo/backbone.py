@@ -1,0 +1,227 @@
+"""The demo backbone before training: both architectures of the real model scaled down, and a tokenizer of its own.
+
+Sizes are chosen for two CPU cores: the text model keeps the hybrid of linear and full attention (2:1 instead of 3:1,
+since six layers with two that can look back at the image locate better than four with one), SAM keeps relative
+positions, windowed and global layers. `<SEG>` is not in the tokenizer; the embedding has spare rows for it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+    SamConfig,
+    SamImageProcessor,
+    SamModel,
+)
+
+IMAGE_SIZE = 256  # pixels a side that both models see
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+_THINKING = ("<think>", "</think>")  # added, but not special: they are part of the text, as in Qwen3.5
+_VOCABULARY = 1000  # at most; the scenes' texts have fewer merges in them
+_SPARE_ROWS = 32
+
+# Words, single digits, punctuation, line breaks, blanks: so that coordinates are spelled digit by digit.
+_SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+# Renders what Qwen3.5's template renders for plain chats with images; tools, videos and thinking it does not know.
+CHAT_TEMPLATE = """\
+{%- macro say(content) -%}
+    {%- if content is string -%}
+        {{- content | trim -}}
+    {%- else -%}
+        {%- set written = namespace(text='') -%}
+        {%- for part in content -%}
+            {%- if part.type == 'image' -%}
+                {%- set written.text = written.text + '<|vision_start|><|image_pad|><|vision_end|>' -%}
+            {%- elif part.type == 'text' -%}
+                {%- set written.text = written.text + part.text -%}
+            {%- else -%}
+                {{- raise_exception('the demo model reads text and images, not ' ~ part.type) -}}
+            {%- endif -%}
+        {%- endfor -%}
+        {{- written.text | trim -}}
+    {%- endif -%}
+{%- endmacro -%}
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message.role + '\\n' + say(message.content) + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\\n<think>\\n' -}}
+    {%- if not enable_thinking -%}
+        {{- '\\n</think>\\n\\n' -}}
+    {%- endif -%}
+{%- endif -%}
+"""
+
+
+def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of these texts, with Qwen's special tokens behind its own.
+
+    Any text can be spelled, byte by byte where nothing better is known; digits are never merged.
+    """
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=_VOCABULARY, initial_alphabet=alphabet, show_progress=False)
+    core.train_from_iterator(texts, trainer)
+    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in _THINKING])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="right",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+        extra_special_tokens={
+            "image_token": "<|image_pad|>",
+            "video_token": "<|video_pad|>",
+            "vision_bos_token": "<|vision_start|>",
+            "vision_eos_token": "<|vision_end|>",
+        },
+    )
+
+
+def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+    """The processor around a tokenizer: every image becomes about IMAGE_SIZE² pixels, 64 tokens, whatever its shape."""
+    pixels = IMAGE_SIZE**2
+    images = Qwen2VLImageProcessor(
+        patch_size=16,
+        merge_size=2,
+        temporal_patch_size=2,
+        size={"shortest_edge": pixels, "longest_edge": pixels},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    return Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(), chat_template=tokenizer.chat_template)
+
+
+def vlm_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3_5Config:
+    """Qwen3.5 in small: six layers of 192 (every third full attention), a vision tower of three layers of 128."""
+    token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
+    rows = -(-(len(tokenizer) + _SPARE_ROWS) // 64) * 64
+    text = {
+        "vocab_size": rows,
+        "hidden_size": 192,
+        "intermediate_size": 448,
+        "num_hidden_layers": 6,
+        "full_attention_interval": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "linear_num_key_heads": 4,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 48,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        "pad_token_id": token["<|endoftext|>"],
+        "eos_token_id": token["<|im_end|>"],
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1000.0,  # positions stay below a few hundred
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [3, 3, 2],
+            "mrope_interleaved": True,
+        },
+    }
+    vision = {
+        "depth": 3,
+        "hidden_size": 128,
+        "intermediate_size": 320,
+        "num_heads": 4,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 192,
+        "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [],
+    }
+    return Qwen3_5Config(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=token["<|image_pad|>"],
+        video_token_id=token["<|video_pad|>"],
+        vision_start_token_id=token["<|vision_start|>"],
+        vision_end_token_id=token["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def sam_config() -> SamConfig:
+    """SAM in small: 256² input, four layers of 96 (the last one global), 32×32 embedding of 64, 128² masks."""
+    return SamConfig(
+        vision_config={
+            "hidden_size": 96,
+            "output_channels": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "image_size": IMAGE_SIZE,
+            "patch_size": 8,
+            "window_size": 8,
+            "global_attn_indexes": [3],
+            "mlp_dim": 288,
+            "num_pos_feats": 32,  # half of output_channels
+        },
+        prompt_encoder_config={"hidden_size": 64, "image_size": IMAGE_SIZE, "patch_size": 8, "mask_input_channels": 8},
+        mask_decoder_config={
+            "hidden_size": 64,
+            "mlp_dim": 192,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "iou_head_hidden_dim": 64,
+        },
+    )
+
+
+def new_vlm(processor: Qwen3VLProcessor, seed: int) -> Qwen3_5ForConditionalGeneration:
+    """An untrained VLM for this processor, float32."""
+    torch.manual_seed(seed)
+    model = Qwen3_5ForConditionalGeneration(vlm_config(processor.tokenizer))
+    model.generation_config.eos_token_id = [processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id]
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    return model
+
+
+def new_sam(seed: int) -> SamModel:
+    """An untrained SAM, float32."""
+    torch.manual_seed(seed)
+    return SamModel(sam_config())
+
+
+def sam_processor() -> SamImageProcessor:
+    """SAM's preprocessing at the demo's size; mean and std are ImageNet's, as in the real one."""
+    return SamImageProcessor(
+        size={"longest_edge": IMAGE_SIZE}, pad_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    )
+
+
+def save_vlm(model: Qwen3_5ForConditionalGeneration, processor: Qwen3VLProcessor, folder: Path) -> None:
+    """Write the VLM as a hub folder, in float16: half the bytes, and rounding that masters of float32 do not notice."""
+    model.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    model.float()
+
+
+def save_sam(model: SamModel, folder: Path) -> None:
+    """Write SAM as a hub folder, in float16."""
+    model.half().save_pretrained(folder)
+    sam_processor().save_pretrained(folder)
+    model.float()

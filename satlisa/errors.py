@@ -1,0 +1,5 @@
+"""The package's own exceptions: one line that says what was expected, what was found, where, and what to do."""
+
+
+class SatlisaError(Exception):
+    """A mistake in what the user gave (a file, a setting, a row), worded for the user; commands print it without a traceback."""

@@ -1,0 +1,90 @@
+"""Device, precision and batch size, decided in one place from what the machine reports."""
+
+from dataclasses import dataclass
+
+import torch
+
+from satlisa.errors import SatlisaError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine reports; tests put other machines in its place.
+
+    `capability`: CUDA compute capability of the device, (major, minor); None without CUDA.
+    """
+
+    capability: tuple[int, int] | None = None
+    gpu_name: str = ""
+    gpu_memory: int = 0
+    num_gpus: int = 0
+    has_mps: bool = False
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run uses: `dtype` of frozen weights and autocast, `batch_size` by default, `name` to print."""
+
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int
+    name: str
+
+
+def probe(index: int = 0) -> Machine:
+    """What this machine reports about CUDA device `index` and MPS."""
+    has_mps = torch.backends.mps.is_available()
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        return Machine(num_gpus=torch.cuda.device_count() if torch.cuda.is_available() else 0, has_mps=has_mps)
+    properties = torch.cuda.get_device_properties(index)
+    return Machine(
+        capability=(properties.major, properties.minor),
+        gpu_name=properties.name,
+        gpu_memory=properties.total_memory,
+        num_gpus=torch.cuda.device_count(),
+        has_mps=has_mps,
+    )
+
+
+def detect(device: str = "auto", precision: str = "auto", machine: Machine | None = None) -> Hardware:
+    """Choose device, precision and batch size (DESIGN §3).
+
+    The precision follows the compute capability, not `torch.cuda.is_bf16_supported()`, which says True on a T4 because
+    bf16 is emulated there.
+
+    Args:
+        device: auto, cpu, mps, cuda or cuda:N.
+        precision: auto, fp32, fp16 or bf16.
+        machine: what the machine reports; by default this one.
+
+    Raises:
+        SatlisaError: a device that is not there, or a precision that it does not have.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "mps", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise SatlisaError(f"device: expected auto, cpu, mps, cuda or cuda:N, found '{device}'")
+    machine = probe(int(index or 0)) if machine is None else machine
+    if kind == "auto":
+        kind = "cuda" if machine.capability else "mps" if machine.has_mps else "cpu"
+    if kind == "cuda" and machine.capability is None:
+        raise SatlisaError(f"device: '{device}' asked for, but {machine.num_gpus} CUDA devices found; use cpu")
+    if kind == "mps" and not machine.has_mps:
+        raise SatlisaError("device: 'mps' asked for, but this machine has none; use cpu")
+    modern = kind == "cuda" and machine.capability is not None and machine.capability >= (8, 0)
+    dtype = _precision(precision, kind, modern)
+    name = machine.gpu_name if kind == "cuda" else {"mps": "Apple GPU", "cpu": "CPU"}[kind]
+    where = torch.device(f"{kind}:{index}" if index else kind)
+    return Hardware(where, dtype, 2 if modern else 1, name)
+
+
+def _precision(precision: str, kind: str, modern: bool) -> torch.dtype:
+    """The dtype asked for, or the best one; MPS and CPU stay in float32, whose gated delta-net is known to be right."""
+    if precision not in ("auto", *DTYPES):
+        raise SatlisaError(f"precision: expected auto, {', '.join(DTYPES)}, found '{precision}'")
+    if precision == "auto":
+        return torch.float32 if kind != "cuda" else torch.bfloat16 if modern else torch.float16
+    if precision == "fp16" and kind != "cuda":
+        raise SatlisaError(f"precision: fp16 needs CUDA (its gradients are scaled there), found {kind}; use fp32 or bf16")
+    return DTYPES[precision]

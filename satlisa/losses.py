@@ -1,0 +1,73 @@
+"""The training loss of DESIGN §2, as sums: L = L_text + L_mask, L_mask = 2.0·BCE + 0.5·DICE.
+
+Every term is summed here and divided once, by the counts of the *effective* batch (all accumulation steps, all
+processes). So the same samples give the same gradient however they are split into batches, which a mean of means
+does not.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from satlisa.config import ModelConfig
+
+# LISA computes Dice on values divided by 1000 with eps 1e-6, which is the same as this eps on the values themselves.
+DICE_EPS = 1e-3
+
+
+@dataclass
+class LossSums:
+    """Summed losses of one batch, with the counts that normalise them.
+
+    `text`, `bce` and `dice` are float32 scalars with gradient; `num_tokens` and `num_masks` count what was summed.
+    """
+
+    text: Tensor
+    bce: Tensor
+    dice: Tensor
+    num_tokens: int
+    num_masks: int
+
+    def total(self, config: ModelConfig, num_tokens: float, num_masks: float) -> Tensor:
+        """This batch's share of L, normalised by the counts of the effective batch (§2)."""
+        return weigh(config, *self.means(num_tokens, num_masks))
+
+    def means(self, num_tokens: float, num_masks: float) -> tuple[Tensor, Tensor, Tensor]:
+        """L_text, BCE and DICE, each over the given count; no tokens or no masks give 0."""
+        return self.text / max(num_tokens, 1), self.bce / max(num_masks, 1), self.dice / max(num_masks, 1)
+
+
+Number = TypeVar("Number", float, Tensor)
+
+
+def weigh(config: ModelConfig, text: Number, bce: Number, dice: Number) -> Number:
+    """L = L_text + 2.0·BCE + 0.5·DICE, the weights from the configuration."""
+    return config.text_loss_weight * text + config.bce_loss_weight * bce + config.dice_loss_weight * dice
+
+
+def text_loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy summed over supervised tokens, in float32. logits (S, V), targets (S,)."""
+    return F.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def bce_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross entropy per mask, the mean over its valid pixels. All (N, h, w); returns (N,)."""
+    per_pixel = F.binary_cross_entropy_with_logits(mask_logits.float(), targets.float(), reduction="none")
+    return (per_pixel * valid).sum((1, 2)) / valid.sum((1, 2))
+
+
+def dice_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """1 - (2Σpg + ε)/(Σp + Σg + ε) per mask over its valid pixels. All (N, h, w); returns (N,)."""
+    p = mask_logits.float().sigmoid() * valid
+    g = targets.float() * valid
+    overlap = 2 * (p * g).sum((1, 2)) + DICE_EPS
+    return 1 - overlap / (p.sum((1, 2)) + g.sum((1, 2)) + DICE_EPS)
+
+
+def mask_loss_sums(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """BCE and DICE summed over masks, in float32 even inside autocast: fp16 sums of 65,536 pixels overflow."""
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        return bce_loss(mask_logits, targets, valid).sum(), dice_loss(mask_logits, targets, valid).sum()

@@ -1,0 +1,128 @@
+"""From settings to a finished run folder: data, model and accelerator are set up here, `trainer` does the rest."""
+
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from satlisa.build import assemble, load_parts
+from satlisa.config import TrainConfig, help_text
+from satlisa.config import settings as all_settings
+from satlisa.dataset import Skips, load_rows
+from satlisa.errors import SatlisaError
+from satlisa.hardware import Hardware, detect
+from satlisa.loader import EncodedRows, make_loader
+from satlisa.model import SatLisa
+from satlisa.train_log import TrainLog
+from satlisa.trainer import Run, fit, make_optimizer
+
+logger = logging.getLogger(__name__)
+_PACKAGES = ("torch", "torchvision", "transformers", "peft", "datasets", "accelerate", "numpy", "Pillow")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python train.py`; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments and arguments != ["--debug"]:
+        known = arguments in (["--help"], ["-h"])
+        print("usage: [VARIABLE=value …] python train.py [--help] [--debug]\n\n" + help_text())
+        return 0 if known else 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        train(TrainConfig.from_env())
+    except SatlisaError as error:
+        if arguments:
+            raise
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(settings: TrainConfig) -> Path:
+    """Train with these settings; returns the run folder, which is a model directory.
+
+    Raises:
+        SatlisaError: data, models, hardware or folder that cannot be used.
+    """
+    hardware = detect(settings.device, settings.precision)
+    settings = settings.resolve(hardware.batch_size)
+    logger.info("%s, %s\n%s", hardware.name, str(hardware.dtype).removeprefix("torch."), "\n".join(settings.lines()))
+    folder = prepare_folder(settings)
+    set_seed(settings.seed)
+    rows = {split: load_rows(settings.dataset, split) for split in ("train", "validation")}
+    config = settings.new_model_config()
+    model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
+    run = start(settings, model, rows, folder)
+    summary = fit(run)
+    if run.accelerator.is_main_process:
+        run.log.draw()
+        run.log.summarize({**describe(settings, hardware), **summary})
+        for line in summary["skipped_rows"]:
+            logger.warning("%s", line)
+        logger.info("model directory: %s", folder)
+    run.accelerator.end_training()
+    return folder
+
+
+def prepare_folder(settings: TrainConfig) -> Path:
+    """The run folder, refused where it holds something that a run would write over without being asked to."""
+    folder = Path(settings.output_dir)
+    if folder.is_file():
+        raise SatlisaError(f"OUTPUT_DIR: {folder} is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not settings.overwrite:
+        raise SatlisaError(f"OUTPUT_DIR: {folder} is not empty; name another folder, or allow it with OVERWRITE=1")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be made ({error})") from error
+    return folder
+
+
+def start(settings: TrainConfig, model: SatLisa, rows: dict[str, Any], folder: Path) -> Run:
+    """Put model, optimizer and loaders on the accelerator."""
+    trackers = settings.trackers()
+    accelerator = Accelerator(
+        # bf16 and fp16 are the model's own autocast; the accelerator adds fp16's gradient scaling.
+        mixed_precision="fp16" if model.compute_dtype == torch.float16 else "no",
+        cpu=settings.device == "cpu",
+        log_with=trackers or None,
+        project_dir=str(folder),
+    )
+    if trackers:
+        values = {item.name: getattr(settings, item.name) for item in all_settings()}
+        accelerator.init_trackers("logs", config=values)
+    model = model.to(accelerator.device).train()
+    data = {
+        split: EncodedRows(
+            rows[split], model.processor, model.segmenter, model.config, settings.seg_task_names(), limit
+        )
+        for split, limit in (("train", settings.max_samples), ("validation", settings.val_samples))
+    }
+    loader = make_loader(
+        data["train"], settings.batch_size, num_workers=settings.num_workers, shuffle_seed=settings.seed
+    )
+    val_loader = make_loader(data["validation"], settings.batch_size, num_workers=settings.num_workers)
+    loader, val_loader = accelerator.prepare(loader, val_loader)
+    run = Run(settings, accelerator, model, model, None, None, loader, val_loader, TrainLog(folder), Skips())
+    optimizer, run.scheduler = make_optimizer(model, settings, run.total_steps)
+    run.wrapped, run.optimizer = accelerator.prepare(model, optimizer)
+    return run
+
+
+def describe(settings: TrainConfig, hardware: Hardware) -> dict[str, Any]:
+    """What `train_summary.json` says of a run beside its results: settings with their origins, machine, versions."""
+    return {
+        "settings": {
+            item.name.upper(): {"value": getattr(settings, item.name), "from": settings.origins.get(item.name, "")}
+            for item in all_settings()
+        },
+        "hardware": {"name": hardware.name, "device": str(hardware.device), "dtype": str(hardware.dtype)},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }

@@ -1,0 +1,70 @@
+"""One row of a dataset, read: what to look at, what was asked, what to answer, and which masks.
+
+Coordinates are fractions of the image's width and height, so that a region can be drawn at any size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from satlisa.errors import SatlisaError
+
+Region = tuple[np.ndarray, ...]
+"""Polygons (P, 2) float64, (x, y) as fractions of width and height. Their union is one mask; inside one polygon
+the even-odd rule holds. Values outside 0..1 are allowed and are clipped when the region is drawn."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a chat: plain text without `<image>` markers.
+
+    Attributes:
+        role: "system", "user" or "assistant".
+        text: what was said.
+    """
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a dataset.
+
+    Attributes:
+        index: row number in its split.
+        task, source: the row's own columns.
+        image: RGB, EXIF-oriented.
+        turns: the conversation up to the answer; the last one is the user's, earlier ones may be anybody's.
+        answer: expected text; of a segmentation row without coordinates and without any `<SEG>`.
+        regions: one per `<SEG>` of the answer, in reading order; () for a text sample.
+        left_out: instances that got no `<SEG>`: those beyond `max_instances`, and those that draw nothing.
+    """
+
+    index: int
+    task: str
+    source: str
+    image: Image.Image
+    turns: tuple[Turn, ...]
+    answer: str
+    regions: tuple[Region, ...]
+    left_out: int = 0
+
+
+class RowError(SatlisaError, ValueError):
+    """A row that cannot be used: "row 812: `metadata` is not JSON (starts with 'nan')".
+
+    Attributes:
+        index: row number in its split.
+        column: the column at fault.
+        reason: what was found there.
+    """
+
+    def __init__(self, index: int, column: str, reason: str) -> None:
+        super().__init__(f"row {index}: `{column}` {reason}")
+        self.index, self.column, self.reason = index, column, reason
+
+    def __reduce__(self) -> tuple[type["RowError"], tuple[int, str, str]]:
+        """Rebuilt from its three parts: exceptions travel pickled between loader processes."""
+        return type(self), (self.index, self.column, self.reason)

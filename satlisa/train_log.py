@@ -1,0 +1,91 @@
+"""What a training run leaves behind to look at: `train_log.jsonl`, `loss_curve.png`, `train_summary.json`."""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LOG_FILE = "train_log.jsonl"
+CURVE_FILE = "loss_curve.png"
+SUMMARY_FILE = "train_summary.json"
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """One optimizer step. Losses are means over the effective batch; `peak_memory` is in bytes, of the GPU where
+    there is one, else of the process; `samples_per_second` counts all processes."""
+
+    step: int
+    epoch: float
+    loss: float
+    loss_text: float
+    loss_bce: float
+    loss_dice: float
+    lr: float
+    grad_norm: float
+    samples_per_second: float
+    peak_memory: int
+
+
+class TrainLog:
+    """Appends step records to `train_log.jsonl` as they come and draws them at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.steps: list[StepLog] = []
+        self.validations: list[dict[str, float]] = []
+        (folder / LOG_FILE).write_text("", encoding="utf-8")
+
+    def add(self, step: StepLog) -> None:
+        """Write one step down, flushed line by line so that a killed run keeps its log."""
+        self.steps.append(step)
+        with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(step)) + "\n")
+
+    def draw(self) -> None:
+        """`loss_curve.png`: the loss and its terms per step, validation points on top."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+        steps = [record.step for record in self.steps]
+        for name, label in (("loss", "L"), ("loss_text", "text"), ("loss_bce", "BCE"), ("loss_dice", "DICE")):
+            top.plot(steps, [getattr(record, name) for record in self.steps], label=label, linewidth=1)
+        if self.validations:
+            at = [point["step"] for point in self.validations]
+            top.plot(at, [point["loss"] for point in self.validations], "ko-", label="L, validation", markersize=4)
+            bottom.plot(at, [point["mask_iou"] for point in self.validations], "o-", label="mask IoU, validation")
+        top.set(yscale="log", ylabel="loss", title="Training")
+        bottom.set(ylim=(0, 1), xlabel="optimizer step", ylabel="mask IoU")
+        for axis in (top, bottom):
+            axis.grid(alpha=0.3)
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend()
+        figure.savefig(self.folder / CURVE_FILE, dpi=110)
+        plt.close(figure)
+
+    def summarize(self, summary: dict[str, Any]) -> None:
+        """`train_summary.json`, replaced whole."""
+        partial = self.folder / (SUMMARY_FILE + ".partial")
+        partial.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, self.folder / SUMMARY_FILE)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory so far in bytes: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil  # comes with accelerate
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["model_fixtures"]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Configurations of the real models and real images; they lie beside the repository, not in it."""
+    folder = Path(os.environ.get("SATLISA_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real configurations or images at {folder} (set SATLISA_SHARED_DATA)")
+    return folder

@@ -1,0 +1,119 @@
+"""Generation against transformers' own `generate` and SamModel; batches against single answers."""
+
+import numpy as np
+import pytest
+import torch
+from model_fixtures import make_samples, picture
+
+from satlisa.errors import SatlisaError
+from satlisa.generation import answer, generate
+from satlisa.model import SatLisa
+from satlisa.prompts import as_turns, encode_prompt
+
+
+@pytest.fixture
+def talkative(tiny_model: SatLisa) -> SatLisa:
+    """A tiny model whose answers vary and hold `<SEG>`: its hidden states are amplified and spread."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        tiny_model.qwen.get_input_embeddings().weight.normal_(std=1.0)
+        tiny_model.seg_row.normal_(std=1.6)
+        for name, parameter in tiny_model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    return tiny_model.eval()
+
+
+def ask(model: SatLisa, count: int, max_new_tokens: int = 24, batch_size: int = 8) -> list:  # type: ignore[type-arg]
+    samples = make_samples(count)
+    return answer(
+        model,
+        [s.image for s in samples],
+        [s.turns for s in samples],
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+
+
+def test_the_fixture_talks(talkative: SatLisa) -> None:
+    answers = ask(talkative, 12)
+    assert len({tuple(a.token_ids) for a in answers}) > 6
+    assert {a.num_segs for a in answers} > {0} and max(a.num_segs for a in answers) > 1
+
+
+def test_tokens_equal_transformers_generate(talkative: SatLisa) -> None:
+    """Batched and alone, against `generate(do_sample=False)` of the merged model with the `<SEG>` row in its matrix."""
+    samples = make_samples(8)
+    ours = ask(talkative, 8)
+    processor = talkative.processor
+    prompts = [encode_prompt(processor, as_turns(s.turns), s.image) for s in samples]
+    merged = talkative.vlm.merge_and_unload().eval()
+    with torch.no_grad():
+        merged.get_input_embeddings().weight[talkative.seg_token_id] = talkative.seg_row
+    for sample, prompt, found in zip(samples, prompts, ours, strict=True):
+        theirs = merged.generate(
+            input_ids=prompt.input_ids[None],
+            attention_mask=torch.ones_like(prompt.input_ids)[None],
+            mm_token_type_ids=(prompt.input_ids == processor.image_token_id).int()[None],
+            pixel_values=prompt.pixel_values,
+            image_grid_thw=prompt.image_grid_thw,
+            max_new_tokens=24,
+            do_sample=False,
+        )[0, len(prompt.input_ids) :].tolist()
+        ended = [i for i, token in enumerate(theirs) if token in (258, 256)]
+        assert found.token_ids == (theirs[: ended[0]] if ended else theirs), sample.index
+
+
+def test_batches_equal_single_answers(talkative: SatLisa) -> None:
+    batched, single = ask(talkative, 12, batch_size=12), ask(talkative, 12, batch_size=1)
+    for a, b in zip(batched, single, strict=True):
+        assert a.token_ids == b.token_ids and a.text == b.text
+        assert a.masks.shape == b.masks.shape and np.array_equal(a.masks, b.masks)
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_seg_state_is_the_state_at_seg(talkative: SatLisa) -> None:
+    """The states taken while generating equal those of one plain forward over prompt and answer."""
+    sample = make_samples(12)
+    for number in range(12):
+        prompt = encode_prompt(talkative.processor, as_turns(sample[number].turns), sample[number].image)
+        with torch.no_grad():
+            found = generate(talkative, [prompt], 24)[0]
+            if not len(found.seg_states):
+                continue
+            ids = torch.cat([prompt.input_ids, torch.tensor(found.token_ids)])[None]
+            start = int(prompt.position_ids.max()) + 1
+            behind = torch.arange(start, start + len(found.token_ids)).expand(3, -1)
+            positions = torch.cat([prompt.position_ids, behind], dim=1)[:, None]
+            images = talkative.image_features(prompt.pixel_values, prompt.image_grid_thw)
+            hidden = talkative.run_text(talkative.embed(ids, images), torch.ones_like(ids), positions)
+        torch.testing.assert_close(found.seg_states, hidden[ids == talkative.seg_token_id], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("cut", range(1, 7))
+def test_a_cut_answer_keeps_the_state_of_its_last_seg(talkative: SatLisa, cut: int) -> None:
+    for a in ask(talkative, 6, max_new_tokens=cut):
+        assert len(a.token_ids) <= cut
+        assert a.token_ids.count(talkative.seg_token_id) == len(a.masks) == len(a.scores)
+
+
+def test_masks_have_the_image_size(talkative: SatLisa) -> None:
+    for sample, a in zip(make_samples(8), ask(talkative, 8), strict=True):
+        assert a.masks.shape[1:] == (sample.image.height, sample.image.width) and a.masks.dtype == bool
+        union = a.union()
+        assert (union is None) == (len(a.masks) == 0)
+        if union is not None:
+            assert np.array_equal(union, np.logical_or.reduce(list(a.masks)))
+
+
+def test_text_keeps_seg_and_no_other_special_token(talkative: SatLisa) -> None:
+    for a in ask(talkative, 12):
+        assert a.text.count("<SEG>") == a.num_segs
+        assert "<|" not in a.text
+
+
+def test_wrong_calls(tiny_model: SatLisa) -> None:
+    with pytest.raises(SatlisaError, match="1 images and 2 prompts"):
+        answer(tiny_model, [picture(8, 8)], ["a", "b"])
+    with pytest.raises(SatlisaError, match="max_new_tokens"):
+        answer(tiny_model, [picture(64, 64)], ["a"], max_new_tokens=0)
