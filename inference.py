@@ -1,7 +1,7 @@
 """Ask Satellite Omni LISA about one image: from Python, a notebook or the command line.
 
-    from inference import load_model, generate_text, generate_segmentation
-    python inference.py --model_dir D --image sat.jpg --prompt "Segment buildings" --output_mask mask.png
+from inference import load_model, generate_text, generate_segmentation
+python inference.py --model_dir D --image sat.jpg --prompt "Segment buildings" --output_mask mask.png
 """
 
 import sys

@@ -148,7 +148,7 @@ def add_lora(vlm: nn.Module, config: ModelConfig) -> Any:
         target_modules=targets,
         base_model_name_or_path=config.vlm_model_id,
     )
-    return get_peft_model(vlm, settings)  # type: ignore[arg-type]
+    return get_peft_model(vlm, settings)
 
 
 def set_trainable(model: SatLisa) -> None:

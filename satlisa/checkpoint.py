@@ -5,6 +5,7 @@ of other programs name the same tensors differently; `match_state` finds out whi
 """
 
 import os
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -120,7 +121,9 @@ def _load_pt(path: Path) -> State:
     """Tensors of a `.pt` file, out of any wrapper dict; nothing but tensors is ever unpickled."""
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises unpickling, zip, OS and runtime errors
+    except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
+        raise SatlisaError(f"{path}: damaged, or holds more than tensors, which could run code; not loaded") from error
+    except Exception as error:  # torch raises zip, OS and runtime errors
         raise SatlisaError(f"{path}: not a readable state dict of tensors ({str(error).splitlines()[0]})") from error
     while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
         inner = [value for value in loaded.values() if isinstance(value, Mapping)]
@@ -153,7 +156,8 @@ def _load_seg_row(folder: Path, matrix: Tensor, seg_token_id: int) -> Tensor:
 
 def _load_safetensors(path: Path) -> State:
     try:
-        return load_file(path)
+        state: State = load_file(path)
+        return state
     except (SafetensorError, OSError) as error:
         raise SatlisaError(f"{path}: not a readable safetensors file ({error})") from error
 
@@ -213,8 +217,9 @@ def match_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], sou
 
 def _renamings(found: Mapping[str, Tensor]) -> list[State]:
     """The state dict under the names worth trying: its own, without its prefix, translated from segment-anything."""
-    prefix = os.path.commonprefix(list(found))
-    prefix = prefix[: prefix.rfind(".") + 1]
+    prefix = ""
+    while len(heads := {name.removeprefix(prefix).partition(".")[:2] for name in found}) == 1 and (head := heads.pop())[1]:
+        prefix += "".join(head)
     bare = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     translated: State = {}
     for name, tensor in bare.items():

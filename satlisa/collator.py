@@ -71,8 +71,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {name: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for name, v in values.items()}
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for name, v in values.items()}
         return Batch(**moved)
 
 
@@ -91,7 +91,7 @@ def encode_sample(sample: Sample, processor: Any, segmenter: Segmenter, config: 
         raise RowError(
             sample.index,
             "conversations",
-            f"{length} tokens ({len(answer_ids)} of the answer), more than the {config.max_seq_length} of max_seq_length",
+            f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}",
         )
     frame = segmenter.frame((sample.image.height, sample.image.width))
     shape = (len(sample.regions), segmenter.mask_size, segmenter.mask_size)

@@ -78,7 +78,9 @@ class ModelConfig:
             _check_type(item.name, getattr(self, item.name), str(item.type), "model_config.json")
         for name in ("projector_hidden_size", "lora_r", "lora_alpha", "max_image_tokens", "max_instances"):
             if getattr(self, name) < 1:
-                raise SatlisaError(f"model_config.json: {name}: expected a positive integer, found {getattr(self, name)}")
+                raise SatlisaError(
+                    f"model_config.json: {name}: expected a positive integer, found {getattr(self, name)}"
+                )
         if not 0 <= self.lora_dropout < 1:
             raise SatlisaError(f"model_config.json: lora_dropout: expected 0 to below 1, found {self.lora_dropout}")
         if self.max_seq_length <= self.max_image_tokens:
@@ -139,7 +141,9 @@ def _check_type(name: str, value: Any, annotation: str, source: str) -> None:
         raise SatlisaError(f"{source}: {name}: expected {annotation}, found {value!r}")
 
 
-def setting(default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices: str = "") -> Any:
+def setting(
+    default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices: str = ""
+) -> Any:
     """A field of `TrainConfig`: its default, what it means, and the values that it takes (bounds included)."""
     return field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices.split()})
 
@@ -148,7 +152,9 @@ def setting(default: Any, meaning: str, *, low: float | None = None, high: float
 class TrainConfig:
     """How a run trains. Each field is an environment variable of the same name in capitals."""
 
-    preset: str = setting("full", "`full`: Qwen3.5-0.8B and SlimSAM-77; `demo`: tiny packaged models", choices="full demo")
+    preset: str = setting(
+        "full", "`full`: Qwen3.5-0.8B and SlimSAM-77; `demo`: tiny packaged models", choices="full demo"
+    )
     dataset: str = setting(DEFAULT_DATASET, "hub id, local folder, or `demo` (synthetic scenes)")
     output_dir: str = setting("./model_dir", "run folder; it becomes a model directory")
     overwrite: bool = setting(False, "1: a run folder that is not empty may be written over")
@@ -223,7 +229,9 @@ class TrainConfig:
 
     def lines(self) -> list[str]:
         """Every value and where it came from, to print at the start of a run."""
-        return [f"{i.name.upper():<14} {getattr(self, i.name)!s:<42} {self.origins.get(i.name, '')}" for i in settings()]
+        return [
+            f"{i.name.upper():<14} {getattr(self, i.name)!s:<42} {self.origins.get(i.name, '')}" for i in settings()
+        ]
 
 
 # What a preset changes; any other dataset or value can be given beside it.
@@ -265,7 +273,9 @@ def _parse(item: Any, text: str) -> Any:
 
 def help_text() -> str:
     """All environment variables with defaults and meaning, for `python train.py --help`."""
-    lines = [f"  {item.name.upper():<14} {_shown(item.default)}\n{'':<17}{item.metadata['meaning']}" for item in settings()]
+    lines = [
+        f"  {item.name.upper():<14} {_shown(item.default)}\n{'':<17}{item.metadata['meaning']}" for item in settings()
+    ]
     demo = ", ".join(f"{name.upper()}={value}" for name, value in PRESETS["demo"].items())
     return "\n".join(["Environment variables, with their defaults:", *lines, f"PRESET=demo sets {demo}."])
 

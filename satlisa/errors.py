@@ -2,4 +2,4 @@
 
 
 class SatlisaError(Exception):
-    """A mistake in what the user gave (a file, a setting, a row), worded for the user; commands print it without a traceback."""
+    """A mistake in what the user gave (a file, a setting, a row), worded for the user; commands show it as one line."""

@@ -24,7 +24,7 @@ from satlisa.dataset import Rows, read_sample
 from satlisa.errors import SatlisaError
 from satlisa.generation import Answer, answer
 from satlisa.metrics import exact_match, intersection_union, iou, is_correct, summarise
-from satlisa.polygons import rasterize
+from satlisa.raster import rasterize
 from satlisa.report import Pictures, save_pictures
 from satlisa.sample import Sample
 
@@ -126,9 +126,10 @@ def evaluate(
     return {"settings": _describe(settings, model, started), "tasks": tasks, "samples": samples}
 
 
-def _tasks(rows: Rows) -> list[str]:
-    """The task of each row, from the column alone: no image is read."""
-    return [str(task) for task in rows["task"]]
+def _tasks(rows: Any) -> list[str]:
+    """The task of each row; where rows have columns (`datasets`), from that column alone: no image is read."""
+    tasks = rows["task"] if hasattr(rows, "column_names") else (row["task"] for row in rows)
+    return [str(task) for task in tasks]
 
 
 def _entries(
@@ -177,7 +178,7 @@ def _score(
     sample: Sample, task: str, result: Answer | str, config: Any, seg_tasks: Collection[str]
 ) -> tuple[Entry, Pictures | None]:
     """The entry of a sample, and what to draw of it."""
-    has_mask = bool(sample.regions) or "segmentation" in task.casefold() or task in seg_tasks
+    has_mask = bool(sample.regions) or _is_mask_task(task, seg_tasks)
     segs = min(len(sample.regions), config.max_instances)  # as many as the model was trained to give
     entry = _blank(
         sample.index,
@@ -199,6 +200,11 @@ def _score(
     entry["intersection"], entry["union"] = intersection_union(prediction, truth)
     entry["iou"] = iou(entry["intersection"], entry["union"])
     return entry, (sample.image, truth, prediction)
+
+
+def _is_mask_task(task: str, seg_tasks: Collection[str]) -> bool:
+    """Whether rows without polygons say that there is nothing to draw, rather than that a text is wanted."""
+    return "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}
 
 
 def _masks(sample: Sample, result: Answer) -> tuple[np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ class Answer:
 
     def union(self) -> np.ndarray | None:
         """(H, W) bool, what any of the masks covers; None without masks."""
-        return self.masks.any(axis=0) if len(self.masks) else None
+        return np.asarray(self.masks.any(axis=0)) if len(self.masks) else None
 
 
 @dataclass(frozen=True)

@@ -86,5 +86,7 @@ def _precision(precision: str, kind: str, modern: bool) -> torch.dtype:
     if precision == "auto":
         return torch.float32 if kind != "cuda" else torch.bfloat16 if modern else torch.float16
     if precision == "fp16" and kind != "cuda":
-        raise SatlisaError(f"precision: fp16 needs CUDA (its gradients are scaled there), found {kind}; use fp32 or bf16")
+        raise SatlisaError(
+            f"precision: fp16 needs CUDA (its gradients are scaled there), found {kind}; use fp32 or bf16"
+        )
     return DTYPES[precision]

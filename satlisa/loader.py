@@ -92,5 +92,3 @@ def accumulation_groups(loader: DataLoader[Any], size: int) -> Iterator[list[Loa
     steps = iter(loader)
     while group := list(islice(steps, size)):
         yield group
-
-

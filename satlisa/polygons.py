@@ -1,7 +1,7 @@
-"""Polygons: every spelling of them becomes arrays of fractions, and arrays become masks.
+"""Polygons: every spelling of them becomes arrays of fractions of the image's width and height.
 
-Unusual here: the rasteriser is our own numpy scanline, because ground truth is drawn at arbitrary sizes straight into a
-padded frame, and because it must say what happens to polygons that cover no pixel centre.
+Unusual here: the dataset does not publish its spelling, so all the usual ones are read, and a mixture of them too.
+What cannot be read is an error that names what was found, never a guess. `raster.py` turns the arrays into masks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from satlisa.raster import rasterize
 from satlisa.sample import Region
 
-POLYGON_KEYS = ("polygons", "segmentation", "masks", "instances", "objects")
+POLYGON_KEYS = ("polygons", "segmentation", "masks", "instances", "objects", "polygon", "points")
 """Where a record keeps its polygons; the first of them that holds coordinates is read."""
 _OBJECT_KEYS = ("polygon", "segmentation", "points", "polygons")
 _BOX_KEYS = ("bbox", "box")
 _UNITS = 1000.0  # coordinates are thousandths of the image's width and height
-_FAR = 1e6  # fractions are clipped to this before drawing: keeps the arithmetic finite, far outside any frame
 
 
 def parse_polygons(value: Any) -> list[np.ndarray]:
@@ -53,10 +53,10 @@ def parse_regions(value: Any) -> list[Region]:
 
 
 def find_regions(record: Any) -> list[Region]:
-    """The regions of a metadata record: under the first of `POLYGON_KEYS` that holds coordinates, else none.
+    """The regions of a record: those under the first of `POLYGON_KEYS` that holds coordinates, else none.
 
-    A list is read as the regions themselves, an object with its own `polygon` as one region. Labels and counts under
-    `objects`, `instances` and their like are no polygons and are passed over.
+    A list is read as the regions themselves. Labels and counts under `objects`, `instances` and their like are no
+    polygons and are passed over.
 
     Raises:
         ValueError: coordinates that cannot be read; the message names the key and what was found.
@@ -69,9 +69,7 @@ def find_regions(record: Any) -> list[Region]:
                 return parse_regions(record[key])
             except ValueError as error:
                 raise ValueError(f"`{key}`: {error}") from error
-    if holds_coordinates(record):
-        return parse_regions(record)
-    for key in ("polygons", "segmentation", "masks"):
+    for key in ("polygons", "segmentation", "masks", "polygon"):
         if isinstance(record.get(key), str | list | Mapping) and record[key]:
             raise ValueError(f"`{key}`: expected polygons, found {describe(record[key])}")
     return []
@@ -183,83 +181,6 @@ def _number(value: Any) -> float:
     if not np.isfinite(number):
         raise ValueError(f"expected a finite number as coordinate, found {describe(value)}")
     return number
-
-
-def rasterize(
-    polygons: Sequence[np.ndarray], height: int, width: int, *, scale: tuple[float, float] | None = None
-) -> np.ndarray:
-    """Draw the union of polygons.
-
-    A pixel belongs to a polygon when its centre does, by the even-odd rule, so overlapping parts of *one* polygon
-    cancel and several polygons add up. Parts outside the frame are clipped. Fewer than three distinct points, or
-    points on one line, draw nothing. A polygon with an area that holds no pixel centre draws the one pixel under the
-    middle of its bounding box (if that is in the frame): an instance too small for the mask frame is still somewhere.
-
-    pycocotools rounds corners to fifths of a pixel and then samples at pixel centres too: against it, centres agree to
-    a tenth of a pixel along the outline, and any other sampling point (corners, cover) is off by half a pixel.
-
-    Args:
-        polygons: (P, 2) arrays of (x, y) in fractions.
-        height, width: of the frame, in pixels.
-        scale: (width, height) in pixels that fraction 1.0 stands for; the frame's own size by default.
-
-    Returns:
-        (height, width) bool.
-    """
-    mask = np.zeros((height, width), dtype=bool)
-    factors = np.array(scale if scale is not None else (width, height), dtype=np.float64)
-    for polygon in polygons:
-        points = np.clip(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), -_FAR, _FAR) * factors
-        if not _has_area(points):
-            continue
-        top, left, inside = _fill(points, height, width)
-        if inside.any():
-            mask[top : top + inside.shape[0], left : left + inside.shape[1]] |= inside
-        else:
-            column, row = np.floor((points.min(axis=0) + points.max(axis=0)) / 2).astype(int)
-            if 0 <= row < height and 0 <= column < width:
-                mask[row, column] = True
-    return mask
-
-
-def _has_area(points: np.ndarray) -> bool:
-    """Whether the points (P, 2) span a plane; they do not when all lie on one line."""
-    if len(points) < 3:
-        return False
-    offsets = points - points[0]
-    far = offsets[np.argmax(np.abs(offsets).sum(axis=1))]
-    cross = offsets[:, 0] * far[1] - offsets[:, 1] * far[0]
-    # Scaling by 1/1000 and by the frame rounds: what is straight in whole numbers is off by 1e-15 of its length here.
-    return bool(np.abs(cross).max() > 1e-9 * np.abs(far).max() ** 2)
-
-
-def _fill(points: np.ndarray, height: int, width: int) -> tuple[int, int, np.ndarray]:
-    """Even-odd fill of one polygon (P, 2) in pixels: top row, left column and a bool window of its clipped box.
-
-    An edge crosses the centre line of row r where one end is at or above r + 0.5 and the other below. Each crossing
-    toggles all pixels whose centre is right of it (a running count along the row), so a horizontal edge, a repeated
-    point and a corner that touches a centre line need no special case.
-    """
-    sides = (width, height)
-    low = [int(np.clip(np.floor(points[:, axis].min()), 0, sides[axis])) for axis in (0, 1)]
-    high = [int(np.clip(np.ceil(points[:, axis].max()), 0, sides[axis])) for axis in (0, 1)]
-    (left, top), (columns, rows) = low, (high[0] - low[0], high[1] - low[1])
-    if rows <= 0 or columns <= 0:
-        return top, left, np.zeros((0, 0), dtype=bool)
-    start, end = points, np.roll(points, -1, axis=0)
-    # Row r is crossed when first <= r < last, in both directions of the edge: half-open, so shared corners count once.
-    first = np.clip(np.ceil(np.minimum(start[:, 1], end[:, 1]) - 0.5), top, top + rows).astype(int)
-    last = np.clip(np.ceil(np.maximum(start[:, 1], end[:, 1]) - 0.5), top, top + rows).astype(int)
-    counts = last - first
-    edge = np.repeat(np.arange(len(points)), counts)  # one entry per crossing
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
-    x0, y0 = start[edge].T
-    x1, y1 = end[edge].T
-    x = x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-    column = np.clip(np.ceil(x - 0.5), left, left + columns).astype(int)
-    flat = (row - top) * (columns + 1) + column - left
-    toggles = np.bincount(flat, minlength=rows * (columns + 1)).reshape(rows, columns + 1)
-    return top, left, np.cumsum(toggles, axis=1)[:, :columns] % 2 == 1
 
 
 def covered_pixels(region: Region, height: int, width: int) -> int:

@@ -126,7 +126,7 @@ def encode_answer(tokenizer: Any, text: str, num_masks: int, seg_token_id: int) 
     This is the only place that puts `<SEG>` into an answer. Returns (A,) int64.
     """
     space = _tokenize(tokenizer, " ", special=False)
-    ids = _tokenize(tokenizer, text.strip(), special=False) + (space + [seg_token_id]) * num_masks
+    ids = _tokenize(tokenizer, text.strip(), special=False) + [*space, seg_token_id] * num_masks
     return torch.tensor([*ids, tokenizer.eos_token_id])
 
 

@@ -55,10 +55,9 @@ def coverage(
 
     An outline keeps its place to a fraction of a pixel this way, which a yes or no per pixel would round away.
     """
-    fine = rasterize(
-        polygons, height * samples, width * samples, scale=(scale[0] * samples, scale[1] * samples)
-    )
-    return fine.reshape(height, samples, width, samples).mean(axis=(1, 3), dtype=np.float32)
+    fine = rasterize(polygons, height * samples, width * samples, scale=(scale[0] * samples, scale[1] * samples))
+    shares: np.ndarray = fine.reshape(height, samples, width, samples).mean(axis=(1, 3), dtype=np.float32)
+    return shares
 
 
 def _crossings(points: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -98,7 +98,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.sam: Any = sam
         self.image_processor = image_processor
-        vision = sam.config.vision_config  # type: ignore[union-attr]
+        vision = self.sam.config.vision_config
         self.image_size: int = vision.image_size
         self.embedding_size: int = vision.image_size // vision.patch_size
         self.mask_size: int = 4 * self.embedding_size  # two stride-2 upscalings in the decoder

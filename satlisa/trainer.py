@@ -73,9 +73,7 @@ def fit(run: Run) -> dict[str, Any]:
     settings, started = run.settings, time.perf_counter()
     if run.accelerator.is_main_process:
         logger.info("%s", parameter_table(count_parameters(run.model)))
-    progress = tqdm(
-        total=run.total_steps, desc="training", disable=not run.accelerator.is_main_process, unit="step"
-    )
+    progress = tqdm(total=run.total_steps, desc="training", disable=not run.accelerator.is_main_process, unit="step")
     for epoch in range(settings.epochs):
         for group in accumulation_groups(run.train_loader, settings.grad_accum):
             if run.step == run.total_steps:

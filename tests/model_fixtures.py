@@ -1,7 +1,5 @@
 """Fixtures that several test files share: tiny model folders, a wired tiny model, samples to feed it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tiny
@@ -63,6 +61,8 @@ def make_samples(count: int = 16) -> list[Sample]:
             regions = (box(0.1, 0.1, 0.4, 0.4), box(0.5, 0.5, 0.9, 0.8), box(0.0, 0.7, 0.3, 1.0))[: 2 + i % 3 % 2]
         turns = (Turn("user", f"What is in image number {i}?" + " Please." * (i % 3)),)
         samples.append(
-            Sample(i, "t", "s", picture(*sizes[i % 4], seed=i), turns, "yes" if i % 2 else "a river and a road", regions)
+            Sample(
+                i, "t", "s", picture(*sizes[i % 4], seed=i), turns, "yes" if i % 2 else "a river and a road", regions
+            )
         )
     return samples

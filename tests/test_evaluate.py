@@ -174,7 +174,7 @@ def test_a_mask_that_is_missing_scores_zero_and_one_that_should_be_none() -> Non
 
 def test_seg_tasks_make_a_mask_task_of_any_name() -> None:
     footprints = ("footprints", *BUILDINGS[1:])
-    assert run([footprints], seg_tasks=("footprints",))["tasks"]["footprints"]["giou"] == pytest.approx(2 / 3)
+    assert run([footprints], seg_tasks=("Footprints",))["tasks"]["footprints"]["giou"] == pytest.approx(2 / 3)
     assert run([footprints])["tasks"]["footprints"]["giou"] is None
 
 
@@ -238,6 +238,12 @@ def test_same_seed_same_results() -> None:
         return results["tasks"], results["samples"]
 
     assert comparable() == comparable()
+
+
+def test_rows_without_columns_do_as_well() -> None:
+    plain: Any = [row(*FLOOD), row(*SCENE)]  # as the demo's rows: a sequence of dicts
+    results = evaluate(MODEL, plain, EvalSettings(), answer_fn=answering(REPLIES))
+    assert [(entry["index"], entry["correct"]) for entry in results["samples"]] == [(0, False), (1, True)]
 
 
 def test_pictures_up_to_the_limit(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
-    ("width", "height", "least"), [(64, 64, 0.97), (512, 384, 0.97), (2149, 1479, 0.97), (37, 900, 0.85), (900, 37, 0.85)]
+    ("width", "height", "least"),
+    [(64, 64, 0.97), (512, 384, 0.97), (2149, 1479, 0.97), (37, 900, 0.85), (900, 37, 0.85)],
 )
 def test_round_trip(shape: str, width: int, height: int, least: float) -> None:
     """Drawn into the frame as training does it, returned as inference does it, compared at the image's own size."""

@@ -24,8 +24,14 @@ from transformers import (
 
 IMAGE_SIZE = 256  # pixels a side that both models see
 SPECIAL_TOKENS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 _THINKING = ("<think>", "</think>")  # added, but not special: they are part of the text, as in Qwen3.5
 _VOCABULARY = 1000  # at most; the scenes' texts have fewer merges in them
 _SPARE_ROWS = 32
@@ -179,6 +185,7 @@ def sam_config() -> SamConfig:
             "global_attn_indexes": [3],
             "mlp_dim": 288,
             "num_pos_feats": 32,  # half of output_channels
+            "initializer_range": 0.02,  # the default, 1e-10, is for loading weights: nothing would learn from it
         },
         prompt_encoder_config={"hidden_size": 64, "image_size": IMAGE_SIZE, "patch_size": 8, "mask_input_channels": 8},
         mask_decoder_config={
@@ -208,9 +215,7 @@ def new_sam(seed: int) -> SamModel:
 
 def sam_processor() -> SamImageProcessor:
     """SAM's preprocessing at the demo's size; mean and std are ImageNet's, as in the real one."""
-    return SamImageProcessor(
-        size={"longest_edge": IMAGE_SIZE}, pad_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    )
+    return SamImageProcessor(size={"longest_edge": IMAGE_SIZE}, pad_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
 
 
 def save_vlm(model: Qwen3_5ForConditionalGeneration, processor: Qwen3VLProcessor, folder: Path) -> None:

@@ -89,9 +89,7 @@ class Plan:
         flooded = scene_class != "Desert" and rng.random() < _FLOOD_CHANCE
         self.flood = terrain.flood_opacity(rng) if flooded else None
         self.structures = self._structures()
-        self.objects = tuple(
-            sorted((s.as_object() for s in self.structures), key=lambda o: (o.box[1], o.box[0]))
-        )
+        self.objects = tuple(sorted((s.as_object() for s in self.structures), key=lambda o: (o.box[1], o.box[0])))
 
     @property
     def num_roads(self) -> int:
@@ -121,11 +119,7 @@ class Plan:
         side = rng.choice([-1.0, 1.0])
         if self.scene_class == "Airport":
             roads.append(self._road(self.angle, side * rng.uniform(60, 82), 30, "runway"))
-        surface = (
-            "paved"
-            if self.scene_class in ("Residential area", "Industrial area", "Airport", "River")
-            else "dirt"
-        )
+        surface = "paved" if self.scene_class in ("Residential area", "Industrial area", "Airport", "River") else "dirt"
         across = self.scene_class == "River" or rng.random() < 0.3
         for number in range(rng.integers(low, high + 1)):
             angle = self.angle + (np.pi / 2 if (number == 1) != across else 0)
@@ -179,14 +173,10 @@ def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
         return structures.plane_outline(rng.uniform(40, 58))
     if kind == "hall":
         width, height = rng.uniform(46, 74), rng.uniform(30, 46)
-        return (
-            structures.ell(width, height, 0.45) if rng.random() < 0.3 else structures.rectangle(width, height)
-        )
+        return structures.ell(width, height, 0.45) if rng.random() < 0.3 else structures.rectangle(width, height)
     if kind == "clay":
         width, height = rng.uniform(22, 34, 2)
-        return (
-            structures.ell(width, height, 0.4) if rng.random() < 0.3 else structures.rectangle(width, height)
-        )
+        return structures.ell(width, height, 0.4) if rng.random() < 0.3 else structures.rectangle(width, height)
     if kind == "barn":
         return structures.rectangle(rng.uniform(32, 46), rng.uniform(20, 27))
     return structures.rectangle(rng.uniform(27, 36), rng.uniform(19, 25))

@@ -82,12 +82,13 @@ def ask_object_count(plan: Plan) -> Question:
 
 
 def ask_box_list(plan: Plan) -> Question:
-    """Object detection with boxes [left, top, right, bottom], 0..1000, in reading order."""
-    boxes = [{"label": thing.label, "bbox": list(thing.box)} for thing in plan.objects]
+    """Object detection with boxes [left, top, right, bottom], 0..1000 in tens, in reading order.
+
+    In tens: a pixel is 4 of these units wide, so nobody could tell the last digit from the picture.
+    """
+    boxes = [{"label": thing.label, "bbox": [round(side / 10) * 10 for side in thing.box]} for thing in plan.objects]
     answer = "; ".join(f"{box['label']} {box['bbox']}" for box in boxes) or "None"
-    return Question(
-        "object_detection", "List the boxes of all buildings and planes", answer, {"objects": boxes}
-    )
+    return Question("object_detection", "List the boxes of all buildings and planes", answer, {"objects": boxes})
 
 
 def ask_buildings(plan: Plan, turn: int) -> Question:
@@ -102,9 +103,7 @@ def ask_instances(plan: Plan) -> Question:
     """Instance segmentation of buildings and planes, each its own mask."""
     objects = [{"label": thing.label, "polygon": thing.polygon} for thing in plan.objects]
     answer = f"I found {_counts(plan.objects, 0)}."
-    return Question(
-        "instance_segmentation", "Detect and segment all structures", answer, {"objects": objects}
-    )
+    return Question("instance_segmentation", "Detect and segment all structures", answer, {"objects": objects})
 
 
 def ask_flood(plan: Plan) -> Question:
@@ -113,9 +112,7 @@ def ask_flood(plan: Plan) -> Question:
     if plan.flood is None:
         answer = "No flooding visible"
     else:
-        answer = (
-            f"Yes, {_number(standing, 'flooded building')} visible" if standing else "Yes, flooding visible"
-        )
+        answer = f"Yes, {_number(standing, 'flooded building')} visible" if standing else "Yes, flooding visible"
     return Question("flood_assessment", "Is there flooding visible?", answer)
 
 
@@ -126,9 +123,7 @@ def _buildings(plan: Plan) -> list[SceneObject]:
 def _counts(objects: tuple[SceneObject, ...], num_roads: int) -> str:
     """ "3 buildings, 1 plane and 2 roads"; "" for nothing."""
     labels = [thing.label for thing in objects] + ["road"] * num_roads
-    parts = [
-        _number(labels.count(label), label) for label in ("building", "plane", "road") if label in labels
-    ]
+    parts = [_number(labels.count(label), label) for label in ("building", "plane", "road") if label in labels]
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 

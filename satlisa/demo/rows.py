@@ -51,7 +51,10 @@ class DemoRows:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | str) -> Any:
+        """A row by its number, or the column "task" by its name; the latter draws nothing."""
+        if isinstance(index, str):
+            return [getattr(entry, index) for entry in self._entries]
         entry = self._entries[index]
         return {
             "task": entry.task,
@@ -63,6 +66,10 @@ class DemoRows:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
+
+    def texts(self) -> list[str]:
+        """The `conversations` of all rows; draws nothing."""
+        return [entry.conversations for entry in self._entries]
 
     def _picture(self, seed: int) -> bytes:
         """PNG bytes of a scene, drawn once and kept: 110 kB each."""
@@ -84,15 +91,21 @@ def demo_rows(split: str, num_scenes: int | None = None) -> DemoRows:
     Raises:
         SatlisaError: an unknown split, or more scenes than the split has seeds.
     """
+    seeds = scene_seeds(split, num_scenes)
+    entries = [entry for number, seed in enumerate(seeds) for entry in _scene_entries(seed, number, split)]
+    order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(entries))  # any cut of it holds every task
+    return DemoRows([entries[place] for place in order])
+
+
+def scene_seeds(split: str, num_scenes: int | None = None) -> list[int]:
+    """The seeds of a split's scenes; errors as in `demo_rows`."""
     if split not in _SPLITS:
         raise SatlisaError(f"the demo dataset has no split {split!r}; it has {', '.join(_SPLITS)}")
     count = _SPLITS[split] if num_scenes is None else num_scenes
     if not 0 < count <= _SEEDS_PER_SPLIT:
         raise SatlisaError(f"num_scenes of the demo dataset must be 1..{_SEEDS_PER_SPLIT}, not {count}")
     first = list(_SPLITS).index(split) * _SEEDS_PER_SPLIT
-    entries = [entry for number in range(count) for entry in _scene_entries(first + number, number, split)]
-    order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(entries))  # any cut of it holds every task
-    return DemoRows([entries[place] for place in order])
+    return list(range(first, first + count))
 
 
 def _scene_entries(seed: int, number: int, split: str) -> list[_Entry]:

@@ -104,20 +104,14 @@ class Canvas:
 
     def cover(self, colour: np.ndarray, opacity: np.ndarray) -> None:
         """Blend a (SIDE, SIDE, 3) colour over the picture with a (SIDE, SIDE) opacity of 0..1."""
-        top = Image.fromarray(colour.clip(0, 255).astype(np.uint8)).resize(
-            self.image.size, Image.Resampling.BILINEAR
-        )
-        mask = Image.fromarray((opacity * 255).astype(np.uint8)).resize(
-            self.image.size, Image.Resampling.BILINEAR
-        )
+        top = Image.fromarray(colour.clip(0, 255).astype(np.uint8)).resize(self.image.size, Image.Resampling.BILINEAR)
+        mask = Image.fromarray((opacity * 255).astype(np.uint8)).resize(self.image.size, Image.Resampling.BILINEAR)
         self.image.paste(top, mask=mask)
 
     def finish(self, rng: np.random.Generator, size: int) -> Image.Image:
         """The finished picture, `size` pixels square, with haze, exposure and sensor noise."""
         small = np.asarray(
-            self.image.resize(
-                (size, size), Image.Resampling.BOX if size == SIDE else Image.Resampling.LANCZOS
-            )
+            self.image.resize((size, size), Image.Resampling.BOX if size == SIDE else Image.Resampling.LANCZOS)
         )
         exposure = rng.uniform(0.88, 1.1) * rng.uniform(0.97, 1.03, 3)
         grain = rng.normal(0, 3.5, (size, size, 1))
@@ -169,9 +163,7 @@ def draw_hall(canvas: Canvas, rng: np.random.Generator, outline: np.ndarray, col
         canvas.line(seam, _tone(colour, 0.9), 0.6)
     for _ in range(rng.integers(1, 4)):
         spot = (
-            inner[0]
-            + (inner[1] - inner[0]) * rng.uniform(0.15, 0.8)
-            + (inner[-1] - inner[0]) * rng.uniform(0.12, 0.36)
+            inner[0] + (inner[1] - inner[0]) * rng.uniform(0.15, 0.8) + (inner[-1] - inner[0]) * rng.uniform(0.12, 0.36)
         )
         canvas.polygon(rectangle(3.6, 3.0) + spot + SUN, _tone(colour, 0.5))
         canvas.polygon(rectangle(3.6, 3.0) + spot, (188, 190, 192))

@@ -1,0 +1,266 @@
+"""From a dataset's name to rows, and from a row to a `Sample`.
+
+Images stay encoded until a row is read. A row that cannot be read is a `RowError`; training counts them in `Skips`.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+
+from satlisa.conversation import parse_turns, split_answer, take_coordinates
+from satlisa.errors import SatlisaError
+from satlisa.images import open_image
+from satlisa.polygons import POLYGON_KEYS, covered_pixels, describe, find_regions, parse_regions, reading_order
+from satlisa.sample import Region, RowError, Sample
+
+DEFAULT_DATASET = "rahuldshetty/satellite-multitask-omni"
+COLUMNS = ("task", "source", "image", "conversations", "metadata")
+_VALIDATION = ("validation", "val", "valid", "dev")
+_ELSEWHERE = "use a local folder (DATASET=path/to/folder) or the built-in demo (PRESET=demo)"
+_AREA_SIDE = 1024  # areas are counted with the longest side at SAM's input size, the finest that training sees
+
+
+class Rows(Protocol):
+    """A split: `len(rows)`, `rows[i]` a row as a dict with `COLUMNS`, `rows["task"]` a whole column."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
+def load_rows(dataset: str, split: str) -> Rows:
+    """A split of a dataset, its images not decoded.
+
+    Args:
+        dataset: "demo", a local folder (`data/*.parquet`, whatever else `datasets` reads from a folder, or what its
+            `save_to_disk` wrote), or a hub id.
+        split: its name; validation also answers to val, valid and dev.
+
+    Raises:
+        SatlisaError: nothing there, the hub out of reach, or a split or columns missing.
+    """
+    if dataset == "demo":
+        from satlisa.demo.rows import demo_rows
+
+        return demo_rows("validation" if split in _VALIDATION else split)
+    folder = Path(dataset).expanduser()
+    splits = _load_folder(folder) if folder.exists() else _load_hub(dataset)
+    rows: Rows = _without_decoding(_choose_split(splits, split, dataset), dataset, folder)
+    return rows
+
+
+def _load_folder(folder: Path) -> datasets.DatasetDict:
+    if not folder.is_dir():
+        raise SatlisaError(f"dataset {folder}: expected a folder, found a file; give the folder that holds it")
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            return _as_splits(datasets.load_from_disk(str(folder)))
+        return _as_splits(datasets.load_dataset(str(folder)))  # converted copies go to the cache of `datasets`
+    except Exception as error:  # whatever the readers of parquet, json, csv, ... raise for damaged files
+        raise SatlisaError(
+            f"dataset {folder}: cannot be read as a dataset folder ({_first_line(error)}); "
+            "expected for example data/train-00000-of-00001.parquet"
+        ) from error
+
+
+def _load_hub(dataset: str) -> datasets.DatasetDict:
+    if dataset.startswith((".", "/", "~")) or dataset.count("/") > 1:
+        here = Path.cwd()
+        raise SatlisaError(f"dataset {dataset}: no such folder (current folder: {here}); check it, or {_ELSEWHERE}")
+    try:
+        return _as_splits(datasets.load_dataset(dataset))
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise SatlisaError(
+            f"dataset {dataset}: neither a local folder nor found on the Hugging Face hub; check its name, "
+            f"log in if it is private, or {_ELSEWHERE}"
+        ) from error
+    except ConnectionError as error:
+        raise SatlisaError(
+            f"dataset {dataset}: no such local folder, and the Hugging Face hub cannot be reached "
+            f"({_first_line(error)}); check the connection, or {_ELSEWHERE}"
+        ) from error
+    except Exception as error:  # HTTP errors, damaged downloads, loading scripts, a full disk, ...
+        raise SatlisaError(f"dataset {dataset}: cannot be loaded ({_first_line(error)}); or {_ELSEWHERE}") from error
+
+
+def _as_splits(loaded: Any) -> datasets.DatasetDict:
+    if isinstance(loaded, datasets.Dataset):
+        return datasets.DatasetDict({str(loaded.split or "train"): loaded})
+    return loaded
+
+
+def _choose_split(splits: datasets.DatasetDict, split: str, dataset: str) -> datasets.Dataset:
+    names = [split, *(_VALIDATION if split in _VALIDATION else ())]
+    for name in names:
+        if name in splits:
+            return splits[name]
+    raise SatlisaError(f"dataset {dataset}: no split {split!r}; it has {', '.join(splits)}")
+
+
+def _without_decoding(rows: datasets.Dataset, dataset: str, folder: Path) -> datasets.Dataset:
+    """Check the columns and leave images as {"bytes", "path"}; paths written as text are relative to the folder."""
+    missing = [column for column in COLUMNS if column not in rows.column_names]
+    if missing:
+        found = ", ".join(rows.column_names) or "none"
+        raise SatlisaError(f"dataset {dataset}: no column {', '.join(missing)}; found {found}; rename or add them")
+    feature = rows.features["image"]
+    if isinstance(feature, datasets.Image):
+        return rows.cast_column("image", datasets.Image(decode=False))
+    if folder.is_dir() and getattr(feature, "dtype", None) in ("string", "large_string"):
+        return rows.with_transform(partial(_join_paths, folder))
+    return rows
+
+
+def _join_paths(folder: Path, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    if "image" in columns:
+        paths = [path and str(folder / Path(path).expanduser()) for path in columns["image"]]
+        return {**columns, "image": paths}
+    return columns
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def read_sample(
+    row: Mapping[str, Any], index: int, *, max_instances: int = 32, seg_tasks: Collection[str] = ()
+) -> Sample:
+    """Read one row.
+
+    A row is a segmentation row when it has polygons and its task says "segmentation" or is in `seg_tasks`. Its
+    polygons come from the metadata, or where that has none from JSON in the answer; objects that have only a
+    `bbox`/`box` count with its rectangle. A task that says "instance" has one region per object, any other one region
+    of all polygons. Instances that cover nothing at `_AREA_SIDE` pixels get no region and are counted in `left_out`,
+    as are the smallest ones beyond `max_instances`. Text rows keep their answer as it stands.
+
+    Raises:
+        RowError: names the row, the column and what was found there.
+    """
+    task = row.get("task")
+    if not isinstance(task, str) or not task.strip():
+        raise RowError(index, "task", f"is not a task's name: found {describe(task)}")
+    metadata = _parse_metadata(row.get("metadata"), index)
+    try:
+        turns, answer = split_answer(parse_turns(row.get("conversations")))
+    except ValueError as error:
+        raise RowError(index, "conversations", str(error)) from error
+    regions: list[Region] = []
+    if "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}:
+        regions, text = _read_regions(metadata, answer, index)
+        answer = text if regions else answer
+    elif not answer.strip():
+        raise RowError(index, "conversations", "has an empty answer")
+    try:
+        image = open_image(row.get("image"))  # type: ignore[arg-type]  # anything else is one of its errors
+    except SatlisaError as error:
+        raise RowError(index, "image", f"cannot be read: {error}") from error
+    chosen, left_out = _choose_regions(regions, "instance" in task.casefold(), image.size, max_instances)
+    if regions and not chosen:
+        count = f"{len(regions)} polygon{'s' * (len(regions) != 1)}"
+        raise RowError(index, "metadata", f"holds {count}, none of which covers any of the image")
+    if chosen and not answer:
+        answer = "Here is the mask." if len(chosen) == 1 else "Here are the masks."
+    return Sample(index, task, str(row.get("source") or ""), image, turns, answer, chosen, left_out)
+
+
+def _parse_metadata(value: Any, index: int) -> Any:
+    """Metadata as an object or a list; nothing, empty text and null are an empty object."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise RowError(index, "metadata", f"is not JSON (starts with {value[:20]!r})") from error
+    if value is None or value == "":
+        return {}
+    if isinstance(value, str) and not value.strip():
+        return {}
+    if not isinstance(value, Mapping | list):
+        raise RowError(index, "metadata", f"is not a JSON object: found {describe(value)}")
+    return value
+
+
+def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region], str]:
+    """All regions of a segmentation row and its answer without coordinates."""
+    column = "metadata"
+    try:
+        regions = find_regions(metadata)
+        column = "conversations"
+        text, in_answer = take_coordinates(answer)
+    except ValueError as error:
+        raise RowError(index, column, str(error)) from error
+    if not regions and not in_answer:
+        _refuse_unknown_key(metadata, index)
+    return regions or in_answer, text
+
+
+def _refuse_unknown_key(metadata: Any, index: int) -> None:
+    """Polygons under a name that nobody told us must not turn a mask sample silently into a text sample."""
+    if not isinstance(metadata, Mapping) or any(key in metadata for key in POLYGON_KEYS):
+        return
+    for key, value in metadata.items():
+        if not isinstance(value, list) or not value or not isinstance(value[0], list | Mapping):
+            continue
+        try:
+            found = any(len(ring) > 2 for region in parse_regions(value) for ring in region)
+        except ValueError:
+            continue  # not polygons, whatever it is
+        if found:
+            expected = ", ".join(POLYGON_KEYS)
+            raise RowError(index, "metadata", f"has polygons under `{key}`, expected them under one of {expected}")
+
+
+def _choose_regions(
+    regions: list[Region], instances: bool, size: tuple[int, int], max_instances: int
+) -> tuple[tuple[Region, ...], int]:
+    """The regions that get a `<SEG>`, in reading order, and how many instances do not."""
+    if not instances:
+        regions = [tuple(ring for region in regions for ring in region)] if regions else []
+    scale = _AREA_SIDE / max(size)
+    width, height = (max(1, round(side * scale)) for side in size)
+    areas = np.array([covered_pixels(region, height, width) for region in regions], dtype=np.int64)
+    largest = np.argsort(-areas, kind="stable")[:max_instances]
+    kept = [regions[place] for place in sorted(largest) if areas[place] > 0]
+    return tuple(kept[place] for place in reading_order(kept)), len(regions) - len(kept)
+
+
+class Skips:
+    """The rows that training could not use, by reason."""
+
+    def __init__(self) -> None:
+        self._errors: dict[tuple[str, str], dict[int, RowError]] = {}
+
+    def __len__(self) -> int:
+        """How many rows; a row met again in a later epoch counts once."""
+        return sum(map(len, self._errors.values()))
+
+    def add(self, error: RowError) -> None:
+        """Count a row. Alike are reasons that differ only in brackets, in quotes and in numbers."""
+        kind = re.sub(r"\d+", "N", re.sub(r"'[^']*'", "", _without_brackets(error.reason)))
+        self._errors.setdefault((error.column, kind), {})[error.index] = error
+
+    def summary(self) -> list[str]:
+        """A line per reason, most frequent first: "3 rows skipped: `metadata` is not JSON (rows 5, 17, 812)"."""
+        groups = sorted(self._errors.items(), key=lambda item: -len(item[1]))
+        return [_skip_line(column, rows) for (column, _), rows in groups]
+
+
+def _without_brackets(reason: str) -> str:
+    return re.sub(r"\s*\([^)]*\)", "", reason)
+
+
+def _skip_line(column: str, rows: dict[int, RowError]) -> str:
+    if len(rows) == 1:
+        (index, error), *_ = rows.items()
+        return f"1 row skipped: `{column}` {error.reason} (row {index})"
+    order = sorted(rows)
+    reasons = [_without_brackets(rows[index].reason) for index in order]
+    alike = ", and alike" if len(set(reasons)) > 1 else ""
+    more = f" and {len(order) - 10} more" if len(order) > 10 else ""
+    numbers = ", ".join(map(str, order[:10]))
+    return f"{len(rows)} rows skipped: `{column}` {reasons[0]}{alike} (rows {numbers}{more})"

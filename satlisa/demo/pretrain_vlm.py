@@ -1,0 +1,183 @@
+"""Pretraining of the demo's text side: questions about scenes, next-token cross entropy on the answers."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from satlisa.collator import answer_positions, stack_positions
+from satlisa.demo import questions
+from satlisa.demo.gallery import Exhibit
+from satlisa.demo.plan import Plan
+from satlisa.demo.questions import Question
+from satlisa.prompts import IGNORE_INDEX, encode_prompt
+from satlisa.sample import Turn
+
+SNAP = None
+LEARNING_RATE = 1.5e-3
+BATCH_SIZE = 16
+# Most steps ask several questions about an image one after the other: the image, most of the work, is read once.
+# The last part of the training asks one, as everybody will later.
+QUESTIONS_PER_IMAGE, SHARE_OF_SINGLE_QUESTIONS = 4, 0.25
+_BOX = re.compile(r"(building|plane) \[(\d+), (\d+), (\d+), (\d+)\]")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One image with questions and answers, in tensors: T tokens; `labels` are -100 but on the answers."""
+
+    input_ids: Tensor
+    labels: Tensor
+    position_ids: Tensor
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+
+
+def all_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:
+    """One question of every text task, and both forms of object detection."""
+    return [
+        questions.ask_class(plan),
+        questions.ask_flood(plan),
+        questions.ask_caption(plan),
+        questions.ask_fact(plan, int(rng.integers(5))),
+        questions.ask_object_count(plan),
+        questions.ask_box_list(plan),
+    ]
+
+
+def draw_questions(plan: Plan, rng: np.random.Generator, count: int) -> list[Question]:
+    """Questions in random order; boxes, the hardest, are among them twice as often as anything else."""
+    weights = np.array([1, 1, 1, 1, 1, 2]) / 7
+    every = all_questions(plan, rng)
+    return [every[i] for i in rng.choice(len(every), size=count, replace=False, p=weights)]
+
+
+def encode_lesson(processor: Any, exhibit: Exhibit, asked: Sequence[Question]) -> Lesson:
+    """An image and a dialogue about it; the first prompt is exactly that of training and inference."""
+    tokenizer = processor.tokenizer
+    first = encode_prompt(processor, [Turn("user", asked[0].prompt)], exhibit.image)
+    ids, labels = [first.input_ids], [torch.full_like(first.input_ids, IGNORE_INDEX)]
+    for number, question in enumerate(asked):
+        if number:
+            follow_up = torch.tensor(tokenizer(_follow_up(question.prompt), add_special_tokens=False).input_ids)
+            ids.append(follow_up)
+            labels.append(torch.full_like(follow_up, IGNORE_INDEX))
+        answer = torch.tensor([*tokenizer(question.answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id])
+        ids.append(answer)
+        labels.append(answer)
+    positions = answer_positions(first.position_ids, sum(map(len, ids)) - len(first.input_ids))
+    return Lesson(torch.cat(ids), torch.cat(labels), positions, first.pixel_values, first.image_grid_thw)
+
+
+def _follow_up(prompt: str) -> str:
+    """The next turns of a dialogue, in the form of the chat template."""
+    return f"\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+def run(model: Any, lessons: Sequence[Lesson], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Logits (A, V) of the supervised tokens of all lessons and those tokens (A,)."""
+    input_ids = pad_sequence([x.input_ids for x in lessons], batch_first=True, padding_value=pad_token_id)
+    labels = pad_sequence([x.labels for x in lessons], batch_first=True, padding_value=IGNORE_INDEX)
+    mask = pad_sequence([torch.ones_like(x.input_ids) for x in lessons], batch_first=True)
+    hidden = model.model(
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=stack_positions([x.position_ids for x in lessons]),
+        pixel_values=torch.cat([x.pixel_values for x in lessons]),
+        image_grid_thw=torch.cat([x.image_grid_thw for x in lessons]),
+        mm_token_type_ids=(input_ids == model.config.image_token_id).long(),
+        use_cache=False,
+    ).last_hidden_state
+    targets = labels[:, 1:]
+    supervised = targets != IGNORE_INDEX
+    return model.lm_head(hidden[:, :-1][supervised]), targets[supervised]
+
+
+def train_vlm(
+    model: Any, processor: Any, gallery: Sequence[Exhibit], steps: int, seed: int, say: Callable[[str], None]
+) -> None:
+    """Train all of the VLM in place: AdamW, one-cycle cosine with 5 % warm-up."""
+    rng = np.random.default_rng((seed, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.05)
+    model.train()
+    for step in range(steps):
+        single = step >= steps * (1 - SHARE_OF_SINGLE_QUESTIONS)
+        lessons = []
+        for number in rng.integers(len(gallery), size=BATCH_SIZE):
+            exhibit = gallery[number].turned(int(rng.integers(8)))
+            asked = draw_questions(exhibit.plan, rng, 1 if single else QUESTIONS_PER_IMAGE)
+            lessons.append(encode_lesson(processor, exhibit, asked))
+        logits, targets = run(model, lessons, processor.tokenizer.pad_token_id)
+        loss = F.cross_entropy(logits, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 20 == 0 or step == steps - 1:
+            accuracy = float((logits.argmax(-1) == targets).float().mean())
+            say(f"vlm step {step}/{steps} loss {loss.item():.3f} token accuracy {accuracy:.3f}")
+        if SNAP and step % 150 == 149:
+            SNAP(model)
+
+
+@torch.no_grad()
+def score_vlm(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> dict[str, float]:
+    """Share of exactly right answers per question, and of boxes found with IoU ≥ 0.5, on scenes not seen in training.
+
+    The most likely token is right at every place of an answer exactly when greedy decoding gives that answer.
+    """
+    model.eval()
+    rng = np.random.default_rng(0)
+    right: dict[str, list[bool]] = {}
+    for exhibit in gallery:
+        for question in all_questions(exhibit.plan, rng)[:-1]:
+            lesson = encode_lesson(processor, exhibit, [question])
+            logits, targets = run(model, [lesson], processor.tokenizer.pad_token_id)
+            name = question.prompt if question.task == "object_detection" else question.task
+            right.setdefault(name, []).append(bool((logits.argmax(-1) == targets).all()))
+            if question.task == "flood_assessment":
+                right.setdefault("flooding yes or no", []).append(bool(logits[0].argmax() == targets[0]))
+    scores = {name: float(np.mean(values)) for name, values in right.items()}
+    return {**scores, "boxes with IoU 0.5": score_boxes(model, processor, gallery[:64])}
+
+
+@torch.no_grad()
+def score_boxes(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> float:
+    """Share of the true boxes that the generated list holds, in its place or not, with IoU ≥ 0.5."""
+    prompt = questions.ask_box_list(gallery[0].plan).prompt
+    encoded = [encode_prompt(processor, [Turn("user", prompt)], exhibit.image) for exhibit in gallery]
+    input_ids = torch.stack([x.input_ids for x in encoded])  # one prompt, one image size: no padding
+    generated = model.generate(
+        input_ids=input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        mm_token_type_ids=(input_ids == model.config.image_token_id).long(),
+        pixel_values=torch.cat([x.pixel_values for x in encoded]),
+        image_grid_thw=torch.cat([x.image_grid_thw for x in encoded]),
+        max_new_tokens=260,
+        do_sample=False,
+    )
+    found = total = 0
+    for exhibit, ids in zip(gallery, generated[:, input_ids.shape[1] :], strict=True):
+        text = processor.tokenizer.decode(ids, skip_special_tokens=True)
+        boxes = [(label, tuple(map(int, sides))) for label, *sides in _BOX.findall(text)]
+        for thing in exhibit.plan.objects:
+            total += 1
+            found += any(label == thing.label and box_iou(box, thing.box) >= 0.5 for label, box in boxes)
+    return found / total
+
+
+def box_iou(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """IoU of two boxes (left, top, right, bottom)."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0, width) * max(0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / max(1, sum(areas) - shared)

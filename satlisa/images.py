@@ -1,0 +1,139 @@
+"""Images: whatever a person or a dataset hands over becomes an upright 8-bit RGB image.
+
+Unusual here: Pillow's own `convert("RGB")` saturates 16-bit images and turns floats in [0, 1] black, so their values
+are scaled first; and transparency is shown over black, which is how satellite tiles mark "no data".
+"""
+
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from satlisa.errors import SatlisaError
+
+ImageSource = str | Path | bytes | Mapping[str, Any] | Image.Image | np.ndarray
+
+_log = logging.getLogger(__name__)
+_ORIENTATION = 0x0112  # the EXIF tag; the values say how the camera was held
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(source: ImageSource) -> Image.Image:
+    """Read an image completely, as upright RGB.
+
+    Args:
+        source: a path, an encoded file's bytes, a dataset's `{"bytes": …, "path": …}` (bytes go first), a Pillow image,
+            or a uint8 array (H, W, 3) in RGB order. Of a file with several frames the first is read.
+
+    Returns:
+        an RGB image of its own: the source and its file may be closed or changed.
+
+    Raises:
+        SatlisaError: there is no such file, it is no image or a broken one, or the source is something else.
+    """
+    if isinstance(source, Mapping):
+        data, path = source.get("bytes"), source.get("path")
+        if data is None and path is None:
+            raise SatlisaError("the image has neither `bytes` nor `path`; give one of them")
+        return _read(path if data is None else data, name=f"image {path}" if path else None)
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    return _read(source)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An upright RGB copy of any Pillow image, without metadata, so that a second call changes nothing.
+
+    - EXIF orientation is applied; EXIF that cannot be read is reported to the log and passed over.
+    - Alpha, palette transparency and a transparent colour are composited over black.
+    - Integers (`I;16`, `I`): 0..255 stay as they are; 16-bit values that use the top bit (up to 65,535) are divided by
+      257; anything else, such as a sensor's 11 or 12 bits, is stretched from its own minimum..maximum to 0..255.
+    - Floats (`F`): 0..1 becomes 0..255, any other range is stretched; NaN and infinities, "no data", are black.
+
+    16-bit *colour* files reach us from Pillow as 8 bits already, each channel's upper byte.
+
+    Raises:
+        OSError or others of Pillow's: the image is read lazily and its file is broken; `open_image` words them.
+    """
+    image.load()  # before EXIF: Pillow turns TIFFs upright while loading and then takes the tag away
+    image = _upright(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_to_8_bit(np.asarray(image)))
+    elif image.has_transparency_data:
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    rgb = image.convert("RGB")
+    rgb.info = {}
+    return rgb
+
+
+def _read(source: Any, name: str | None = None) -> Image.Image:
+    opened: Image.Image | Path | io.BytesIO
+    if isinstance(source, Image.Image):
+        name, opened = name or f"image {getattr(source, 'filename', '') or 'object'}", source
+    elif isinstance(source, str | Path):
+        name, opened = f"image {source}", Path(source)
+    elif isinstance(source, bytes):
+        name, opened = name or f"image of {len(source):,} bytes", io.BytesIO(source)
+    else:
+        raise SatlisaError(f"expected an image (path, bytes, Pillow image or array), found {type(source).__name__}")
+    try:
+        if isinstance(opened, Image.Image):
+            return to_rgb(opened)
+        with Image.open(opened) as image:
+            return to_rgb(image)
+    except FileNotFoundError as error:
+        raise SatlisaError(f"{name}: no such file; check the path") from error
+    except UnidentifiedImageError as error:
+        raise SatlisaError(f"{name} is not an image in a format that Pillow reads; give a PNG, JPEG or TIFF") from error
+    except Exception as error:  # Pillow's decoders let anything through when a file is broken
+        reason = f"{type(error).__name__}: {error}"
+        raise SatlisaError(f"{name} cannot be read ({reason}); save or download it again") from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise SatlisaError(
+            f"expected an image array (height, width, 3) of uint8, found {array.shape} of {array.dtype}; "
+            "convert it, or give a Pillow image"
+        )
+    return Image.fromarray(array.copy())  # fromarray may share memory
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        transpose = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception as error:  # broken EXIF raises SyntaxError, struct.error, …; the pixels are good all the same
+        _log.warning("EXIF of %s is unreadable (%s); the image is taken as upright", image, error)
+        return image
+    return image if transpose is None else image.transpose(transpose)
+
+
+def _to_8_bit(values: np.ndarray) -> np.ndarray:
+    """Scale (H, W) integers or floats to uint8 by the rules in `to_rgb`."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = float(values[finite].min()), float(values[finite].max())
+    offset, top = low, high
+    if low >= 0 and values.dtype.kind == "f" and high <= 1:
+        offset, top = 0.0, 1.0
+    elif low >= 0 and values.dtype.kind != "f" and (high <= 255 or 32768 <= high <= 65535):
+        offset, top = 0.0, (255.0 if high <= 255 else 65535.0)
+    elif low == high:  # nothing to stretch: one grey, by the scale of its kind
+        offset, top = 0.0, (65535.0 if values.dtype.kind != "f" else 255.0)
+    # Differences of the widest floats overflow: halved first.
+    scaled = (np.where(finite, values, offset) / 2 - offset / 2) / (top / 2 - offset / 2) * 255.0
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)

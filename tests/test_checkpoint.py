@@ -1,0 +1,209 @@
+"""Model directories: bit-equal reloads, foreign spellings, refusals."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from model_fixtures import make_model, make_samples
+from torch import Tensor
+
+from satlisa.checkpoint import find_model_dir, load_model, match_state, save_model
+from satlisa.collator import collate, encode_sample
+from satlisa.config import ModelConfig
+from satlisa.errors import SatlisaError
+from satlisa.generation import answer
+from satlisa.model import SatLisa
+
+LAYOUT = {
+    "model_config.json",
+    "vlm_lora",
+    "seg_projector.pt",
+    "sam_mask_decoder.pt",
+    "tokenizer",
+    "seg_token.safetensors",
+}
+
+
+@pytest.fixture
+def saved(tiny_config: ModelConfig, tmp_path: Path) -> tuple[SatLisa, Path]:
+    """A model after a few steps of training, and its directory."""
+    model = make_model(tiny_config, seed=5)
+    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in make_samples(4)]
+    batch = collate(encoded, 256)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(3):
+        model(batch).losses.total(model.config, 10, 3).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    save_model(model, tmp_path / "run")
+    return model.eval(), tmp_path / "run"
+
+
+def outputs(model: SatLisa) -> list[Tensor]:
+    samples = make_samples(4)
+    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
+    with torch.no_grad():
+        found = model(collate(encoded, 256))
+    answers = answer(model, [s.image for s in samples], [s.turns for s in samples], max_new_tokens=6)
+    ids = [torch.tensor(a.token_ids) for a in answers]
+    return [found.losses.text, found.losses.bce, found.mask_logits, found.scores, *ids]
+
+
+def test_layout_and_bit_equal_reload(saved: tuple[SatLisa, Path]) -> None:
+    model, folder = saved
+    assert {path.name for path in folder.iterdir()} == LAYOUT
+    assert {p.name for p in (folder / "vlm_lora").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    again = load_model(folder, "cpu")
+    assert not again.training
+    for a, b in zip(outputs(model), outputs(again), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_copied_directory_works_elsewhere(saved: tuple[SatLisa, Path], tmp_path: Path) -> None:
+    folder = saved[1].rename(tmp_path / "elsewhere")
+    assert load_model(folder, "cpu").seg_token_id == 263
+
+
+def test_saving_twice_replaces(saved: tuple[SatLisa, Path]) -> None:
+    model, folder = saved
+    with torch.no_grad():
+        model.seg_row += 1
+    save_model(model, folder)
+    assert {path.name for path in folder.iterdir()} == LAYOUT
+    assert torch.equal(load_model(folder, "cpu").seg_row, model.seg_row)
+
+
+def rename_projector(state: dict[str, Tensor], spelling: str) -> object:
+    names = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    values = [state[name] for name in names]
+    if spelling == "mlp":
+        return dict(zip(["mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias"], values, strict=True))
+    if spelling == "fc":
+        return dict(zip(["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"], values, strict=True))
+    if spelling == "wrapped":
+        return {"epoch": 3, "state_dict": {f"module.{name}": state[name] for name in names}}
+    if spelling == "weights first":
+        return {f"proj.layers.{n}": state[m] for n, m in [("0.weight", "0.weight"), ("1.weight", "2.weight")]} | {
+            f"proj.layers.{n}": state[m] for n, m in [("0.bias", "0.bias"), ("1.bias", "2.bias")]
+        }
+    return {"model": {"text_hidden_fcs": {f"0.{name}": state[name] for name in names}}}
+
+
+@pytest.mark.parametrize("spelling", ["mlp", "fc", "wrapped", "weights first", "nested"])
+def test_foreign_projectors(saved: tuple[SatLisa, Path], spelling: str) -> None:
+    model, folder = saved
+    torch.save(rename_projector(model.projector.state_dict(), spelling), folder / "seg_projector.pt")
+    (folder / "model_config.json").write_text(
+        json.dumps({k: v for k, v in model.config.to_dict().items() if k.endswith("_model_id")})
+    )  # published configurations may hold few of our keys; the projector's width comes from its tensors
+    again = load_model(folder, "cpu")
+    for name, tensor in model.projector.state_dict().items():
+        assert torch.equal(again.projector.state_dict()[name], tensor), name
+
+
+def segment_anything_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The decoder as facebookresearch/segment-anything names and orders it."""
+    renamed = {}
+    for name, tensor in state.items():
+        for old, new in [
+            ("upscale_conv1.", "output_upscaling.0."),
+            ("upscale_layer_norm.", "output_upscaling.1."),
+            ("upscale_conv2.", "output_upscaling.3."),
+            ("layer_norm_final_attn", "norm_final_attn"),
+            ("layer_norm", "norm"),
+        ]:
+            name = name.replace(old, new)
+        if name.startswith(("output_hypernetworks", "iou_prediction_head")):
+            name = (
+                name.replace("layers.0.", "layers.1.")
+                .replace("proj_in.", "layers.0.")
+                .replace("proj_out.", "layers.2.")
+            )
+        renamed[name] = tensor
+    return dict(sorted(renamed.items(), key=lambda item: not item[0].startswith("transformer")))
+
+
+@pytest.mark.parametrize("spelling", ["prefix", "segment-anything", "segment-anything with prefix", "wrapped"])
+def test_foreign_decoders(saved: tuple[SatLisa, Path], spelling: str) -> None:
+    model, folder = saved
+    state: dict[str, object] = dict(model.segmenter.sam.mask_decoder.state_dict())
+    if "segment-anything" in spelling:
+        state = dict(segment_anything_names(state))  # type: ignore[arg-type]
+    if "prefix" in spelling:
+        state = {f"mask_decoder.{name}": tensor for name, tensor in state.items()}
+    if spelling == "wrapped":
+        state = {"step": 7, "mask_decoder": state}
+    torch.save(state, folder / "sam_mask_decoder.pt")
+    again = load_model(folder, "cpu").segmenter.sam.mask_decoder.state_dict()
+    for name, tensor in model.segmenter.sam.mask_decoder.state_dict().items():
+        assert torch.equal(again[name], tensor), name
+
+
+def test_ambiguous_tensors_are_refused_with_both_lists() -> None:
+    expected = {"0.weight": torch.zeros(4, 4), "2.weight": torch.zeros(4, 4)}
+    with pytest.raises(SatlisaError, match=r"0\.weight \(4, 4\)[\s\S]*layer\.9 \(4, 4\)"):
+        match_state(expected, {"layer.9": torch.zeros(4, 4), "layer.1": torch.zeros(4, 4)}, "x.pt")
+    with pytest.raises(SatlisaError, match="cannot tell"):
+        match_state(expected, {"a": torch.zeros(4, 4)}, "x.pt")
+    with pytest.raises(SatlisaError, match="cannot tell"):
+        match_state(expected, {"a": torch.zeros(4, 4), "b": torch.zeros(4, 4), "c": torch.zeros(1)}, "x.pt")
+
+
+def test_seg_row_from_the_base_matrix_or_the_adapter(saved: tuple[SatLisa, Path]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model, folder = saved
+    (folder / "seg_token.safetensors").unlink()
+    matrix = model.qwen.get_input_embeddings().weight
+    assert torch.equal(load_model(folder, "cpu").seg_row, matrix[263])
+    adapter_file = folder / "vlm_lora" / "adapter_model.safetensors"
+    row = torch.randn(320, 32)
+    name = "base_model.model.model.language_model.embed_tokens.weight"
+    save_file(load_file(adapter_file) | {name: row}, adapter_file, metadata={"format": "pt"})
+    assert torch.equal(load_model(folder, "cpu").seg_row, row[263])
+
+
+def test_pickles_are_not_executed(saved: tuple[SatLisa, Path], tmp_path: Path) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "planted"),)
+
+    for name in ("seg_projector.pt", "sam_mask_decoder.pt"):
+        good = (saved[1] / name).read_bytes()
+        torch.save({"0.weight": Planted()}, saved[1] / name)
+        with pytest.raises(SatlisaError, match=f"{name}.*could run code"):
+            load_model(saved[1], "cpu")
+        (saved[1] / name).write_bytes(good)
+    assert not (tmp_path / "planted").exists()
+
+
+def test_wrong_places(tmp_path: Path, saved: tuple[SatLisa, Path]) -> None:
+    with pytest.raises(SatlisaError, match="no such model directory"):
+        find_model_dir(tmp_path / "nowhere")
+    with pytest.raises(SatlisaError, match="vlm_lora"):
+        find_model_dir(tmp_path)
+    (saved[1] / "seg_projector.pt").unlink()
+    with pytest.raises(SatlisaError, match=r"seg_projector\.pt missing"):
+        load_model(saved[1], "cpu")
+
+
+def test_hub_ids_go_through_snapshot_download(saved: tuple[SatLisa, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("satlisa.checkpoint.snapshot_download", lambda name: asked.append(name) or str(saved[1]))
+    assert find_model_dir("someone/satellite-model") == saved[1]
+    assert asked == ["someone/satellite-model"]
+
+
+def test_a_tokenizer_of_another_model_is_noticed(saved: tuple[SatLisa, Path]) -> None:
+    config = json.loads((saved[1] / "model_config.json").read_text())
+    (saved[1] / "model_config.json").write_text(json.dumps({**config, "seg_token_id": 7}))
+    with pytest.raises(SatlisaError, match=r"token 7.*263"):
+        load_model(saved[1], "cpu")
+
+
+def test_unknown_keys_survive(saved: tuple[SatLisa, Path]) -> None:
+    config = json.loads((saved[1] / "model_config.json").read_text())
+    (saved[1] / "model_config.json").write_text(json.dumps({**config, "their_key": [1, 2]}))
+    assert load_model(saved[1], "cpu").config.to_dict()["their_key"] == [1, 2]

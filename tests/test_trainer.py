@@ -1,0 +1,205 @@
+"""Training end to end on tiny models: the script's files, its numbers, its refusals."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from model_fixtures import picture
+
+from satlisa import run as run_module
+from satlisa.checkpoint import load_model
+from satlisa.config import ModelConfig, TrainConfig
+from satlisa.errors import SatlisaError
+from satlisa.generation import answer
+from satlisa.loader import EncodedRows, accumulation_groups, make_loader
+
+ROOT = Path(__file__).parents[1]
+LOG_KEYS = {
+    "step",
+    "epoch",
+    "loss",
+    "loss_text",
+    "loss_bce",
+    "loss_dice",
+    "lr",
+    "grad_norm",
+    "samples_per_second",
+    "peak_memory",
+}
+
+
+def rows(count: int) -> list[dict]:  # type: ignore[type-arg]
+    """Rows of three tasks; every tenth one is broken."""
+    made = []
+    for i in range(count):
+        task = ("building_segmentation", "instance_segmentation", "scene_classification")[i % 3]
+        polygon = [[100, 100], [600, 100], [600, 700], [100, 700]]
+        metadata = {} if task == "scene_classification" else {"polygons": [polygon] * (1 + (i % 3))}
+        turns = [{"role": "user", "content": f"Question {i}"}, {"role": "assistant", "content": "Answer"}]
+        conversations = "{broken" if i % 10 == 9 else json.dumps(turns)
+        pixels = picture(64, 48, seed=i)
+        made.append(
+            {
+                "task": task,
+                "source": "test",
+                "image": pixels,
+                "conversations": conversations,
+                "metadata": json.dumps(metadata),
+            }
+        )
+    return made
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local folder in the hub's layout."""
+    folder = tmp_path_factory.mktemp("dataset")
+    (folder / "data").mkdir()
+    columns = dict.fromkeys(("task", "source", "conversations", "metadata"), Value("string"))
+    for split, count in (("train", 24), ("validation", 6)):
+        data = Dataset.from_list(rows(count), features=Features({**columns, "image": Image()}))
+        data.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def settings(config: ModelConfig, dataset: Path, output: Path, **more: str) -> TrainConfig:
+    environ = {
+        "DATASET": str(dataset),
+        "OUTPUT_DIR": str(output),
+        "VLM_MODEL": config.vlm_model_id,
+        "SAM_MODEL": config.sam_model_id,
+        "DEVICE": "cpu",
+        "BATCH_SIZE": "4",
+        "GRAD_ACCUM": "2",
+        "LEARNING_RATE": "1e-2",
+    }
+    return TrainConfig.from_env({**environ, **more})
+
+
+def test_a_run_folder(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
+    folder = run_module.train(settings(tiny_config, dataset_dir, tmp_path / "run", REPORT_TO="tensorboard"))
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"model_config.json", "vlm_lora", "seg_projector.pt", "sam_mask_decoder.pt", "tokenizer"}
+    assert names >= {"train_log.jsonl", "loss_curve.png", "train_summary.json", "logs"}
+    log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log] == [1, 2, 3, 4, 5, 6]  # 24 rows / (4 × 2), twice
+    assert all(set(record) == LOG_KEYS for record in log)
+    assert all(math.isfinite(value) for record in log for value in record.values())
+    for record in log:
+        expected = record["loss_text"] + 2.0 * record["loss_bce"] + 0.5 * record["loss_dice"]
+        assert record["loss"] == pytest.approx(expected)
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert log[0]["lr"] == 0 and max(record["lr"] for record in log) == pytest.approx(1e-2)
+    summary = json.loads((folder / "train_summary.json").read_text())
+    assert summary["settings"]["BATCH_SIZE"] == {"value": 4, "from": "environment"}
+    assert len(summary["validation"]) == 2 and 0 <= summary["validation"][0]["mask_iou"] <= 1
+    (skipped,) = summary["skipped_rows"]
+    assert "conversations" in skipped and "9" in skipped and "19" in skipped
+    model = load_model(folder, "cpu")
+    assert model.config.dataset == str(dataset_dir)
+    assert isinstance(answer(model, [picture(64, 48)], ["Question"], max_new_tokens=3)[0].text, str)
+
+
+def test_the_same_seed_gives_the_same_run(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
+    logs = []
+    for name in ("a", "b"):
+        torch.manual_seed(int.from_bytes(os.urandom(2)))  # whatever ran before must not matter
+        folder = run_module.train(settings(tiny_config, dataset_dir, tmp_path / name, MAX_STEPS="2"))
+        log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+        logs.append([(record["loss"], record["grad_norm"]) for record in log])
+    assert logs[0] == logs[1] and len(logs[0]) == 2
+
+
+def test_accumulation_does_not_change_the_first_step(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path
+) -> None:
+    """1×16, 2×8 and 16×1 of the same rows report the same losses and gradient norm."""
+    records = []
+    for size in (1, 2, 16):
+        made = settings(
+            tiny_config,
+            dataset_dir,
+            tmp_path / str(size),
+            BATCH_SIZE=str(size),
+            GRAD_ACCUM=str(16 // size),
+            MAX_STEPS="1",
+            VAL_SAMPLES="1",
+        )
+        folder = run_module.train(made)
+        records.append(json.loads((folder / "train_log.jsonl").read_text()))
+    for key in ("loss", "loss_text", "loss_bce", "loss_dice", "grad_norm"):
+        np.testing.assert_allclose([record[key] for record in records], records[0][key], rtol=1e-5)
+
+
+def test_a_folder_is_never_written_over_silently(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SatlisaError, match="OVERWRITE=1"):
+        run_module.train(settings(tiny_config, dataset_dir, tmp_path))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    run_module.train(settings(tiny_config, dataset_dir, tmp_path, OVERWRITE="1", MAX_STEPS="1"))
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "seg_projector.pt").exists()
+
+
+def test_long_answers_are_skipped_not_cut(tiny_model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    long = rows(2)
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "word " * 200}]
+    long[1]["conversations"] = json.dumps(turns)
+    data = EncodedRows(long, tiny_model.processor, tiny_model.segmenter, tiny_model.config)
+    (loaded,) = list(make_loader(data, 2))
+    assert loaded.batch is not None and loaded.batch.indices == [0]
+    assert "512" in str(loaded.errors[0]) and loaded.errors[0].index == 1
+
+
+def test_groups_and_shuffling(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    data = EncodedRows(rows(9), tiny_model.processor, tiny_model.segmenter, tiny_model.config, limit=7)
+    groups = list(accumulation_groups(make_loader(data, 2), 3))
+    assert [len(group) for group in groups] == [3, 1]
+    seen = [i for group in groups for loaded in group for i in loaded.batch.indices]
+    assert seen == list(range(7))
+    orders = [
+        [i for loaded in make_loader(data, 2, shuffle_seed=seed) for i in loaded.batch.indices] for seed in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(7))
+
+
+def test_workers_load_the_same_batches(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    data = EncodedRows(rows(10), tiny_model.processor, tiny_model.segmenter, tiny_model.config)
+    alone, workers = (list(make_loader(data, 5, num_workers=n)) for n in (0, 2))
+    for a, b in zip(alone, workers, strict=True):
+        assert a.batch.indices == b.batch.indices and torch.equal(a.batch.input_ids, b.batch.input_ids)
+        assert [str(error) for error in a.errors] == [str(error) for error in b.errors]
+
+
+def script(tmp_path: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_script_help_and_mistakes(tmp_path: Path) -> None:
+    shown = script(tmp_path, "--help")
+    assert shown.returncode == 0 and "GRAD_ACCUM" in shown.stdout
+    wrong = script(tmp_path, BATCH_SIZE="two")
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip() == "train.py: BATCH_SIZE: expected a whole number from 0 up, found 'two'"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_hub_the_message_names_the_ways_out(tmp_path: Path) -> None:
+    done = script(tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "PRESET=demo" in last and "folder" in last
