@@ -218,7 +218,10 @@ def match_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], sou
 def _renamings(found: Mapping[str, Tensor]) -> list[State]:
     """The state dict under the names worth trying: its own, without its prefix, translated from segment-anything."""
     prefix = ""
-    while len(heads := {name.removeprefix(prefix).partition(".")[:2] for name in found}) == 1 and (head := heads.pop())[1]:
+    while True:
+        heads = {name.removeprefix(prefix).partition(".")[:2] for name in found}
+        if len(heads) != 1 or not (head := heads.pop())[1]:
+            break
         prefix += "".join(head)
     bare = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     translated: State = {}

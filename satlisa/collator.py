@@ -5,7 +5,7 @@ A batch mixes text and mask samples. Only the images that carry masks go to SAM,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for name, v in values.items()}
-        return Batch(**moved)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {n: v.to(device, non_blocking=True) for n, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 def encode_sample(sample: Sample, processor: Any, segmenter: Segmenter, config: ModelConfig) -> Encoded:

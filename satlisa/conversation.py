@@ -1,6 +1,7 @@
 """Conversations as rows spell them: turns, and the text of an answer without its coordinates."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +38,7 @@ def parse_turns(value: Any) -> list[Turn]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter where it is nested thousands deep
             raise ValueError(f"is not JSON (starts with {value[:20]!r})") from error
     if not isinstance(value, list | tuple):
         raise ValueError(f"is not a list of turns: found {describe(value)}")
@@ -82,6 +83,8 @@ def take_coordinates(answer: str) -> tuple[str, list[Region]]:
             continue
         try:
             value, end = json.JSONDecoder().raw_decode(answer, start)
+        except RecursionError as error:
+            raise ValueError(f"holds JSON that is nested too deep: {describe(answer[start:])}") from error
         except ValueError as error:
             if _JSON_START.match(answer, start):
                 raise ValueError(f"holds JSON that cannot be read: {describe(answer[start:])}") from error
@@ -115,7 +118,7 @@ def _content(content: Any, number: int) -> str:
         return content
     if content is None:
         return ""
-    if isinstance(content, int | float) and not isinstance(content, bool):
+    if isinstance(content, int | float) and not isinstance(content, bool) and math.isfinite(content):
         return str(content)  # a count as answer
     if isinstance(content, list | tuple):
         parts = [_part(part, number) for part in content]

@@ -19,7 +19,6 @@ from satlisa.images import open_image
 from satlisa.polygons import POLYGON_KEYS, covered_pixels, describe, find_regions, parse_regions, reading_order
 from satlisa.sample import Region, RowError, Sample
 
-DEFAULT_DATASET = "rahuldshetty/satellite-multitask-omni"
 COLUMNS = ("task", "source", "image", "conversations", "metadata")
 _VALIDATION = ("validation", "val", "valid", "dev")
 _ELSEWHERE = "use a local folder (DATASET=path/to/folder) or the built-in demo (PRESET=demo)"
@@ -154,8 +153,6 @@ def read_sample(
     if "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}:
         regions, text = _read_regions(metadata, answer, index)
         answer = text if regions else answer
-    elif not answer.strip():
-        raise RowError(index, "conversations", "has an empty answer")
     try:
         image = open_image(row.get("image"))  # type: ignore[arg-type]  # anything else is one of its errors
     except SatlisaError as error:
@@ -164,6 +161,8 @@ def read_sample(
     if regions and not chosen:
         count = f"{len(regions)} polygon{'s' * (len(regions) != 1)}"
         raise RowError(index, "metadata", f"holds {count}, none of which covers any of the image")
+    if not chosen and not answer.strip():
+        raise RowError(index, "conversations", "has an empty answer")
     if chosen and not answer:
         answer = "Here is the mask." if len(chosen) == 1 else "Here are the masks."
     return Sample(index, task, str(row.get("source") or ""), image, turns, answer, chosen, left_out)
@@ -174,7 +173,7 @@ def _parse_metadata(value: Any, index: int) -> Any:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter where it is nested thousands deep
             raise RowError(index, "metadata", f"is not JSON (starts with {value[:20]!r})") from error
     if value is None or value == "":
         return {}

@@ -1,9 +1,9 @@
-"""Polygons to pixels: our own scanline, which equals pycocotools' `frPyObjects` pixel by pixel.
+"""Polygons to pixels: our own scanline in the convention of pycocotools' `frPyObjects`.
 
 COCO's tools are what the field scores masks with, so their convention is kept, rounding included: corners are rounded
 to fifths of a pixel, and a pixel belongs to a polygon when the outline crosses its column's centre above its own
 centre an odd number of times. Exact centres without that rounding agree to IoU 0.94 on thin self-intersecting polygons
-of 64² pixels, this to 1.0 (tests/test_raster.py).
+of 64² pixels, this to 0.99 at worst and 0.99997 on average (tests/test_raster.py).
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def rasterize(
         points = np.clip(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), -_FAR, _FAR)
         if len(points) < 3:
             continue
-        columns, rows = _crossings(np.floor(points * factors + 0.5), width)
+        columns, rows = _crossings(np.trunc(points * factors + 0.5), width)
         if len(columns) == 0:
             continue
         rows = np.clip(rows, 0, height)

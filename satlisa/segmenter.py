@@ -94,9 +94,9 @@ class Frame:
 class Segmenter(nn.Module):
     """SAM's frozen image encoder and trained mask decoder around `transformers`' `SamModel`."""
 
-    def __init__(self, sam: nn.Module, image_processor: Any) -> None:
+    def __init__(self, sam: Any, image_processor: Any) -> None:
         super().__init__()
-        self.sam: Any = sam
+        self.sam = sam
         self.image_processor = image_processor
         vision = self.sam.config.vision_config
         self.image_size: int = vision.image_size

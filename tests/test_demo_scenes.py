@@ -166,10 +166,7 @@ def test_answers_count_what_the_scene_holds(rows: DemoRows) -> None:
     for task, prompt, answer, metadata in texts(rows):
         plan = Plan(metadata["seed"])
         labels = Counter(thing.label for thing in plan.objects) + Counter(road=plan.num_roads)
-        told = {
-            noun.rstrip("s"): int(number)
-            for number, noun in re.findall(r"(\d+) (building|plane|road)", answer)
-        }
+        told = {noun.rstrip("s"): int(number) for number, noun in re.findall(r"(\d+) (building|plane|road)", answer)}
         if task == "building_segmentation":
             assert told == {"building": len(metadata["polygons"])} == {"building": labels["building"]}
         elif task == "instance_segmentation":

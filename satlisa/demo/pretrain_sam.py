@@ -13,7 +13,6 @@ from satlisa.demo.gallery import Exhibit
 from satlisa.demo.plan import SceneObject
 from satlisa.raster import rasterize
 
-SNAP = None
 LEARNING_RATE = 1.5e-3
 BATCH_SIZE = 8
 PROMPTS_PER_IMAGE = 4
@@ -112,8 +111,6 @@ def train_sam(
         if step % 30 < 3 or step == steps - 1:
             iou = float(mask_iou(output.pred_masks[:, :, 0] > 0, targets > 0).mean())
             say(f"sam step {step}/{steps} {kind} loss {loss.item():.3f} IoU {iou:.3f}")
-        if SNAP and step % 150 == 149:
-            SNAP(model)
 
 
 @torch.no_grad()

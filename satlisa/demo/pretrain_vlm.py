@@ -19,7 +19,6 @@ from satlisa.demo.questions import Question
 from satlisa.prompts import IGNORE_INDEX, encode_prompt
 from satlisa.sample import Turn
 
-SNAP = None
 LEARNING_RATE = 1.5e-3
 BATCH_SIZE = 16
 # Most steps ask several questions about an image one after the other: the image, most of the work, is read once.
@@ -124,8 +123,6 @@ def train_vlm(
         if step % 20 == 0 or step == steps - 1:
             accuracy = float((logits.argmax(-1) == targets).float().mean())
             say(f"vlm step {step}/{steps} loss {loss.item():.3f} token accuracy {accuracy:.3f}")
-        if SNAP and step % 150 == 149:
-            SNAP(model)
 
 
 @torch.no_grad()

@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Install satlisa into the active virtual or conda environment, or into .venv where there is none. Safe to repeat.
+#
+#   bash setup.sh          install
+#   bash setup.sh --demo   install, train the demo, evaluate it on unseen scenes
+#   bash setup.sh --test   install, then lint, type check and test
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() { sed -n '2,6s/^# \{0,1\}//p' setup.sh; }
+
+step="start"
+trap 'status=$?; [ "$status" -eq 0 ] || echo "setup.sh: failed in step \"$step\" (exit code $status)" >&2' EXIT
+say() { step="$1"; echo "== $1"; }
+fail() { echo "$1" >&2; exit 1; }
+
+fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+has() { "$1" -c "import $2" 2>/dev/null; }
+install() { "$python" -m pip install --quiet "$@"; }
+
+make_venv() {
+    local base
+    for base in python3 python3.13 python3.12 python3.11 python3.10 python; do
+        fits "$base" || continue
+        local options=(--clear) # what is left of a .venv without a Python that runs is of no use
+        # A Python that has torch already, as on Colab, shares it: gigabytes that need not be loaded again. Its pip is
+        # shared as well, because such a Python often comes without the ensurepip that venv would take pip from.
+        if has "$base" "torch, torchvision, pip"; then options+=(--system-site-packages --without-pip); fi
+        "$base" -m venv "${options[@]}" .venv
+        return
+    done
+    fail "no Python 3.10 to 3.13 found; install one, or activate an environment that has it"
+}
+
+choose_python() {
+    say "choose Python 3.10 to 3.13"
+    if [ -n "${VIRTUAL_ENV:-}" ]; then
+        python="$VIRTUAL_ENV/bin/python"
+        echo "the active virtual environment: $VIRTUAL_ENV"
+    elif [ -n "${CONDA_PREFIX:-}" ]; then
+        python="$CONDA_PREFIX/bin/python"
+        echo "the active conda environment: $CONDA_PREFIX"
+    else
+        python=".venv/bin/python"
+        echo "no environment is active, so .venv is used (source .venv/bin/activate)"
+        if ! "$python" -c '' 2>/dev/null; then make_venv; fi
+    fi
+    fits "$python" || fail "$python: expected Python 3.10 to 3.13, found $("$python" --version 2>&1 || true)"
+    "$python" --version
+    if ! has "$python" pip; then "$python" -m ensurepip; fi # environments made by uv, or cut short, have none
+}
+
+install_torch() {
+    say "install torch and torchvision"
+    if has "$python" "torch, torchvision"; then
+        echo "an importable pair is installed already"
+        return
+    fi
+    # Both in one command and so from one index: torchvision does not import beside a torch of another build.
+    local pair=("torch>=2.11,<3" "torchvision>=0.26,<1")
+    install "${pair[@]}"
+    if ! has "$python" "torch, torchvision"; then
+        echo "the two do not fit together, so both are installed anew"
+        install --force-reinstall "${pair[@]}"
+    fi
+}
+
+check_transformers() {
+    say "check that transformers has Qwen3.5"
+    if ! has "$python" transformers.models.qwen3_5; then
+        echo "the installed release has not, so it is installed from git"
+        install "transformers @ git+https://github.com/huggingface/transformers.git"
+    fi
+    "$python" -c 'import transformers.models.qwen3_5; print("transformers", transformers.__version__, "has it")'
+}
+
+check_installation() {
+    say "check the installation"
+    "$python" - <<'PYTHON'
+import accelerate, datasets, peft, torch, torchvision, transformers
+
+from satlisa.hardware import detect
+
+for package in (torch, torchvision, transformers, peft, datasets, accelerate):
+    print(f"{package.__name__:<14}{package.__version__}")
+hardware = detect()
+print(f"{'device':<14}{hardware.name} ({hardware.device}, {str(hardware.dtype).removeprefix('torch.')})")
+PYTHON
+}
+
+set_up() {
+    choose_python
+    install_torch
+    say "install requirements.txt"
+    install -r requirements.txt
+    check_transformers
+    check_installation
+}
+
+demo() {
+    say "train the demo (a few minutes)"
+    PRESET=demo OUTPUT_DIR=demo_model OVERWRITE=1 "$python" train.py
+    say "evaluate it on unseen scenes"
+    "$python" infer_dataset.py --model_dir demo_model --dataset demo --split test --samples_per_task 0 \
+        --batch_size 16 --report_samples 12 --output_dir demo_eval
+    say "done"
+    echo "model:   $PWD/demo_model"
+    echo "report:  $PWD/demo_eval/REPORT.md"
+    "$python" - <<'PYTHON'
+import json
+
+tasks = json.load(open("demo_eval/results.json"))["tasks"]
+print(f"building segmentation, gIoU:      {tasks['building_segmentation']['giou']:.3f}")
+print(f"instance segmentation, gIoU:      {tasks['instance_segmentation']['giou']:.3f}")
+print(f"scene classification, accuracy:   {tasks['scene_classification']['accuracy']:.3f}")
+PYTHON
+}
+
+run_tests() {
+    say "install requirements-dev.txt"
+    install -r requirements-dev.txt
+    say "lint (ruff check)"
+    "$python" -m ruff check .
+    say "formatting (ruff format --check)"
+    "$python" -m ruff format --check .
+    say "types (mypy)"
+    "$python" -m mypy
+    say "tests (pytest)"
+    "$python" -m pytest
+}
+
+if [ "$#" -gt 1 ]; then set -- "$*"; fi # two options are as unknown as a misspelt one
+case "${1:-}" in
+    "") set_up ;;
+    --demo)
+        set_up
+        demo
+        ;;
+    --test)
+        set_up
+        run_tests
+        ;;
+    -h | --help) usage ;;
+    *)
+        echo "setup.sh: unknown option '$1'" >&2
+        usage >&2
+        trap - EXIT
+        exit 2
+        ;;
+esac
