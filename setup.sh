@@ -74,17 +74,33 @@ check_transformers() {
     "$python" -c 'import transformers.models.qwen3_5; print("transformers", transformers.__version__, "has it")'
 }
 
+install_kernels() {
+    say "look for a CUDA device"
+    if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+        echo "none, so the CUDA kernels of the language model are not installed"
+        return
+    fi
+    local package
+    for package in flash-linear-attention causal-conv1d; do
+        # Some of them are compiled on the spot, which fails without a CUDA toolkit. Everything works without them.
+        if ! install --no-build-isolation "$package"; then
+            echo "$package could not be installed; the language model takes its slower layers in plain PyTorch"
+        fi
+    done
+}
+
 check_installation() {
     say "check the installation"
     "$python" - <<'PYTHON'
 import accelerate, datasets, peft, torch, torchvision, transformers
 
-from satlisa.hardware import detect
+from satlisa.hardware import detect, kernels
 
 for package in (torch, torchvision, transformers, peft, datasets, accelerate):
     print(f"{package.__name__:<14}{package.__version__}")
 hardware = detect()
 print(f"{'device':<14}{hardware.name} ({hardware.device}, {str(hardware.dtype).removeprefix('torch.')})")
+print(kernels(hardware.device))
 PYTHON
 }
 
@@ -94,6 +110,7 @@ set_up() {
     say "install requirements.txt"
     install -r requirements.txt
     check_transformers
+    install_kernels
     check_installation
 }
 

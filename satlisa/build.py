@@ -135,18 +135,18 @@ def add_seg_token(tokenizer: Any, vlm: Any, seg_token: str) -> int:
     return token_id
 
 
-def add_lora(vlm: nn.Module, config: ModelConfig) -> Any:
+def add_lora(vlm: Any, config: ModelConfig) -> Any:
     """Fresh LoRA layers on the token mixers of the language model (the vision tower has Linear layers too)."""
     names = "|".join(re.escape(name) for name in config.lora_target_modules)
     targets = rf".*language_model\..*\.({names})"
     if not any(re.fullmatch(targets, name) for name, _ in vlm.named_modules()):
         raise SatlisaError(f"lora_target_modules: the language model has none of {config.lora_target_modules}")
+    vlm.name_or_path = config.vlm_model_id  # what PEFT writes down; a local path would be of this machine alone
     settings = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=targets,
-        base_model_name_or_path=config.vlm_model_id,
     )
     return get_peft_model(vlm, settings)
 
@@ -214,6 +214,14 @@ def _in_float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return forward(hidden_states.float(), *args, **kwargs).to(hidden_states.dtype)
 
     return run
+
+
+def checkpoint_layers(language_model: Any) -> None:
+    """Keep only the layers' inputs for the backward pass, which computes the rest anew (transformers' own)."""
+    # transformers 5.24 gave it another name.
+    name = "activation_checkpointing_enable"
+    enable = getattr(language_model, name, None) or language_model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def use_plain_kernels_off_cuda() -> None:

@@ -11,8 +11,10 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from satlisa.sample import Sample
 logger = logging.getLogger(__name__)
 
 _ALL_INSTANCES = 2**31  # read_sample's limit, for the whole truth
+_BATCHES_AHEAD = 4  # read while others are answered; 32 images of 512² are 25 MB
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "pillow")
 
 Entry = dict[str, Any]
@@ -135,17 +138,40 @@ def _tasks(rows: Any) -> list[str]:
 def _entries(
     model: Any, rows: Rows, picked: Sequence[tuple[int, str]], settings: EvalSettings, answer_fn: AnswerFn
 ) -> Iterator[tuple[Entry, Pictures | None]]:
-    """One entry per picked row, in order, and what to draw of it; one batch is in memory at a time."""
-    for start in range(0, len(picked), settings.batch_size):
-        batch = picked[start : start + settings.batch_size]
-        read = [_read(rows, index, settings.seg_tasks) for index, _ in batch]
-        answerable = [sample for sample in read if isinstance(sample, Sample)]
-        answers = iter(_answer(model, answerable, settings, answer_fn))
-        for (index, task), sample in zip(batch, read, strict=True):
-            if isinstance(sample, str):
-                yield _blank(index, task, error=sample), None
-            else:
-                yield _score(sample, task, next(answers), model.config, settings.seg_tasks)
+    """One entry per picked row, in order, and what to draw of it.
+
+    A few batches are read ahead, by a thread while the model answers, and put together by length.
+    """
+    size = _BATCHES_AHEAD * settings.batch_size
+    windows = [picked[start : start + size] for start in range(0, len(picked), size)]
+
+    def read(window: Sequence[tuple[int, str]]) -> list[Sample | str]:
+        return [_read(rows, index, settings.seg_tasks) for index, _ in window]
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(read, windows[0])
+        for window, following in zip_longest(windows, windows[1:]):
+            samples = coming.result()
+            if following:
+                coming = reader.submit(read, following)
+            scored = _score_window(model, samples, [task for _, task in window], settings, answer_fn)
+            for place, (index, task) in enumerate(window):
+                yield scored.get(place) or (_blank(index, task, error=samples[place]), None)
+
+
+def _score_window(
+    model: Any, samples: Sequence[Sample | str], tasks: Sequence[str], settings: EvalSettings, answer_fn: AnswerFn
+) -> dict[int, tuple[Entry, Pictures | None]]:
+    """Entries and pictures of the samples that could be read, by their place; instances' masks are not kept."""
+    readable = [(place, sample) for place, sample in enumerate(samples) if isinstance(sample, Sample)]
+    readable.sort(key=lambda item: (item[1].image.size, len(item[1].turns[-1].text)))
+    scored = {}
+    for start in range(0, len(readable), settings.batch_size):
+        batch = readable[start : start + settings.batch_size]
+        results = _answer(model, [sample for _, sample in batch], settings, answer_fn)
+        for (place, sample), result in zip(batch, results, strict=True):
+            scored[place] = _score(sample, tasks[place], result, model.config, settings.seg_tasks)
+    return scored
 
 
 def _read(rows: Rows, index: int, seg_tasks: Collection[str]) -> Sample | str:
@@ -159,8 +185,6 @@ def _read(rows: Rows, index: int, seg_tasks: Collection[str]) -> Sample | str:
 
 def _answer(model: Any, samples: Sequence[Sample], settings: EvalSettings, answer_fn: AnswerFn) -> list[Answer | str]:
     """An answer per sample, or why there is none: a batch that fails is asked again one by one."""
-    if not samples:
-        return []
     try:
         images, prompts = [sample.image for sample in samples], [sample.turns for sample in samples]
         return list(answer_fn(model, images, prompts, max_new_tokens=settings.max_new_tokens, batch_size=len(samples)))

@@ -1,11 +1,14 @@
 """The one way to an answer: image + prompt → generation → `<SEG>` states → masks.
 
-Prompts are padded left and decoded together, greedily. The state at a `<SEG>` is the hidden state of the step that
-reads the token, so it is taken while generating: no second forward, no hidden states of other layers or positions.
+Prompts are padded left and decoded together, greedily; a row that has ended leaves the batch. The state at a `<SEG>` is
+the hidden state of the step that reads the token, so it is taken while generating: no second forward, no hidden states
+of other layers or positions. An image goes through the vision tower and through SAM once, however many prompts ask
+about it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +17,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from satlisa.errors import SatlisaError
+from satlisa.images import fingerprint
 from satlisa.model import SatLisa
-from satlisa.prompts import Prompt, as_turns, decode_answer, encode_prompt
+from satlisa.prompts import Prompt, as_turns, decode_answer, encode_image, render_prompt
 from satlisa.sample import Turn
 
 
@@ -77,76 +81,104 @@ def answer(
         raise SatlisaError(f"expected one image per prompt, found {len(images)} images and {len(prompts)} prompts")
     if max_new_tokens < 1:
         raise SatlisaError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
-    answers: list[Answer] = []
-    for start in range(0, len(prompts), batch_size):
-        part = images[start : start + batch_size]
-        encoded = [
-            encode_prompt(model.processor, as_turns(prompt), image)
-            for image, prompt in zip(part, prompts[start : start + batch_size], strict=True)
-        ]
+    encoded = encode_prompts(model.processor, images, prompts)
+    # Prompts of one length need no padding, and prompts about one image share its features, so they go together.
+    first = {id(prompt.pixel_values): number for number, prompt in reversed(list(enumerate(encoded)))}
+    order = sorted(range(len(encoded)), key=lambda n: (len(encoded[n].input_ids), first[id(encoded[n].pixel_values)]))
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        asked = [encoded[number] for number in part]
         with model.autocast():
-            answers += _with_masks(model, part, generate(model, encoded, max_new_tokens))
-    return answers
+            rows = generate(model, asked, max_new_tokens)
+            answers |= zip(part, _with_masks(model, [images[n] for n in part], asked, rows), strict=True)
+    return [answers[number] for number in range(len(prompts))]
+
+
+def encode_prompts(
+    processor: Any, images: Sequence[Image.Image], prompts: Sequence[str | Sequence[Turn]]
+) -> list[Prompt]:
+    """Prompts as tokens. Equal images are processed once: their prompts hold the very same `pixel_values`."""
+    keys = {id(image): fingerprint(image) for image in images}
+    views = {keys[id(image)]: image for image in images}
+    encoded = {key: encode_image(processor, image) for key, image in views.items()}
+    return [
+        render_prompt(processor, as_turns(prompt), *encoded[keys[id(image)]])
+        for image, prompt in zip(images, prompts, strict=True)
+    ]
 
 
 def generate(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
     """Greedy decoding of B prompts; equals `transformers`' `generate(do_sample=False)` token by token.
 
-    Each step reads one token per row and keeps the rows' `<SEG>` states. A row that ended reads padding until all
-    have; the loop goes one step past the last token where that is a `<SEG>`, to have its state.
+    Each step reads one token per row and keeps the rows' `<SEG>` states. A row that ended is taken out of the batch and
+    of the cache. The loop goes one step past the last token where that is a `<SEG>`, to have its state.
     """
-    device, pad, ends = model.device, model.processor.tokenizer.pad_token_id, _end_tokens(model)
-    input_ids, attention_mask, position_ids = (t.to(device) for t in _pad_left(prompts, pad))
-    images = model.image_features(
-        torch.cat([p.pixel_values for p in prompts]).to(device),
-        torch.cat([p.image_grid_thw for p in prompts]).to(device),
+    device, ends = model.device, _end_tokens(model)
+    input_ids, attention_mask, position_ids = (
+        t.to(device) for t in _pad_left(prompts, model.processor.tokenizer.pad_token_id)
     )
     cache = DynamicCache(config=model.qwen.config.text_config)
-    hidden = model.run_text(model.embed(input_ids, images), attention_mask, position_ids, cache)[:, -1]  # (B, D)
+    embeddings = model.embed(input_ids, _image_features(model, prompts))
+    hidden = model.run_text(embeddings, attention_mask, position_ids, cache)[:, -1]  # (B, D)
     position_ids = position_ids.amax(dim=(0, 2), keepdim=True).expand(3, -1, 1)  # (3, B, 1), the last one used
-    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    tokens: list[Tensor] = []
-    states: list[Tensor] = []  # states[t] (B, D) is the hidden state that read tokens[t]
-    while True:
-        token = torch.where(finished, pad, model.token_logits(hidden).argmax(dim=-1))  # (B,)
-        finished = finished | torch.isin(token, ends)
-        tokens.append(token)
-        is_seg = token == model.seg_token_id
-        if finished.all() or (len(tokens) == max_new_tokens and not is_seg.any()):
+    rows = list(range(len(prompts)))  # which prompt each row of the batch answers
+    token_ids: list[list[int]] = [[] for _ in prompts]
+    seg_states: list[list[Tensor]] = [[] for _ in prompts]
+    for step in range(1, max_new_tokens + 1):
+        token = model.token_logits(hidden).argmax(dim=-1)  # (B,)
+        chosen = token.tolist()  # the one place of a step that waits for the device
+        for row, token_id in zip(rows, chosen, strict=True):
+            if token_id not in ends:
+                token_ids[row].append(token_id)
+        is_last = step == max_new_tokens
+        kept = [n for n, t in enumerate(chosen) if t == model.seg_token_id or (t not in ends and not is_last)]
+        if not kept:
             break
-        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(prompts), 1)], dim=1)
+        if len(kept) < len(rows):
+            index = torch.tensor(kept, device=device)
+            cache.reorder_cache(index)
+            token, attention_mask, position_ids = token[index], attention_mask[index], position_ids[:, index]
+            rows = [rows[n] for n in kept]
+        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(rows), 1)], dim=1)
         position_ids = position_ids + 1
         hidden = model.run_text(model.embed(token[:, None]), attention_mask, position_ids, cache)[:, 0]
-        states.append(hidden)
-        if len(tokens) == max_new_tokens:
-            break
-    return _split_rows(tokens, states, model.seg_token_id, ends)
+        for place, row in enumerate(rows):
+            if token_ids[row][-1] == model.seg_token_id:
+                seg_states[row].append(hidden[place])
+    empty = hidden.new_empty(0, hidden.shape[-1])
+    return [
+        Generated(ids, torch.stack(states) if states else empty)
+        for ids, states in zip(token_ids, seg_states, strict=True)
+    ]
 
 
-def _split_rows(tokens: list[Tensor], states: list[Tensor], seg_token_id: int, ends: Tensor) -> list[Generated]:
-    """Rows of a generated batch, each up to its end token."""
-    all_ids = torch.stack(tokens, dim=1)  # (B, steps)
-    rows = []
-    for row, ids in enumerate(all_ids):
-        ended = torch.isin(ids, ends).nonzero()
-        ids = ids[: int(ended[0])] if len(ended) else ids
-        steps = (ids == seg_token_id).nonzero()[:, 0].tolist()
-        seg_states = torch.stack([states[step][row] for step in steps]) if steps else all_ids.new_empty(0)
-        rows.append(Generated(ids.tolist(), seg_states))
-    return rows
+def _image_features(model: SatLisa, prompts: Sequence[Prompt]) -> Tensor:
+    """Image tokens of each prompt's image, one prompt after the other; each distinct image is looked at once."""
+    distinct = {id(prompt.pixel_values): prompt for prompt in prompts}
+    numbers = {key: number for number, key in enumerate(distinct)}
+    return model.image_features(
+        torch.cat([prompt.pixel_values for prompt in distinct.values()]).to(model.device),
+        torch.cat([prompt.image_grid_thw for prompt in distinct.values()]).to(model.device),
+        [numbers[id(prompt.pixel_values)] for prompt in prompts],
+    )
 
 
-def _with_masks(model: SatLisa, images: Sequence[Image.Image], rows: Sequence[Generated]) -> list[Answer]:
-    """Decode the masks of a whole batch together; images without `<SEG>` see no SAM."""
-    with_seg = [number for number, row in enumerate(rows) if len(row.seg_states)]
+def _with_masks(
+    model: SatLisa, images: Sequence[Image.Image], prompts: Sequence[Prompt], rows: Sequence[Generated]
+) -> list[Answer]:
+    """Decode the masks of a whole batch together; SAM sees each distinct image with a `<SEG>` once."""
+    keys = [id(prompt.pixel_values) for prompt, row in zip(prompts, rows, strict=True) for _ in row.seg_states]
+    distinct = dict.fromkeys(keys)
     mask_logits, scores = torch.empty(0), torch.empty(0)
-    if with_seg:
-        pixels = model.segmenter.preprocess([images[number] for number in with_seg]).to(model.device)
-        counts = torch.tensor([len(rows[number].seg_states) for number in with_seg], device=model.device)
+    if keys:
+        views = {id(prompt.pixel_values): image for prompt, image in zip(prompts, images, strict=True)}
+        pixels = model.segmenter.preprocess([views[key] for key in distinct]).to(model.device)
+        numbers = {key: number for number, key in enumerate(distinct)}
         mask_logits, scores = model.decode_masks(
-            torch.cat([rows[number].seg_states for number in with_seg]),
+            torch.cat([row.seg_states for row in rows]),
             model.segmenter.encode(pixels),
-            torch.arange(len(with_seg), device=model.device).repeat_interleave(counts),
+            torch.tensor([numbers[key] for key in keys], device=model.device),
         )
     answers, start = [], 0
     for image, row in zip(images, rows, strict=True):
@@ -171,9 +203,9 @@ def _pad_left(prompts: Sequence[Prompt], pad_token_id: int) -> tuple[Tensor, Ten
     return input_ids, attention_mask, position_ids
 
 
-def _end_tokens(model: SatLisa) -> Tensor:
+def _end_tokens(model: SatLisa) -> set[int]:
     """Ids that end an answer: the tokenizer's and those of the model's generation config."""
     configured = model.qwen.generation_config.eos_token_id
-    ends = {model.processor.tokenizer.eos_token_id}
+    ends: set[int] = {model.processor.tokenizer.eos_token_id}
     ends |= set(configured if isinstance(configured, list) else [configured]) - {None}
-    return torch.tensor(sorted(ends), device=model.device)
+    return ends

@@ -4,6 +4,7 @@ Unusual here: Pillow's own `convert("RGB")` saturates 16-bit images and turns fl
 are scaled first; and transparency is shown over black, which is how satellite tiles mark "no data".
 """
 
+import hashlib
 import io
 import logging
 from collections.abc import Mapping
@@ -77,6 +78,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     rgb = image.convert("RGB")
     rgb.info = {}
     return rgb
+
+
+def fingerprint(image: Image.Image) -> str:
+    """The same for two images exactly when size, mode and every pixel are the same (SHA-256)."""
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
 def _read(source: Any, name: str | None = None) -> Image.Image:

@@ -1,8 +1,7 @@
 """Rows on their way to batches: a row is read and encoded on demand, a broken one is carried along as its error."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -18,10 +17,15 @@ from satlisa.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Loaded:
-    """One step of a loader: the batch (None when none of its rows could be used), the rows that could not be used,
-    and how many instances were left out of its answers (`max_instances`)."""
+    """One step of a loader.
 
-    batch: Batch | None
+    Attributes:
+        batches: of samples of similar length, the longest first; none when no row could be used.
+        errors: the rows that could not be used.
+        left_out: instances left out of the answers (`max_instances`).
+    """
+
+    batches: list[Batch]
     errors: list[RowError]
     left_out: int
 
@@ -58,37 +62,36 @@ class EncodedRows(Dataset[tuple[Encoded | RowError, int]]):
 
 
 def make_loader(
-    rows: EncodedRows, batch_size: int, *, num_workers: int = 0, shuffle_seed: int | None = None
+    rows: EncodedRows, batch_size: int, *, accumulate: int = 1, num_workers: int = 0, shuffle_seed: int | None = None
 ) -> DataLoader[Any]:
-    """A loader of `Loaded` steps; `shuffle_seed` None keeps the order, a number fixes the shuffling."""
+    """A loader of `Loaded` steps of `accumulate` batches each; `shuffle_seed` None keeps the order of the rows."""
     pad_token_id = rows.processor.tokenizer.pad_token_id
     generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
     return DataLoader(
         rows,
-        batch_size=batch_size,
+        batch_size=batch_size * accumulate,
         shuffle=shuffle_seed is not None,
         generator=generator,
         num_workers=num_workers,
-        collate_fn=_Collate(pad_token_id),
+        collate_fn=_Collate(pad_token_id, batch_size),
         persistent_workers=False,
     )
 
 
 @dataclass(frozen=True)
 class _Collate:
-    """`collate` for a DataLoader: sets broken rows aside. A class, because workers need to pickle it."""
+    """`collate` for a DataLoader: sets broken rows aside. A class, because workers need to pickle it.
+
+    The loss is normalised over the whole step (DESIGN §2), so its samples may be put together in any way: by length,
+    which spares padding.
+    """
 
     pad_token_id: int
+    batch_size: int
 
     def __call__(self, items: Sequence[tuple[Encoded | RowError, int]]) -> Loaded:
         usable = [item for item, _ in items if isinstance(item, Encoded)]
+        usable.sort(key=lambda sample: -sample.length)
+        parts = [usable[start : start + self.batch_size] for start in range(0, len(usable), self.batch_size)]
         errors = [item for item, _ in items if isinstance(item, RowError)]
-        left_out = sum(count for _, count in items)
-        return Loaded(collate(usable, self.pad_token_id) if usable else None, errors, left_out)
-
-
-def accumulation_groups(loader: DataLoader[Any], size: int) -> Iterator[list[Loaded]]:
-    """The loader's steps in groups of `size`, one per optimizer step; the last group may be smaller."""
-    steps = iter(loader)
-    while group := list(islice(steps, size)):
-        yield group
+        return Loaded([collate(part, self.pad_token_id) for part in parts], errors, sum(count for _, count in items))

@@ -12,6 +12,7 @@ LISA (Lai et al., arXiv:2308.00692) takes the state *before* `[SEG]`, the one th
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from satlisa.collator import Batch
 from satlisa.config import ModelConfig
 from satlisa.losses import LossSums, mask_loss_sums, text_loss_sum
-from satlisa.prompts import IGNORE_INDEX
 from satlisa.segmenter import Segmenter
 
 
@@ -95,21 +95,24 @@ class SatLisa(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """One pass over a batch of text and mask samples: losses and masks."""
         with self.autocast():
-            images = self.image_features(batch.pixel_values, batch.image_grid_thw)
+            images = self.image_features(batch.pixel_values, batch.image_grid_thw, batch.image_of_row)
             embeddings = self.embed(batch.input_ids, images)
-            hidden = self.run_text(embeddings, batch.attention_mask, batch.position_ids)  # (B, T, D)
-            text_loss = self._text_loss(hidden, batch.labels)
-            seg_states = hidden[batch.input_ids == self.seg_token_id]  # (N, D)
-            if len(seg_states) != batch.num_masks:
-                raise ValueError(f"{len(seg_states)} <SEG> tokens for {batch.num_masks} masks (rows {batch.indices})")
-            mask_logits, scores, bce, dice = self._mask_losses(seg_states, batch)
+            hidden = self.run_text(embeddings, batch.attention_mask, batch.position_ids).flatten(0, 1)  # (B·T, D)
+            # Only supervised positions go through the head: of the logits at all of them nobody has need.
+            text_loss = text_loss_sum(self.token_logits(hidden[batch.supervised]), batch.targets)
+            mask_logits, scores, bce, dice = self._mask_losses(hidden[batch.seg_positions], batch)
         return Output(LossSums(text_loss, bce, dice, batch.num_tokens, batch.num_masks), mask_logits, scores)
 
     @torch.no_grad()
-    def image_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
-        """The frozen vision tower: image tokens of all images, (tokens, D), in the order of the images."""
-        features = self.qwen.model.get_image_features(pixel_values, image_grid_thw, return_dict=True)
-        return torch.cat(tuple(features.pooler_output))
+    def image_features(
+        self, pixel_values: Tensor, image_grid_thw: Tensor, image_of_row: Sequence[int] | None = None
+    ) -> Tensor:
+        """The frozen vision tower: image tokens (tokens, D) of the image of each row, one row after the other.
+
+        Each image goes through the tower once; `image_of_row` says which one a row shows (by default, row n image n).
+        """
+        features = self.qwen.model.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output
+        return torch.cat([features[image] for image in image_of_row] if image_of_row else tuple(features))
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None = None) -> Tensor:
         """Token embeddings (B, T, D) with the trained `<SEG>` row and the images' features in their places."""
@@ -153,12 +156,6 @@ class SatLisa(nn.Module):
         prompts = self.projector(seg_states.to(self.seg_row.dtype))  # (N, C)
         return self.segmenter.decode(image_embeddings, prompts, image_index)
 
-    def _text_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy summed over supervised tokens; only their positions go through the head."""
-        targets = labels[:, 1:]
-        supervised = targets != IGNORE_INDEX
-        return text_loss_sum(self.token_logits(hidden[:, :-1][supervised]), targets[supervised])
-
     def _mask_losses(self, seg_states: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mask logits, scores, and the sums of BCE and DICE.
 
@@ -166,7 +163,7 @@ class SatLisa(nn.Module):
         head is in no loss (§2), and a batch without masks runs no SAM at all.
         """
         if batch.num_masks:
-            image_embeddings = self.segmenter.encode(batch.sam_pixels)
+            image_embeddings = self.segmenter.encode_or_recall(batch.sam_pixels, batch.sam_keys, batch.sam_recalled)
             mask_logits, scores = self.decode_masks(seg_states, image_embeddings, batch.image_index)
             bce, dice = mask_loss_sums(mask_logits, batch.mask_targets, batch.mask_valid)
             return mask_logits, scores, bce + 0 * scores.sum(), dice

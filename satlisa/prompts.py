@@ -72,7 +72,11 @@ def encode_prompt(processor: Any, turns: Sequence[Turn], image: Image.Image) -> 
     Raises:
         SatlisaError: an image that the processor cannot size (sides that differ more than 200-fold).
     """
-    pixel_values, grid = encode_image(processor, image)
+    return render_prompt(processor, turns, *encode_image(processor, image))
+
+
+def render_prompt(processor: Any, turns: Sequence[Turn], pixel_values: Tensor, grid: Tensor) -> Prompt:
+    """`encode_prompt` for an image that `encode_image` has seen; prompts about one image share its tensor."""
     merge = processor.image_processor.merge_size
     num_image_tokens = int(grid.prod()) // merge**2
     ids: list[int] = []

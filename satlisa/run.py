@@ -12,12 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from satlisa.build import assemble, load_parts
+from satlisa.build import assemble, checkpoint_layers, load_parts
 from satlisa.config import TrainConfig, help_text
 from satlisa.config import settings as all_settings
 from satlisa.dataset import Skips, load_rows
 from satlisa.errors import SatlisaError
-from satlisa.hardware import Hardware, detect
+from satlisa.hardware import Hardware, detect, kernels
 from satlisa.loader import EncodedRows, make_loader
 from satlisa.model import SatLisa
 from satlisa.train_log import TrainLog
@@ -54,6 +54,7 @@ def train(settings: TrainConfig) -> Path:
     hardware = detect(settings.device, settings.precision)
     settings = settings.resolve(hardware.batch_size)
     logger.info("%s, %s\n%s", hardware.name, str(hardware.dtype).removeprefix("torch."), "\n".join(settings.lines()))
+    logger.info("%s", kernels(hardware.device))
     folder = prepare_folder(settings)
     set_seed(settings.seed)
     rows = {split: load_rows(settings.dataset, split) for split in ("train", "validation")}
@@ -99,6 +100,10 @@ def start(settings: TrainConfig, model: SatLisa, rows: dict[str, Any], folder: P
         values = {item.name: getattr(settings, item.name) for item in all_settings()}
         accelerator.init_trackers("logs", config=values)
     model = model.to(accelerator.device).train()
+    if settings.cache_sam:
+        model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)
+    if settings.grad_checkpoint:
+        checkpoint_layers(model.qwen.model.language_model)
     data = {
         split: EncodedRows(
             rows[split], model.processor, model.segmenter, model.config, settings.seg_task_names(), limit
@@ -106,7 +111,11 @@ def start(settings: TrainConfig, model: SatLisa, rows: dict[str, Any], folder: P
         for split, limit in (("train", settings.max_samples), ("validation", settings.val_samples))
     }
     loader = make_loader(
-        data["train"], settings.batch_size, num_workers=settings.num_workers, shuffle_seed=settings.seed
+        data["train"],
+        settings.batch_size,
+        accumulate=settings.grad_accum,
+        num_workers=settings.num_workers,
+        shuffle_seed=settings.seed,
     )
     val_loader = make_loader(data["validation"], settings.batch_size, num_workers=settings.num_workers)
     loader, val_loader = accelerator.prepare(loader, val_loader)

@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from satlisa.embedding_cache import EmbeddingCache
+from satlisa.encoder import RelativeAttention
 from satlisa.raster import coverage
 from satlisa.sample import Region
 
-# The global attention of transformers' encoder builds heads × tokens² scores twice; one SlimSAM image at a time
-# (12 × 4096²) bounds that, and smaller encoders take as many images as fit the same bound.
-_MAX_SCORES = 12 * 4096**2
 # Masks are returned to full size in slices of this many pixels, so that 32 masks of a large tile do not take gigabytes.
 _MAX_PIXELS = 2**26
 
@@ -92,17 +91,22 @@ class Frame:
 
 
 class Segmenter(nn.Module):
-    """SAM's frozen image encoder and trained mask decoder around `transformers`' `SamModel`."""
+    """SAM's frozen image encoder and trained mask decoder around `transformers`' `SamModel`.
+
+    `cache`, where one is set (`open_cache`), keeps image embeddings on disk.
+    """
 
     def __init__(self, sam: Any, image_processor: Any) -> None:
         super().__init__()
         self.sam = sam
         self.image_processor = image_processor
+        self.cache: EmbeddingCache | None = None
         vision = self.sam.config.vision_config
         self.image_size: int = vision.image_size
         self.embedding_size: int = vision.image_size // vision.patch_size
         self.mask_size: int = 4 * self.embedding_size  # two stride-2 upscalings in the decoder
-        self._chunk = max(1, _MAX_SCORES // (vision.num_attention_heads * self.embedding_size**4))
+        for layer in self.sam.vision_encoder.layers:
+            layer.attn = RelativeAttention(layer.attn)
 
     def frame(self, original_size: tuple[int, int]) -> Frame:
         """The geometry of an image of (height, width)."""
@@ -116,9 +120,22 @@ class Segmenter(nn.Module):
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Tensor:
         """Image embeddings (S, C, 64, 64) of preprocessed images (S, 3, image_size, image_size); frozen."""
-        pixel_values = pixel_values.to(self.sam.dtype)
-        chunks = [self.sam.get_image_embeddings(part) for part in pixel_values.split(self._chunk)]
-        return torch.cat(chunks)  # (S, C, e, e)
+        image_embeddings: Tensor = self.sam.get_image_embeddings(pixel_values.to(self.sam.dtype))
+        return image_embeddings  # (S, C, e, e)
+
+    def open_cache(self, folder: str, max_bytes: int, compute_dtype: torch.dtype) -> None:
+        """Keep image embeddings in a folder from now on; what autocast makes of them is part of their names."""
+        preprocessing = f"{self.image_processor.to_json_string()} {compute_dtype}"
+        self.cache = EmbeddingCache(folder, self.sam.vision_encoder, preprocessing, max_bytes)
+
+    def encode_or_recall(self, pixel_values: Tensor, image_keys: list[str], recalled: Tensor) -> Tensor:
+        """Image embeddings (S, C, e, e) of new images, kept in the cache, and behind them the `recalled` ones."""
+        if not image_keys:
+            return recalled.to(self.sam.dtype)
+        image_embeddings = self.encode(pixel_values)
+        if self.cache is not None:
+            image_embeddings = self.cache.store(image_keys, image_embeddings)
+        return torch.cat([image_embeddings, recalled.to(image_embeddings.dtype)]) if len(recalled) else image_embeddings
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """All masks of a batch in one pass of the mask decoder.

@@ -1,8 +1,11 @@
 """Training: set up, fit, validate. `python train.py` comes here.
 
-One optimizer step reads a group of batches (the accumulation steps), counts the supervised tokens and masks of the
-whole group over all processes, and only then runs them: each batch's loss is its share of the effective batch's loss
-(DESIGN §2), which plain averaging over accumulation steps would not give.
+One optimizer step reads all its batches (the accumulation steps), counts their supervised tokens and masks over all
+processes, and only then runs them: each batch's loss is its share of the effective batch's loss (DESIGN §2), which
+plain averaging over accumulation steps would not give.
+
+A step's losses are read one step later, when the next one is on its way: reading them at once would make the CPU wait
+for the GPU, and then the GPU for the CPU.
 """
 
 import logging
@@ -21,14 +24,26 @@ from transformers import get_cosine_schedule_with_warmup
 
 from satlisa.build import count_parameters, parameter_table
 from satlisa.checkpoint import save_model
+from satlisa.collator import Batch
 from satlisa.config import TrainConfig
 from satlisa.dataset import Skips
-from satlisa.loader import Loaded, accumulation_groups
+from satlisa.loader import Loaded
 from satlisa.losses import LossSums, weigh
 from satlisa.model import SatLisa
 from satlisa.train_log import StepLog, TrainLog, peak_memory
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PendingStep:
+    """A step that was taken and whose numbers are still on the device: `terms` (3,) are L_text, BCE and DICE."""
+
+    step: int
+    terms: Tensor
+    grad_norm: Tensor
+    lr: float
+    num_samples: int
 
 
 @dataclass
@@ -47,16 +62,14 @@ class Run:
     skips: Skips
     left_out: int = 0
     step: int = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the training rows."""
-        return math.ceil(len(self.train_loader) / self.settings.grad_accum)
+    pending: PendingStep | None = None
+    clock: float = 0.0  # when the last step was written down
+    progress: Any = None
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        steps = self.settings.epochs * self.steps_per_epoch
+        steps: int = self.settings.epochs * len(self.train_loader)
         return min(steps, self.settings.max_steps) if self.settings.max_steps else steps
 
 
@@ -73,88 +86,100 @@ def fit(run: Run) -> dict[str, Any]:
     settings, started = run.settings, time.perf_counter()
     if run.accelerator.is_main_process:
         logger.info("%s", parameter_table(count_parameters(run.model)))
-    progress = tqdm(total=run.total_steps, desc="training", disable=not run.accelerator.is_main_process, unit="step")
+    run.progress = tqdm(
+        total=run.total_steps, desc="training", disable=not run.accelerator.is_main_process, unit="step"
+    )
     for epoch in range(settings.epochs):
-        for group in accumulation_groups(run.train_loader, settings.grad_accum):
+        run.clock = time.perf_counter()
+        for loaded in run.train_loader:
             if run.step == run.total_steps:
                 break
-            record = optimizer_step(run, group)
-            if record is not None:
-                progress.update()
-                progress.set_postfix(
-                    loss=f"{record.loss:.3f}", text=f"{record.loss_text:.3f}", dice=f"{record.loss_dice:.3f}"
-                )
+            optimizer_step(run, loaded)
+        write_pending(run)
         validation = validate(run)
         run.log.validations.append({"epoch": epoch + 1, "step": run.step, **validation})
         run.accelerator.log({f"validation/{name}": value for name, value in validation.items()}, step=run.step)
         if run.accelerator.is_main_process:
-            progress.write(f"epoch {epoch + 1}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
+            run.progress.write(f"epoch {epoch + 1}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
             save_model(run.model, Path(settings.output_dir))
         if run.step == run.total_steps:
             break
-    progress.close()
+    run.progress.close()
     return summary(run, time.perf_counter() - started)
 
 
-def optimizer_step(run: Run, group: list[Loaded]) -> StepLog | None:
-    """One effective batch: count, run its batches, step. None when no row of the group could be used.
+def optimizer_step(run: Run, loaded: Loaded) -> bool:
+    """One effective batch: count, run its batches, step. False when no row of it could be used.
 
     Every process takes part in the count and in the step, so that none waits for another.
     """
-    started = time.perf_counter()
-    for loaded in group:
-        run.left_out += loaded.left_out
-        for error in loaded.errors:
-            run.skips.add(error)
-    batches = [loaded.batch for loaded in group if loaded.batch is not None]
-    own = [sum(b.num_tokens for b in batches), sum(b.num_masks for b in batches), sum(len(b.indices) for b in batches)]
-    counts = run.accelerator.reduce(torch.tensor(own, device=run.accelerator.device), "sum").tolist()
-    if counts[0] == 0:
-        return None
+    run.left_out += loaded.left_out
+    for error in loaded.errors:
+        run.skips.add(error)
+    num_tokens, num_masks, num_samples = effective_counts(run, loaded.batches)
+    if num_tokens == 0:
+        return False
     terms = torch.zeros(3, device=run.accelerator.device)
-    for number, batch in enumerate(batches):
-        last = number == len(batches) - 1
+    for number, batch in enumerate(loaded.batches):
+        last = number == len(loaded.batches) - 1
         with nullcontext() if last else run.accelerator.no_sync(run.wrapped):
             losses: LossSums = run.wrapped(batch.to(run.accelerator.device)).losses
-            loss = losses.total(run.model.config, counts[0], counts[1])
+            loss = losses.total(run.model.config, num_tokens, num_masks)
             # DDP averages gradients over processes; the loss is a share of a sum already.
             run.accelerator.backward(loss * run.accelerator.num_processes)
-        terms += torch.stack(losses.means(counts[0], counts[1])).detach()
+        terms += torch.stack(losses.means(num_tokens, num_masks)).detach()
     lr = run.scheduler.get_last_lr()[0]
     grad_norm = clip_and_step(run)
     run.step += 1
-    return _record(run, terms, lr, grad_norm, counts[2] / (time.perf_counter() - started))
+    write_pending(run)
+    run.pending = PendingStep(run.step, terms, grad_norm, lr, num_samples)
+    return True
 
 
-def clip_and_step(run: Run) -> float:
-    """Clip, step optimizer and schedule, clear gradients; returns the gradient norm before clipping."""
+def effective_counts(run: Run, batches: list[Batch]) -> list[int]:
+    """Supervised tokens, masks and samples of a step, summed over all processes."""
+    own = [sum(b.num_tokens for b in batches), sum(b.num_masks for b in batches), sum(len(b.indices) for b in batches)]
+    if run.accelerator.num_processes == 1:
+        return own
+    counts: list[int] = run.accelerator.reduce(torch.tensor(own, device=run.accelerator.device), "sum").tolist()
+    return counts
+
+
+def clip_and_step(run: Run) -> Tensor:
+    """Clip, step optimizer and schedule, clear gradients; returns the gradient norm before clipping, ()."""
     trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
-    norm = run.accelerator.clip_grad_norm_(trained, run.settings.max_grad_norm)
+    norm: Tensor = run.accelerator.clip_grad_norm_(trained, run.settings.max_grad_norm)
     run.optimizer.step()
     if not run.accelerator.optimizer_step_was_skipped:  # fp16 scaling skips a step that overflowed
         run.scheduler.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return float(norm) if norm is not None else math.nan
+    return norm
 
 
-def _record(run: Run, terms: Tensor, lr: float, grad_norm: float, rate: float) -> StepLog:
-    text, bce, dice = run.accelerator.reduce(terms, "sum").tolist()
+def write_pending(run: Run) -> None:
+    """Write down the step that was taken last, if it is not written yet."""
+    pending, run.pending = run.pending, None
+    if pending is None:
+        return
+    text, bce, dice = run.accelerator.reduce(pending.terms, "sum").tolist()
+    seconds, run.clock = time.perf_counter() - run.clock, time.perf_counter()
     record = StepLog(
-        step=run.step,
-        epoch=round(run.step / run.steps_per_epoch, 4),
+        step=pending.step,
+        epoch=round(pending.step / len(run.train_loader), 4),
         loss=weigh(run.model.config, text, bce, dice),
         loss_text=text,
         loss_bce=bce,
         loss_dice=dice,
-        lr=lr,
-        grad_norm=grad_norm,
-        samples_per_second=rate,
+        lr=pending.lr,
+        grad_norm=float(pending.grad_norm),
+        samples_per_second=pending.num_samples / seconds,
         peak_memory=peak_memory(run.accelerator.device),
     )
+    run.accelerator.log({f"train/{name}": value for name, value in vars(record).items()}, step=record.step)
     if run.accelerator.is_main_process:
         run.log.add(record)
-    run.accelerator.log({f"train/{name}": value for name, value in vars(record).items()}, step=run.step)
-    return record
+        run.progress.update()
+        run.progress.set_postfix(loss=f"{record.loss:.3f}", text=f"{text:.3f}", dice=f"{dice:.3f}")
 
 
 @torch.no_grad()
@@ -168,22 +193,23 @@ def validate(run: Run) -> dict[str, float]:
     run.wrapped.eval()
     sums = torch.zeros(6, dtype=torch.float64, device=run.accelerator.device)
     for loaded in tqdm(run.val_loader, desc="validating", leave=False, disable=not run.accelerator.is_main_process):
-        if loaded.batch is None:
-            continue
-        batch = loaded.batch.to(run.accelerator.device)
-        output = run.wrapped(batch)
-        truth = (batch.mask_targets > 0.5) & batch.mask_valid
-        predicted = (output.mask_logits > 0) & batch.mask_valid
-        union = (predicted | truth).sum((1, 2))
-        iou = torch.where(union > 0, (predicted & truth).sum((1, 2)) / union.clamp(min=1), 1.0)
-        losses = output.losses
-        values = [losses.text, losses.bce, losses.dice, iou.sum(), losses.num_tokens, losses.num_masks]
-        sums += torch.tensor([float(value) for value in values], dtype=torch.float64, device=sums.device)
+        for batch in loaded.batches:
+            batch = batch.to(run.accelerator.device)
+            output = run.wrapped(batch)
+            losses, counts = output.losses, sums.new_tensor([batch.num_tokens, batch.num_masks])
+            iou = mask_iou(output.mask_logits > 0, batch.mask_targets > 0.5, batch.mask_valid)
+            sums += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).double(), counts])
     run.wrapped.train()
     text, bce, dice, iou, tokens, masks = run.accelerator.reduce(sums, "sum").tolist()
     text, bce, dice = text / max(tokens, 1), bce / max(masks, 1), dice / max(masks, 1)
     terms = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text, "loss_bce": bce, "loss_dice": dice}
     return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
+
+
+def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """IoU of masks within their valid pixels, 1 where both are empty. All (N, m, m) bool; returns (N,) float32."""
+    union = ((predicted | truth) & valid).sum((1, 2))
+    return torch.where(union > 0, (predicted & truth & valid).sum((1, 2)) / union.clamp(min=1), 1.0)
 
 
 def summary(run: Run, seconds: float) -> dict[str, Any]:

@@ -167,6 +167,9 @@ GOOD: dict[str, tuple[str, Any]] = {
     "DEVICE": ("cpu", "cpu"),
     "SEED": ("42", 42),
     "VAL_SAMPLES": ("0", 0),
+    "CACHE_SAM": ("cache", "cache"),
+    "CACHE_SAM_GB": ("0.5", 0.5),
+    "GRAD_CHECKPOINT": ("1", True),
     "SEG_TASKS": ("flood_assessment", "flood_assessment"),
     "REPORT_TO": ("tensorboard", "tensorboard"),
     "MODEL_CONFIG": ("mine.json", "mine.json"),
@@ -217,6 +220,8 @@ def test_each_variable_is_read(name: str) -> None:
         ("DEVICE", "gpu", "one of auto, cuda, cpu, mps"),
         ("SEED", "today", "a whole number from 0 "),
         ("VAL_SAMPLES", "-5", "a whole number from 0 up"),
+        ("CACHE_SAM_GB", "-1", "a number from 0 up"),
+        ("GRAD_CHECKPOINT", "yes", "0 or 1"),
     ],
 )
 def test_a_wrong_variable_is_one_line(name: str, text: str, expected: str) -> None:

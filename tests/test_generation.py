@@ -97,6 +97,58 @@ def test_a_cut_answer_keeps_the_state_of_its_last_seg(talkative: SatLisa, cut: i
         assert a.token_ids.count(talkative.seg_token_id) == len(a.masks) == len(a.scores)
 
 
+def test_a_row_that_ended_leaves_the_batch(talkative: SatLisa, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many rows each step of the language model runs over, with answers that end at known steps."""
+    run_text, widths = talkative.run_text, []
+
+    def count(embeddings: torch.Tensor, *arguments: object) -> torch.Tensor:
+        widths.append(len(embeddings))
+        return run_text(embeddings, *arguments)  # type: ignore[arg-type]
+
+    ends = {number: 1 + number * 5 % 8 for number in range(8)}  # which step ends which row
+    token_logits, step, alive = talkative.token_logits, 0, list(range(8))
+
+    def end_rows(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal step, alive
+        step += 1
+        logits = token_logits(hidden)
+        logits[:, [256, 258]] = -torch.inf
+        logits[:, talkative.seg_token_id] = -torch.inf
+        logits[[ends[row] == step for row in alive], 258] = torch.inf
+        alive = [row for row in alive if ends[row] != step]
+        return logits
+
+    monkeypatch.setattr(talkative, "run_text", count)
+    monkeypatch.setattr(talkative, "token_logits", end_rows)
+    prompts = [encode_prompt(talkative.processor, as_turns(s.turns), s.image) for s in make_samples(8)]
+    with torch.no_grad():
+        found = generate(talkative, prompts, 24)
+    assert [len(row.token_ids) for row in found] == [ends[number] - 1 for number in range(8)]
+    assert widths == [8] + [sum(end > done for end in ends.values()) for done in range(1, 8)]
+
+
+def test_an_image_is_looked_at_once(talkative: SatLisa, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many prompts about few images: patches in the vision tower, images in SAM; the answers stay the same."""
+    images = [picture(64, 48, seed=1), picture(50, 64, seed=2)]
+    asked = [images[0], images[1], images[0], images[0].copy(), images[1]]
+    prompts = [f"What is it? {number}" for number in range(5)]
+    single = [
+        answer(talkative, [image], [prompt], max_new_tokens=24)[0] for image, prompt in zip(asked, prompts, strict=True)
+    ]
+    assert sum(a.num_segs > 0 for a in single) >= 2
+    patches, encoded = [], []
+    tower, encode = talkative.qwen.model.visual.forward, talkative.segmenter.encode
+    monkeypatch.setattr(
+        talkative.qwen.model.visual, "forward", lambda x, *a, **k: (patches.append(len(x)), tower(x, *a, **k))[1]
+    )
+    monkeypatch.setattr(talkative.segmenter, "encode", lambda x: (encoded.append(len(x)), encode(x))[1])
+    together = answer(talkative, asked, prompts, max_new_tokens=24, batch_size=5)
+    grids = [encode_prompt(talkative.processor, as_turns("?"), image).image_grid_thw.prod() for image in images]
+    assert patches == [int(sum(grids))] and sum(encoded) <= 2
+    for one, other in zip(single, together, strict=True):
+        assert one.token_ids == other.token_ids and np.array_equal(one.masks, other.masks)
+
+
 def test_masks_have_the_image_size(talkative: SatLisa) -> None:
     for sample, a in zip(make_samples(8), ask(talkative, 8), strict=True):
         assert a.masks.shape[1:] == (sample.image.height, sample.image.width) and a.masks.dtype == bool

@@ -1,5 +1,7 @@
 """The model against transformers' own forward, SamModel and counts; gradients; batch splits."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -108,6 +110,53 @@ def test_no_masks_no_sam(tiny_model: SatLisa, monkeypatch: pytest.MonkeyPatch) -
     assert missing == []  # DDP waits for every trained parameter
 
 
+def test_an_image_is_in_a_batch_once(tiny_model: SatLisa, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several samples about few images: the same losses as with every image on its own."""
+    samples = make_samples(8)
+    shared = [replace(s, image=samples[n % 2].image) for n, s in enumerate(samples)]
+    batch = batch_of(tiny_model, shared)
+    assert len(batch.image_grid_thw) == 2 and batch.image_of_row == [0, 1] * 4
+    assert len(batch.sam_pixels) == 1 and batch.image_index.tolist() == [0] * batch.num_masks
+    encoded = [encode_sample(s, tiny_model.processor, tiny_model.segmenter, tiny_model.config) for s in shared]
+    alone = collate([replace(e, image_key=str(e.index)) for e in encoded], 256)
+    assert len(alone.image_grid_thw) == 8 and len(alone.sam_pixels) == 4
+    for one, other in zip(
+        vars(tiny_model(batch).losses).values(), vars(tiny_model(alone).losses).values(), strict=True
+    ):
+        torch.testing.assert_close(torch.as_tensor(one), torch.as_tensor(other), rtol=1e-5, atol=1e-5)
+
+
+def test_flat_positions_are_those_of_labels_and_seg(tiny_model: SatLisa) -> None:
+    batch = batch_of(tiny_model, make_samples(8))
+    shifted = torch.cat([batch.labels[:, 1:], torch.full((8, 1), -100)], dim=1).flatten()
+    assert torch.equal(batch.supervised, (shifted != -100).nonzero()[:, 0])
+    assert torch.equal(batch.targets, shifted[shifted != -100])
+    assert torch.equal(batch.seg_positions, (batch.input_ids.flatten() == tiny_model.seg_token_id).nonzero()[:, 0])
+
+
+def test_a_step_does_not_search_tensors(tiny_model: SatLisa, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, `nonzero` (behind every boolean index) and `item` wait for the device; the language model and SAM
+    are transformers', which is why they are left out here."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    batch = batch_of(tiny_model, make_samples(8))
+    images = tiny_model.image_features(batch.pixel_values, batch.image_grid_thw, batch.image_of_row)
+    monkeypatch.setattr(tiny_model, "image_features", lambda *_: images)
+    monkeypatch.setattr(tiny_model, "run_text", lambda embeddings, *_: embeddings)
+    called: set[str] = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            called.add(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        losses = tiny_model(batch).losses
+        losses.total(tiny_model.config, 10, 3).backward()
+    assert "aten.mm.default" in called
+    assert not called & {"aten.nonzero.default", "aten._local_scalar_dense.default", "aten.masked_select.default"}
+
+
 def test_a_few_steps_lower_the_loss(tiny_model: SatLisa) -> None:
     batch = batch_of(tiny_model, make_samples(8))
     optimizer = torch.optim.AdamW([p for p in tiny_model.parameters() if p.requires_grad], lr=1e-2)
@@ -124,12 +173,11 @@ def test_a_few_steps_lower_the_loss(tiny_model: SatLisa) -> None:
 
 
 def test_seg_count_must_equal_mask_count(tiny_model: SatLisa) -> None:
-    batch = batch_of(tiny_model, make_samples(2))
-    ids = batch.input_ids.clone()
-    ids[ids == tiny_model.seg_token_id] = 65
-    broken = Batch(**{**vars(batch), "input_ids": ids})
-    with pytest.raises(ValueError, match="0 <SEG> tokens for 1 masks"):
-        tiny_model(broken)
+    """Refused before a batch exists, and so before the model sees it."""
+    encoded = [encode_sample(s, tiny_model.processor, tiny_model.segmenter, tiny_model.config) for s in make_samples(2)]
+    broken = replace(encoded[1], seg_places=encoded[1].seg_places[:0])
+    with pytest.raises(ValueError, match=r"0 <SEG> tokens for 1 masks \(row 1\)"):
+        collate([encoded[0], broken], 256)
 
 
 def test_unknown_lora_targets_are_refused(tiny_config: ModelConfig) -> None:

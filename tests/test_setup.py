@@ -21,6 +21,7 @@ if [ -n "${FAIL_ONCE:-}" ] && [[ "$line" =~ $FAIL_ONCE ]] && [ ! -e "$ORDERS.onc
     touch "$ORDERS.once"
     exit 3
 fi
+if [[ "$line" == *"torch.cuda.is_available"* ]] && [ -z "${CUDA:-}" ]; then exit 1; fi
 case "$line" in
     "-m venv "*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
     "--version "*) echo "Python 9.9" ;;
@@ -103,6 +104,20 @@ def test_transformers_comes_from_git_only_without_qwen(sandbox: Sandbox) -> None
     done = sandbox.run(FAIL_ONCE=QWEN)
     assert done.returncode == 0, done.stderr
     assert sandbox.pip()[-1].startswith("transformers @ git+https://github.com/huggingface/transformers")
+
+
+def test_kernels_are_for_cuda_machines_only(sandbox: Sandbox) -> None:
+    done = sandbox.run(CUDA="1")
+    assert done.returncode == 0, done.stderr
+    kernels = [f"--no-build-isolation {name}" for name in ("flash-linear-attention", "causal-conv1d")]
+    assert sandbox.pip() == ["-r requirements.txt", *kernels]
+
+
+def test_goes_on_without_a_kernel_that_does_not_build(sandbox: Sandbox) -> None:
+    done = sandbox.run(CUDA="1", FAIL="causal-conv1d")
+    assert done.returncode == 0, done.stderr
+    assert "causal-conv1d could not be installed" in done.stdout
+    assert "flash-linear-attention could not" not in done.stdout
 
 
 def test_environment_without_pip_gets_it(sandbox: Sandbox) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from datasets import Dataset, Features, Image, Value
 from model_fixtures import picture
 
 from satlisa import run as run_module
+from satlisa.build import checkpoint_layers
 from satlisa.checkpoint import load_model
 from satlisa.config import ModelConfig, TrainConfig
 from satlisa.errors import SatlisaError
 from satlisa.generation import answer
-from satlisa.loader import EncodedRows, accumulation_groups, make_loader
+from satlisa.loader import EncodedRows, make_loader
 
 ROOT = Path(__file__).parents[1]
 LOG_KEYS = {
@@ -138,6 +140,57 @@ def test_accumulation_does_not_change_the_first_step(
         np.testing.assert_allclose([record[key] for record in records], records[0][key], rtol=1e-5)
 
 
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+
+
+def test_checkpointed_layers_give_the_same_run(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
+    logs = [
+        log_of(
+            run_module.train(settings(tiny_config, dataset_dir, tmp_path / flag, MAX_STEPS="3", GRAD_CHECKPOINT=flag))
+        )
+        for flag in ("0", "1")
+    ]
+    for key in ("loss", "grad_norm"):
+        np.testing.assert_allclose([r[key] for r in logs[0]], [r[key] for r in logs[1]], rtol=1e-5)
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    def kept() -> int:
+        """Numbers that autograd keeps between forward and backward."""
+        numbers = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal numbers
+            numbers += tensor.numel()
+            return tensor
+
+        data = EncodedRows(rows(4), tiny_model.processor, tiny_model.segmenter, tiny_model.config)
+        (step,) = make_loader(data, 4)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            tiny_model(step.batches[0])
+        return numbers
+
+    tiny_model.train()
+    before = kept()
+    checkpoint_layers(tiny_model.qwen.model.language_model)
+    assert kept() < 0.7 * before
+
+
+def test_cached_embeddings_leave_the_losses(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
+    """Without a cache, with an empty one and with a full one; entries are read back by loader processes too."""
+    cache = {"CACHE_SAM": str(tmp_path / "cache"), "MAX_STEPS": "2"}
+    cases = {"plain": {"MAX_STEPS": "2"}, "cold": cache, "warm": cache, "workers": {**cache, "NUM_WORKERS": "1"}}
+    logs = {
+        name: log_of(run_module.train(settings(tiny_config, dataset_dir, tmp_path / name, **more)))
+        for name, more in cases.items()
+    }
+    losses = {name: [record["loss"] for record in log] for name, log in logs.items()}
+    assert losses["cold"] == losses["warm"] == losses["workers"]
+    np.testing.assert_allclose(losses["cold"], losses["plain"], rtol=1e-3)
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) > 8
+
+
 def test_a_folder_is_never_written_over_silently(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SatlisaError, match="OVERWRITE=1"):
@@ -153,27 +206,42 @@ def test_long_answers_are_skipped_not_cut(tiny_model, tmp_path: Path) -> None:  
     long[1]["conversations"] = json.dumps(turns)
     data = EncodedRows(long, tiny_model.processor, tiny_model.segmenter, tiny_model.config)
     (loaded,) = list(make_loader(data, 2))
-    assert loaded.batch is not None and loaded.batch.indices == [0]
+    assert [batch.indices for batch in loaded.batches] == [[0]]
     assert "512" in str(loaded.errors[0]) and loaded.errors[0].index == 1
 
 
-def test_groups_and_shuffling(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def seen(loader: Any) -> list[list[int]]:
+    """Row numbers of each step, in the order of the batches."""
+    return [[i for batch in loaded.batches for i in batch.indices] for loaded in loader]
+
+
+def test_steps_and_shuffling(tiny_model) -> None:  # type: ignore[no-untyped-def]
     data = EncodedRows(rows(9), tiny_model.processor, tiny_model.segmenter, tiny_model.config, limit=7)
-    groups = list(accumulation_groups(make_loader(data, 2), 3))
-    assert [len(group) for group in groups] == [3, 1]
-    seen = [i for group in groups for loaded in group for i in loaded.batch.indices]
-    assert seen == list(range(7))
-    orders = [
-        [i for loaded in make_loader(data, 2, shuffle_seed=seed) for i in loaded.batch.indices] for seed in (1, 1, 2)
-    ]
-    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(7))
+    steps = list(make_loader(data, 2, accumulate=3))
+    assert [len(step.batches) for step in steps] == [3, 1]
+    assert [sorted(step) for step in seen(steps)] == [[0, 1, 2, 3, 4, 5], [6]]
+    orders = [seen(make_loader(data, 1, shuffle_seed=seed)) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == [[row] for row in range(7)]
+
+
+def test_batches_of_a_step_hold_samples_of_similar_length(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    made = rows(8)
+    for number, row in enumerate(made):
+        turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "word " * (1 + number * 5 % 8)}]
+        row["conversations"] = json.dumps(turns)
+    data = EncodedRows(made, tiny_model.processor, tiny_model.segmenter, tiny_model.config)
+    (step,) = make_loader(data, 2, accumulate=4)
+    lengths = torch.cat([batch.attention_mask.sum(1) for batch in step.batches])
+    assert lengths.unique().numel() == 8 and torch.equal(lengths, lengths.sort(descending=True).values)
+    assert [sorted(rows) for rows in seen([step])] == [list(range(8))]
 
 
 def test_workers_load_the_same_batches(tiny_model) -> None:  # type: ignore[no-untyped-def]
     data = EncodedRows(rows(10), tiny_model.processor, tiny_model.segmenter, tiny_model.config)
     alone, workers = (list(make_loader(data, 5, num_workers=n)) for n in (0, 2))
     for a, b in zip(alone, workers, strict=True):
-        assert a.batch.indices == b.batch.indices and torch.equal(a.batch.input_ids, b.batch.input_ids)
+        assert seen([a]) == seen([b])
+        assert all(torch.equal(x.input_ids, y.input_ids) for x, y in zip(a.batches, b.batches, strict=True))
         assert [str(error) for error in a.errors] == [str(error) for error in b.errors]
 
 

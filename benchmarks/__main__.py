@@ -1,0 +1,59 @@
+"""`python -m benchmarks encoder|train_step|inference|evaluate|memory|all`."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+import torch
+
+from benchmarks import works
+from benchmarks.measure import Row, table
+from satlisa.errors import SatlisaError
+from satlisa.hardware import DTYPES, detect
+
+WORKS = {
+    "encoder": works.encoder,
+    "train_step": works.train_step,
+    "inference": works.inference,
+    "evaluate": works.evaluation,
+    "memory": works.memory,
+}
+
+
+def main() -> int:
+    """Measure and print one table; exit code 2 for a mistake."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("work", choices=[*WORKS, "all"])
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1, cpu or mps (the best there is)")
+    parser.add_argument("--size", choices=("demo", "full"), default="demo", help="of the models (%(default)s)")
+    parser.add_argument("--precision", choices=("auto", *DTYPES), default="auto", help="of the VLM (the device's own)")
+    parser.add_argument(
+        "--batch_size", type=int, help="of encoder, train_step and memory (8 on CUDA; else 2, encoder 1)"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the rows there as well")
+    options = parser.parse_args()
+    try:
+        hardware = detect(options.device, options.precision)
+    except SatlisaError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    dtype = str(hardware.dtype).removeprefix("torch.")
+    print(
+        f"{hardware.name}, {torch.get_num_threads()} threads, torch {torch.__version__}, VLM in {dtype}\n", flush=True
+    )
+    rows: list[Row] = []
+    for name in WORKS if options.work == "all" else [options.work]:
+        batch_size = options.batch_size or (8 if hardware.device.type == "cuda" else 1 if name == "encoder" else 2)
+        bench = works.Bench(hardware.device, options.size, hardware.dtype, options.repeats, batch_size)
+        rows += WORKS[name](bench)
+    print(table(rows))
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump([asdict(row) | {"ratio": row.ratio} for row in rows], file, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

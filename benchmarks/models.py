@@ -1,0 +1,119 @@
+"""Models to measure: random weights in the real shapes (full) or the packaged demo backbone (demo). No hub is asked.
+
+Questions are spelled with the demo's tokenizer in both sizes: what a token says does not change what it costs.
+"""
+
+from typing import Any
+
+import torch
+from transformers import (
+    AutoProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    SamConfig,
+    SamImageProcessor,
+    SamModel,
+)
+
+from satlisa.build import Parts, assemble, load_parts, model_source
+from satlisa.config import ModelConfig
+from satlisa.demo.backbone import SPECIAL_TOKENS
+from satlisa.model import SatLisa
+
+# Qwen/Qwen3.5-0.8B and Zigeng/SlimSAM-uniform-77, as their config.json files say.
+_TEXT = {
+    "vocab_size": 248_320,
+    "hidden_size": 1024,
+    "intermediate_size": 3584,
+    "num_hidden_layers": 24,
+    "full_attention_interval": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 16,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "max_position_embeddings": 262_144,
+    "tie_word_embeddings": True,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10_000_000.0,
+        "partial_rotary_factor": 0.25,
+        "mrope_section": [11, 11, 10],
+        "mrope_interleaved": True,
+    },
+}
+_VISION = {
+    "depth": 12,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_heads": 12,
+    "num_position_embeddings": 2304,
+    "out_hidden_size": 1024,
+    "patch_size": 16,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "deepstack_visual_indexes": [],
+}
+SLIMSAM_VISION = {"hidden_size": 168, "mlp_dim": 696}
+IMAGE_SIDE = {"full": 512, "demo": 256}  # pixels: 256 and 64 image tokens
+
+
+def make_model(size: str, device: torch.device, dtype: torch.dtype) -> SatLisa:
+    """A wired model, LoRA's B not zero, in eval mode.
+
+    Args:
+        size: "full" or "demo".
+        dtype: of the frozen VLM; autocast runs in it, float32 switches autocast off.
+    """
+    torch.manual_seed(0)
+    demo = ModelConfig(vlm_model_id="demo:vlm", sam_model_id="demo:sam", projector_hidden_size=256)
+    model = assemble(load_parts(demo, dtype), demo, dtype) if size == "demo" else _full(dtype)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+        model.seg_row.normal_(std=0.02)
+    return model.to(device).eval()
+
+
+def _full(dtype: torch.dtype) -> SatLisa:
+    processor = AutoProcessor.from_pretrained(model_source("demo:vlm"))
+    processor.image_processor.size = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
+    ids = {name: processor.tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
+    config = Qwen3_5Config(
+        text_config={**_TEXT, "pad_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]},
+        vision_config=_VISION,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    vlm = Qwen3_5ForConditionalGeneration(config).to(dtype)
+    vlm.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
+    vlm.generation_config.pad_token_id = ids["<|endoftext|>"]
+    return assemble(Parts(vlm, processor, make_sam(), SamImageProcessor()), ModelConfig(), dtype)
+
+
+def make_sam() -> SamModel:
+    """SlimSAM-77 with random weights and relative positions that are not zero, as fresh ones are."""
+    torch.manual_seed(1)
+    sam = SamModel(SamConfig(vision_config=SLIMSAM_VISION))
+    with torch.no_grad():
+        for name, parameter in sam.vision_encoder.named_parameters():
+            if "rel_pos" in name:
+                parameter.normal_(std=0.1)
+            elif parameter.ndim > 1:  # the default, std 1e-10, is for loading weights
+                parameter.normal_(std=0.02)
+        sam.shared_image_embedding.positional_embedding.normal_()
+    return sam.eval()
+
+
+def plain_sam(model: SatLisa) -> Any:
+    """transformers' own SamModel with the weights of a model's segmenter, its attention untouched."""
+    ours: Any = model.segmenter.sam
+    theirs = SamModel(ours.config)
+    theirs.load_state_dict(ours.state_dict())
+    return theirs.to(model.device).eval()

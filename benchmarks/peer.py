@@ -1,0 +1,130 @@
+"""The peer: the straight way to train and ask a LISA-style model, as LISA's own code does it with `transformers`.
+
+- `model(..., labels=…, output_hidden_states=True)`: logits at every position, the states of every layer;
+- SAM's encoder for every image of a batch, whether it has a mask or not; one mask at a time through the decoder;
+- `generate(..., output_hidden_states=True)` for one image and question at a time, then SAM.
+
+It is written to be as good as that way allows. Language model, LoRA, projector and mask decoder are the very modules
+that are measured against it; the `<SEG>` row stands in the tied matrix, which stays frozen (LISA trains the matrix
+itself, PEFT's `trainable_token_indices` copies it twice a step: both would cost the peer more). SAM's encoder runs
+without gradients. Mask losses and the way back to the image's size are the same functions on both sides.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from benchmarks.models import plain_sam
+from satlisa.collator import Batch, Encoded
+from satlisa.generation import Answer
+from satlisa.losses import mask_loss_sums, weigh
+from satlisa.model import SatLisa
+from satlisa.prompts import as_turns, decode_answer, encode_prompt
+
+
+class Peer:
+    """The straight way around the modules of a `SatLisa`."""
+
+    def __init__(self, model: SatLisa) -> None:
+        self.model, self.sam = model, plain_sam(model)
+        self.logits_processor = LogitsProcessorList()  # what makes random weights say <SEG>, see `works`
+        with torch.no_grad():
+            model.qwen.get_input_embeddings().weight[model.seg_token_id] = model.seg_row.to(model.qwen.dtype)
+
+    def loss(self, batch: Batch, samples: Sequence[Encoded], sam_pixels: Tensor) -> Tensor:
+        """L of one batch. `sam_pixels` (B, 3, …) are all images of the batch, with masks and without."""
+        model, device = self.model, self.model.device
+        with model.autocast():
+            output = model.vlm(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                labels=batch.labels,
+                pixel_values=torch.cat([s.prompt.pixel_values for s in samples]).to(device),
+                image_grid_thw=torch.cat([s.prompt.image_grid_thw for s in samples]).to(device),
+                mm_token_type_ids=(batch.input_ids == model.processor.image_token_id).long(),
+                output_hidden_states=True,
+                use_cache=False,
+            )
+            hidden = output.hidden_states[-1]  # (B, T, D)
+            with torch.no_grad():
+                image_embeddings = self.sam.get_image_embeddings(sam_pixels)
+            mask_logits = []
+            for row in range(len(samples)):
+                for state in hidden[row][batch.input_ids[row] == model.seg_token_id]:
+                    mask_logits.append(self._mask(image_embeddings[row : row + 1], state)[0])
+            bce, dice = mask_loss_sums(torch.cat(mask_logits), batch.mask_targets, batch.mask_valid)
+        text: Tensor = output.loss
+        return weigh(model.config, text, bce / batch.num_masks, dice / batch.num_masks)
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        model: SatLisa,
+        images: Sequence[Image.Image],
+        prompts: Sequence[Any],
+        *,
+        max_new_tokens: int = 256,
+        **_: Any,
+    ) -> list[Answer]:
+        """Answers, one image and question at a time; the signature of `satlisa.generation.answer`."""
+        return [self._answer(image, prompt, max_new_tokens) for image, prompt in zip(images, prompts, strict=True)]
+
+    def _answer(self, image: Image.Image, question: Any, max_new_tokens: int) -> Answer:
+        model, tokenizer, device = self.model, self.model.processor.tokenizer, self.model.device
+        prompt = encode_prompt(model.processor, as_turns(question), image)
+        input_ids = prompt.input_ids[None].to(device)
+        with model.autocast():
+            generated = model.vlm.generate(
+                input_ids=input_ids,
+                attention_mask=torch.ones_like(input_ids),
+                mm_token_type_ids=(input_ids == model.processor.image_token_id).long(),
+                pixel_values=prompt.pixel_values.to(device),
+                image_grid_thw=prompt.image_grid_thw.to(device),
+                max_new_tokens=max_new_tokens + 1,  # the state at a last <SEG> takes one more step
+                do_sample=False,
+                output_hidden_states=True,
+                return_dict_in_generate=True,
+                logits_processor=self.logits_processor,
+            )
+            ids = generated.sequences[0, input_ids.shape[1] :].tolist()
+            ends = [place for place, token in enumerate(ids) if token in model.qwen.generation_config.eos_token_id]
+            ids = ids[: min([max_new_tokens, *ends])]
+            # hidden_states[t] are of the step that chose token t, so token t was read in step t + 1
+            states = [
+                generated.hidden_states[place + 1][-1][0, -1]
+                for place, token in enumerate(ids)
+                if token == model.seg_token_id
+            ]
+            masks, scores = [], []
+            if states:
+                pixels = model.segmenter.preprocess([image]).to(device)
+                image_embeddings = self.sam.get_image_embeddings(pixels)
+                frame = model.segmenter.frame((image.height, image.width))
+                for state in states:
+                    mask_logits, score = self._mask(image_embeddings, state)
+                    masks.append((frame.restore(mask_logits)[0] > 0).cpu().numpy())
+                    scores.append(float(score))
+        shape = (0, image.height, image.width)
+        stacked = np.stack(masks) if masks else np.zeros(shape, dtype=bool)
+        text = decode_answer(tokenizer, ids, model.config.seg_token)
+        return Answer(text, stacked, np.array(scores, dtype=np.float32), ids)
+
+    def _mask(self, image_embeddings: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (1, m, m) and score () of one `<SEG>` state (D,)."""
+        prompt = self.model.projector(state.float())[None, None, None]  # (1, 1, 1, C)
+        size = self.sam.config.vision_config.image_size // self.sam.config.vision_config.patch_size
+        dense = self.sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(-1, -1, size, size)
+        decoder = self.model.segmenter.sam.mask_decoder  # the trained one, so that gradients can be compared
+        mask_logits, scores = decoder(
+            image_embeddings=image_embeddings,
+            image_positional_embeddings=self.sam.get_image_wide_positional_embeddings(),
+            sparse_prompt_embeddings=prompt,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        return mask_logits[0, 0].float(), scores[0, 0, 0]

@@ -1,0 +1,213 @@
+"""What is measured: each function checks that both sides compute the same, and returns rows of the table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from benchmarks.measure import Row, Side, extra_memory, race
+from benchmarks.models import IMAGE_SIDE, make_model, plain_sam
+from benchmarks.peer import Peer
+from satlisa.collator import Batch, Encoded, collate, encode_sample
+from satlisa.demo.rows import demo_rows
+from satlisa.evaluate import EvalSettings, evaluate
+from satlisa.generation import Answer, answer
+from satlisa.model import SatLisa
+from satlisa.sample import Sample, Turn
+
+_QUESTION = "Segment all buildings in this image and say in one sentence what else can be seen around them"
+_ANSWER = "I segmented 3 buildings in the image; roads, trees and a river can be seen around them."
+_SEG_STEP, _END_STEP = 8, 20  # when random weights are made to say <SEG>, and to stop
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and what: device, size of the models ("full" or "demo"), dtype of the VLM, timed runs per side."""
+
+    device: torch.device
+    size: str
+    dtype: torch.dtype
+    repeats: int
+    batch_size: int
+
+    def model(self) -> SatLisa:
+        """A model of this size on this device."""
+        return make_model(self.size, self.device, self.dtype)
+
+
+def encoder(bench: Bench) -> list[Row]:
+    """SlimSAM's encoder against transformers' SamModel, float32."""
+    model = bench.model()
+    theirs = plain_sam(model)
+    side = model.segmenter.image_size
+    pixels = torch.randn(bench.batch_size, 3, side, side, device=bench.device)
+    ours, peer = partial(model.segmenter.encode, pixels), partial(encode_plainly(theirs), pixels)
+    difference = (ours() - peer()).abs().max().item()
+    expect(difference < 1e-4, f"the encoders differ by {difference}")
+    seconds = race(ours, peer, bench.repeats, bench.device)
+    name = f"SAM encoder ({bench.size}), {bench.batch_size} × {side}²"
+    return [
+        Row(name, *seconds, "s", f"{difference:.1e}"),
+        memory_row(f"{name}: memory on top of the weights", bench, _prepare_encoder, difference=f"{difference:.1e}"),
+    ]
+
+
+def train_step(bench: Bench) -> list[Row]:
+    """Forward and backward of a batch, half of it text and half of it with a mask."""
+    ours, peer, parts = _training_sides(bench)
+    both = [side() for side in (ours, peer)]
+    gap = abs(both[0] - both[1]) / abs(both[1])
+    expect(gap < (1e-3 if bench.dtype == torch.float32 else 2e-2), f"the losses differ: {both[0]} and {both[1]}")
+    seconds = race(ours, peer, bench.repeats, bench.device)
+    tokens = parts[0].input_ids.shape[1]
+    name = f"training step ({bench.size}), {len(parts[1])} × {tokens} tokens, half with a mask"
+    return [Row(name, *seconds, "s", f"loss {gap:.1e}, relative")]
+
+
+def inference(bench: Bench) -> list[Row]:
+    """Answers with text and a mask: many images, and many questions about one image."""
+    model = bench.model()
+    peer = Peer(model)
+    script_answers(model, peer)
+    side = IMAGE_SIDE[bench.size]
+    images = [noise(side, seed) for seed in range(16)]
+    rows = []
+    for name, asked in (("16 images, one question each", images), ("one image, 4 questions", [images[0]] * 4)):
+        prompts = [f"{_QUESTION} ({number})" for number in range(len(asked))]
+        ours = partial(answer, model, asked, prompts, max_new_tokens=32, batch_size=16)
+        theirs = partial(peer.answer, model, asked, prompts, max_new_tokens=32)
+        difference = compare_answers(ours(), theirs())
+        seconds = race(ours, theirs, bench.repeats, bench.device)
+        rows.append(Row(f"answers with a mask ({bench.size}): {name}", *seconds, "s", difference))
+    return rows
+
+
+def evaluation(bench: Bench) -> list[Row]:
+    """`infer_dataset.py`'s own loop over synthetic scenes, the answers from either side."""
+    model = bench.model()
+    peer = Peer(model)
+    script_answers(model, peer)
+    rows = demo_rows("test", 24 if bench.size == "demo" else 4)
+    settings = EvalSettings(samples_per_task=0, batch_size=16, max_new_tokens=32)
+    ours, theirs = partial(evaluate, model, rows, settings), partial(evaluate, model, rows, settings, None, peer.answer)
+    one, other = (side()["samples"] for side in (ours, theirs))
+    expect([s["output"] for s in one] == [s["output"] for s in other], "the answers differ")
+    gap = max(abs((a["iou"] or 0) - (b["iou"] or 0)) for a, b in zip(one, other, strict=True))
+    expect(gap < 0.02, f"an IoU differs by {gap}")
+    seconds = race(ours, theirs, bench.repeats, bench.device)
+    return [Row(f"evaluation ({bench.size}) of {len(rows)} samples", *seconds, "s", f"same texts, IoU {gap:.1e}")]
+
+
+def memory(bench: Bench) -> list[Row]:
+    """Peak memory of a training step, models included, each side in a process of its own."""
+    return [memory_row(f"training step ({bench.size}): peak memory, models included", bench, _prepare_step, total=True)]
+
+
+def memory_row(name: str, bench: Bench, prepare: Any, *, total: bool = False, difference: str = "as timed") -> Row:
+    """A row of what both sides need, `total` with the models and the libraries."""
+    ours, peer = (extra_memory(partial(prepare, bench, which), bench.device)[int(total)] for which in ("ours", "peer"))
+    return Row(name, ours, peer, "MB", difference)
+
+
+def encode_plainly(sam: Any) -> Callable[[Tensor], Tensor]:
+    """transformers' own encoder, without gradients."""
+    encode: Callable[[Tensor], Tensor] = torch.no_grad()(sam.get_image_embeddings)
+    return encode
+
+
+def _prepare_encoder(bench: Bench, which: str) -> Side:
+    model = bench.model()
+    side = model.segmenter.image_size
+    pixels = torch.randn(bench.batch_size, 3, side, side, device=bench.device)
+    return partial(model.segmenter.encode if which == "ours" else encode_plainly(plain_sam(model)), pixels)
+
+
+def _prepare_step(bench: Bench, which: str) -> Side:
+    ours, peer, _ = _training_sides(bench)
+    return ours if which == "ours" else peer
+
+
+def _training_sides(bench: Bench) -> tuple[Side, Side, tuple[Batch, list[Encoded]]]:
+    """A training step of ours and of the peer's on the same samples; each returns its loss."""
+    model = bench.model().train()
+    peer = Peer(model)
+    samples = [_sample(bench, number) for number in range(bench.batch_size)]
+    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
+    batch = collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device)
+    sam_pixels = model.segmenter.preprocess([sample.image for sample in samples]).to(bench.device)
+
+    def ours() -> float:
+        losses = model(batch).losses
+        return finish(model, losses.total(model.config, losses.num_tokens, losses.num_masks))
+
+    def theirs() -> float:
+        return finish(model, peer.loss(batch, encoded, sam_pixels))
+
+    return ours, theirs, (batch, encoded)
+
+
+def finish(model: SatLisa, loss: Tensor) -> float:
+    """Backward; gradients are dropped again."""
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def _sample(bench: Bench, number: int) -> Sample:
+    """A sample of about 320 tokens (full) in an image of its own; every second one has a mask."""
+    polygon = np.array([[0.1, 0.1], [0.6, 0.1], [0.6, 0.7], [0.1, 0.7]])
+    regions = ((polygon,),) if number % 2 else ()
+    turns = (Turn("user", _QUESTION),)
+    return Sample(number, "t", "s", noise(IMAGE_SIDE[bench.size], number), turns, _ANSWER, regions)
+
+
+def noise(side: int, seed: int) -> Image.Image:
+    """An image in which every pixel matters."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+class Script(LogitsProcessor):  # type: ignore[misc]
+    """Random weights never say `<SEG>` and never stop: both sides are made to, at the same steps of every answer."""
+
+    def __init__(self, seg_token_id: int, end_token_id: int) -> None:
+        self.at = {_SEG_STEP: seg_token_id, _END_STEP: end_token_id}
+        self.never = [seg_token_id, end_token_id]
+        self.step = 0
+
+    def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
+        """The logits (rows, V) of a step, changed in place."""
+        self.step += 1
+        scores[:, self.never] = -torch.inf
+        if self.step in self.at:
+            scores[:, self.at[self.step]] = torch.inf
+        if self.step == _END_STEP:
+            self.step = 0
+        return scores
+
+
+def script_answers(model: SatLisa, peer: Peer) -> None:
+    """Let both sides follow the script, each with its own count of steps."""
+    ids = model.seg_token_id, model.processor.tokenizer.eos_token_id
+    ours, plain = Script(*ids), model.token_logits
+    model.token_logits = lambda hidden: ours(None, plain(hidden))  # type: ignore[method-assign]
+    peer.logits_processor = LogitsProcessorList([Script(*ids)])
+
+
+def compare_answers(ours: Sequence[Answer], theirs: Sequence[Answer]) -> str:
+    """What differs, in words; other tokens or more than a few pixels are refused."""
+    expect([a.token_ids for a in ours] == [b.token_ids for b in theirs], "the answers differ")
+    pixels = max(float((a.masks != b.masks).mean()) for a, b in zip(ours, theirs, strict=True))
+    expect(all(len(a.masks) == 1 for a in ours) and pixels < 0.01, f"{pixels:.2%} of a mask differ")
+    return f"same tokens, {pixels:.3%} of a mask's pixels"
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Nothing is timed that is not the same work."""
+    if not holds:
+        raise SystemExit(f"not timed: {otherwise}")
