@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder|train_step|inference|evaluate|memory|all`."""
+"""`python -m benchmarks encoder|train_step|cache|inference|evaluate|memory|all`."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ from satlisa.hardware import DTYPES, detect
 WORKS = {
     "encoder": works.encoder,
     "train_step": works.train_step,
+    "cache": works.cache,
     "inference": works.inference,
     "evaluate": works.evaluation,
     "memory": works.memory,

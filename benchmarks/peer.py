@@ -40,6 +40,8 @@ class Peer:
         """L of one batch. `sam_pixels` (B, 3, …) are all images of the batch, with masks and without."""
         model, device = self.model, self.model.device
         with model.autocast():
+            with torch.no_grad():  # first, as in LISA: its scores are gone before the language model's states come
+                image_embeddings = self.sam.get_image_embeddings(sam_pixels)
             output = model.vlm(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
@@ -51,8 +53,6 @@ class Peer:
                 use_cache=False,
             )
             hidden = output.hidden_states[-1]  # (B, T, D)
-            with torch.no_grad():
-                image_embeddings = self.sam.get_image_embeddings(sam_pixels)
             mask_logits = []
             for row in range(len(samples)):
                 for state in hidden[row][batch.input_ids[row] == model.seg_token_id]:

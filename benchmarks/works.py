@@ -1,8 +1,10 @@
 """What is measured: each function checks that both sides compute the same, and returns rows of the table."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,10 +54,8 @@ def encoder(bench: Bench) -> list[Row]:
     expect(difference < 1e-4, f"the encoders differ by {difference}")
     seconds = race(ours, peer, bench.repeats, bench.device)
     name = f"SAM encoder ({bench.size}), {bench.batch_size} × {side}²"
-    return [
-        Row(name, *seconds, "s", f"{difference:.1e}"),
-        memory_row(f"{name}: memory on top of the weights", bench, _prepare_encoder, difference=f"{difference:.1e}"),
-    ]
+    gap = f"{difference:.1e}"
+    return [Row(name, *seconds, "s", gap), *memory_rows(name, bench, _prepare_encoder, gap)]
 
 
 def train_step(bench: Bench) -> list[Row]:
@@ -93,26 +93,50 @@ def evaluation(bench: Bench) -> list[Row]:
     model = bench.model()
     peer = Peer(model)
     script_answers(model, peer)
-    rows = demo_rows("test", 24 if bench.size == "demo" else 4)
-    settings = EvalSettings(samples_per_task=0, batch_size=16, max_new_tokens=32)
+    rows = demo_rows("test", 24)
+    settings = EvalSettings(samples_per_task=4 if bench.size == "demo" else 1, batch_size=16, max_new_tokens=32)
     ours, theirs = partial(evaluate, model, rows, settings), partial(evaluate, model, rows, settings, None, peer.answer)
     one, other = (side()["samples"] for side in (ours, theirs))
     expect([s["output"] for s in one] == [s["output"] for s in other], "the answers differ")
     gap = max(abs((a["iou"] or 0) - (b["iou"] or 0)) for a, b in zip(one, other, strict=True))
     expect(gap < 0.02, f"an IoU differs by {gap}")
     seconds = race(ours, theirs, bench.repeats, bench.device)
-    return [Row(f"evaluation ({bench.size}) of {len(rows)} samples", *seconds, "s", f"same texts, IoU {gap:.1e}")]
+    return [Row(f"evaluation ({bench.size}) of {len(one)} samples", *seconds, "s", f"same texts, IoU {gap:.1e}")]
+
+
+def cache(bench: Bench) -> list[Row]:
+    """Loading and training step of samples that all have a mask, with `CACHE_SAM`: a later epoch against the first."""
+    model = bench.model().train()
+    samples = [_sample(bench, number, with_mask=True) for number in range(bench.batch_size)]
+    with tempfile.TemporaryDirectory() as folder:
+        model.segmenter.open_cache(folder, 10**10, model.compute_dtype)
+
+        def step() -> float:
+            encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
+            batch = collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device)
+            losses = model(batch).losses
+            return finish(model, losses.total(model.config, losses.num_tokens, losses.num_masks))
+
+        def first() -> float:
+            for entry in Path(folder).rglob("*.safetensors"):
+                entry.unlink()
+            return step()
+
+        expect(first() == step(), "a recalled embedding changes the loss")
+        seconds = race(step, first, bench.repeats, bench.device)
+    return [Row(f"{len(samples)} mask samples ({bench.size}): later epoch, first epoch", *seconds, "s", "none")]
 
 
 def memory(bench: Bench) -> list[Row]:
-    """Peak memory of a training step, models included, each side in a process of its own."""
-    return [memory_row(f"training step ({bench.size}): peak memory, models included", bench, _prepare_step, total=True)]
+    """Peak memory of a training step, each side in a process of its own."""
+    return memory_rows(f"training step ({bench.size})", bench, _prepare_step, "as timed")
 
 
-def memory_row(name: str, bench: Bench, prepare: Any, *, total: bool = False, difference: str = "as timed") -> Row:
-    """A row of what both sides need, `total` with the models and the libraries."""
-    ours, peer = (extra_memory(partial(prepare, bench, which), bench.device)[int(total)] for which in ("ours", "peer"))
-    return Row(name, ours, peer, "MB", difference)
+def memory_rows(name: str, bench: Bench, prepare: Callable[[Bench, str], Side], difference: str) -> list[Row]:
+    """What both sides need at their peak: on top of the models at rest, and with models and libraries."""
+    ours, peer = (extra_memory(partial(prepare, bench, which), bench.device) for which in ("ours", "peer"))
+    kinds = ("peak memory on top of the models", "peak memory in all")
+    return [Row(f"{name}: {kind}", *both, "MB", difference) for kind, *both in zip(kinds, ours, peer, strict=True)]
 
 
 def encode_plainly(sam: Any) -> Callable[[Tensor], Tensor]:
@@ -137,7 +161,7 @@ def _training_sides(bench: Bench) -> tuple[Side, Side, tuple[Batch, list[Encoded
     """A training step of ours and of the peer's on the same samples; each returns its loss."""
     model = bench.model().train()
     peer = Peer(model)
-    samples = [_sample(bench, number) for number in range(bench.batch_size)]
+    samples = [_sample(bench, n, with_mask=(bench.batch_size - n) % 2 == 1) for n in range(bench.batch_size)]
     encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
     batch = collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device)
     sam_pixels = model.segmenter.preprocess([sample.image for sample in samples]).to(bench.device)
@@ -159,10 +183,10 @@ def finish(model: SatLisa, loss: Tensor) -> float:
     return loss.item()
 
 
-def _sample(bench: Bench, number: int) -> Sample:
-    """A sample of about 320 tokens (full) in an image of its own; every second one has a mask."""
+def _sample(bench: Bench, number: int, *, with_mask: bool) -> Sample:
+    """A sample of about 320 tokens (full) in an image of its own."""
     polygon = np.array([[0.1, 0.1], [0.6, 0.1], [0.6, 0.7], [0.1, 0.7]])
-    regions = ((polygon,),) if number % 2 else ()
+    regions = ((polygon,),) if with_mask else ()
     turns = (Turn("user", _QUESTION),)
     return Sample(number, "t", "s", noise(IMAGE_SIDE[bench.size], number), turns, _ANSWER, regions)
 

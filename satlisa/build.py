@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImageProcessor, SamModel
@@ -75,7 +76,7 @@ def model_source(model_id: str) -> str:
 def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SatlisaError(
             f"{setting}: cannot load '{model_id}': {reason}. Without a reachable hub, give a local folder in the hub's "
@@ -87,14 +88,14 @@ def assemble(
     parts: Parts,
     config: ModelConfig,
     compute_dtype: torch.dtype = torch.float32,
-    adapter: str | Path | None = None,
+    with_adapter: Callable[[Any], Any] | None = None,
     seg_row: Tensor | None = None,
 ) -> SatLisa:
     """Wire the parts into a model: `<SEG>` in the tokenizer, LoRA under the language model, everything else frozen.
 
     Args:
         config: its widths and `seg_token_id` are replaced by the parts' own.
-        adapter: a PEFT adapter to load instead of fresh LoRA layers; its own adapter_config.json holds the settings.
+        with_adapter: puts a trained adapter on the VLM instead of fresh LoRA layers (`adapter.put_adapter`).
         seg_row: (D,) the `<SEG>` row; without it, the mean of the used rows.
 
     Raises:
@@ -114,7 +115,7 @@ def assemble(
     if seg_row is None:
         matrix = parts.vlm.get_input_embeddings().weight
         seg_row = matrix.detach()[:seg_token_id].float().mean(dim=0)
-    vlm = add_lora(parts.vlm, config) if adapter is None else PeftModel.from_pretrained(parts.vlm, str(adapter))
+    vlm = add_lora(parts.vlm, config) if with_adapter is None else with_adapter(parts.vlm)
     segmenter = Segmenter(parts.sam, parts.sam_processor)
     model = SatLisa(vlm, segmenter, parts.processor, config, seg_row, compute_dtype)
     set_trainable(model)

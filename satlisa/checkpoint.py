@@ -1,13 +1,14 @@
 """A model directory (DESIGN §4): what `train.py` writes and `load_model` reads.
 
 Weights are safetensors, or `.pt` read with `weights_only=True`: nothing is unpickled that could run code. Checkpoints
-of other programs name the same tensors differently; `match_state` finds out which is which, or refuses.
+of other programs name the same tensors differently: `state_matching` finds out which is which, or refuses.
 """
 
 import os
 import pickle
-import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from satlisa.adapter import find_seg_row, put_adapter, read_adapter
 from satlisa.build import add_seg_token, assemble, load_parts
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.hardware import detect
 from satlisa.model import SatLisa
+from satlisa.state_matching import State, find_states, match_one_of
 
 CONFIG_FILE = "model_config.json"
 ADAPTER_FOLDER = "vlm_lora"
@@ -32,30 +35,39 @@ TOKENIZER_FOLDER = "tokenizer"
 SEG_ROW_FILE = "seg_token.safetensors"
 _REQUIRED = (ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
 
-State = dict[str, Tensor]
+Adapter = tuple[Any, State]
 
 
 def save_model(model: SatLisa, model_dir: str | Path) -> None:
     """Write the trained parts of a model, and the settings to rebuild the rest, into `model_dir`.
 
-    Every file is written beside its place and renamed, so that a reader never meets half a file.
+    Files and folders are written beside their places and renamed, so that a reader never meets half a file.
     """
     folder = Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    model.vlm.save_pretrained(folder / ADAPTER_FOLDER, save_embedding_layers=False)
-    model.processor.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
-    _save_pt(model.projector.state_dict(), folder / PROJECTOR_FILE)
-    _save_pt(model.segmenter.sam.mask_decoder.state_dict(), folder / DECODER_FILE)
-    partial = folder / (SEG_ROW_FILE + ".partial")
-    save_file({"seg_row": model.seg_row.detach().cpu().contiguous()}, partial)
-    os.replace(partial, folder / SEG_ROW_FILE)
+    adapter, tokenizer = model.vlm, model.processor.tokenizer
+    _replace(folder / ADAPTER_FOLDER, lambda path: adapter.save_pretrained(path, save_embedding_layers=False))
+    _replace(folder / TOKENIZER_FOLDER, tokenizer.save_pretrained)
+    _replace(folder / PROJECTOR_FILE, lambda path: torch.save(_on_cpu(model.projector), path))
+    _replace(folder / DECODER_FILE, lambda path: torch.save(_on_cpu(model.segmenter.sam.mask_decoder), path))
+    row = {"seg_row": model.seg_row.detach().cpu().contiguous()}
+    _replace(folder / SEG_ROW_FILE, lambda path: save_file(row, path))
     model.config.save(folder / CONFIG_FILE)
 
 
-def _save_pt(state: State, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, partial)
-    os.replace(partial, path)
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file or folder beside `path`, then put it in that place."""
+    beside = path.with_name(path.name + ".partial")
+    if beside.is_dir():
+        shutil.rmtree(beside)  # of a run that was killed
+    write(beside)
+    if path.is_dir():
+        shutil.rmtree(path)  # a folder cannot be replaced by a rename alone
+    os.replace(beside, path)
+
+
+def _on_cpu(module: torch.nn.Module) -> State:
+    return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
 
 
 def load_model(model_dir: str | Path, device: str | torch.device | None = None) -> SatLisa:
@@ -75,22 +87,38 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
     config_file = folder / CONFIG_FILE
     config = ModelConfig.from_json(config_file) if config_file.exists() else ModelConfig()
     hardware = detect(str(device) if device is not None else "auto")
-    tokenizer_dir = folder / TOKENIZER_FOLDER
-    tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_dir)) if tokenizer_dir.is_dir() else None
-    parts = load_parts(config, hardware.dtype, tokenizer)
+    adapter = read_adapter(folder / ADAPTER_FOLDER)
+    projector, decoder = (_read_states(folder / name) for name in (PROJECTOR_FILE, DECODER_FILE))
+    parts = load_parts(config, hardware.dtype, _load_tokenizer(folder / TOKENIZER_FOLDER))
     seg_token_id = add_seg_token(parts.processor.tokenizer, parts.vlm, config.seg_token)
     if config.seg_token_id not in (None, seg_token_id):
         raise SatlisaError(
             f"{folder}: {CONFIG_FILE} says {config.seg_token} is token {config.seg_token_id}, its tokenizer "
             f"{seg_token_id}; the files belong to different models"
         )
-    seg_row = _load_seg_row(folder, parts.vlm.get_input_embeddings().weight, seg_token_id)
-    projector = _load_pt(folder / PROJECTOR_FILE)
-    config.projector_hidden_size = _projector_hidden_size(projector, parts.vlm.config.text_config.hidden_size)
-    model = assemble(parts, config, hardware.dtype, adapter=folder / ADAPTER_FOLDER, seg_row=seg_row)
+    seg_row = _load_seg_row(folder, adapter, parts.vlm.get_input_embeddings().weight, seg_token_id)
+    config.projector_hidden_size = _projector_hidden_size(
+        projector,
+        parts.vlm.config.text_config.hidden_size,
+        parts.sam.config.prompt_encoder_config.hidden_size,
+        config.projector_hidden_size,
+    )
+    with_adapter = partial(put_adapter, config=adapter[0], state=adapter[1], source=folder / ADAPTER_FOLDER)
+    model = assemble(parts, config, hardware.dtype, with_adapter, seg_row)
     _fill(model.projector, projector, folder / PROJECTOR_FILE)
-    _fill(model.segmenter.sam.mask_decoder, _load_pt(folder / DECODER_FILE), folder / DECODER_FILE)
+    _fill(model.segmenter.sam.mask_decoder, decoder, folder / DECODER_FILE)
     return model.to(hardware.device).eval()
+
+
+def _load_tokenizer(folder: Path) -> Any | None:
+    """The tokenizer of a model directory; None where it has none and the base model's is meant."""
+    if not folder.is_dir():
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(str(folder))
+    except Exception as error:  # whatever a missing or damaged file makes transformers raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SatlisaError(f"{folder}: not a readable tokenizer ({reason}); copy it again") from error
 
 
 def find_model_dir(model_dir: str | Path) -> Path:
@@ -117,134 +145,46 @@ def find_model_dir(model_dir: str | Path) -> Path:
     return folder
 
 
-def _load_pt(path: Path) -> State:
-    """Tensors of a `.pt` file, out of any wrapper dict; nothing but tensors is ever unpickled."""
+def _read_states(path: Path) -> list[State]:
+    """The state dicts in a `.pt` file, whatever is wrapped around them; nothing but tensors is ever unpickled."""
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
         raise SatlisaError(f"{path}: damaged, or holds more than tensors, which could run code; not loaded") from error
     except Exception as error:  # torch raises zip, OS and runtime errors
         raise SatlisaError(f"{path}: not a readable state dict of tensors ({str(error).splitlines()[0]})") from error
-    while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
-        inner = [value for value in loaded.values() if isinstance(value, Mapping)]
-        if len(inner) != 1:
-            raise SatlisaError(f"{path}: expected a state dict, found keys {list(loaded)}")
-        loaded = inner[0]
-    if not isinstance(loaded, Mapping):
-        raise SatlisaError(f"{path}: expected a state dict, found {type(loaded).__name__}")
-    return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    states = find_states(loaded)
+    if not states:
+        keys = list(loaded) if isinstance(loaded, Mapping) else type(loaded).__name__
+        raise SatlisaError(f"{path}: expected a state dict of tensors, found {keys}")
+    return states
 
 
-def _load_seg_row(folder: Path, matrix: Tensor, seg_token_id: int) -> Tensor:
+def _load_seg_row(folder: Path, adapter: Adapter, matrix: Tensor, seg_token_id: int) -> Tensor:
     """The `<SEG>` row: our own file, else the adapter's embedding, else the base matrix (DESIGN §4)."""
-    width = matrix.shape[1]
-    if (folder / SEG_ROW_FILE).exists():
-        row = _load_safetensors(folder / SEG_ROW_FILE).get("seg_row")
-        if row is None or row.shape != (width,):
-            raise SatlisaError(f"{folder / SEG_ROW_FILE}: expected 'seg_row' of {width} values; from another model?")
-        return row
-    adapter_file = folder / ADAPTER_FOLDER / "adapter_model.safetensors"
-    adapter = _load_safetensors(adapter_file) if adapter_file.exists() else {}
-    for name, tensor in adapter.items():
-        if re.search(r"embed_tokens|lm_head", name) and "lora_" not in name:
-            if tensor.ndim == 2 and tensor.shape[0] > seg_token_id and tensor.shape[1] == width:
-                return tensor[seg_token_id].float()
-            if "trainable_tokens" in name and tensor.shape == (1, width):
-                return tensor[0].float()
-    return matrix[seg_token_id].detach().float()
-
-
-def _load_safetensors(path: Path) -> State:
+    width, path = matrix.shape[1], folder / SEG_ROW_FILE
+    if not path.exists():
+        row = find_seg_row(*adapter, seg_token_id, width)
+        return matrix[seg_token_id].detach().float() if row is None else row
     try:
-        state: State = load_file(path)
-        return state
+        row = load_file(path).get("seg_row")
     except (SafetensorError, OSError) as error:
         raise SatlisaError(f"{path}: not a readable safetensors file ({error})") from error
+    if row is None or row.shape != (width,):
+        raise SatlisaError(f"{path}: expected 'seg_row' of {width} values; from another model?")
+    return row
 
 
-def _projector_hidden_size(state: State, width: int) -> int:
-    """Hidden width of a projector, whatever its tensors are called: the rows of the first matrix that takes D."""
-    for tensor in state.values():
-        if tensor.ndim == 2 and tensor.shape[1] == width:
-            return int(tensor.shape[0])
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    raise SatlisaError(f"{PROJECTOR_FILE}: no matrix takes states of width {width}; found {shapes}")
+def _projector_hidden_size(states: list[State], width: int, prompt_size: int, configured: int) -> int:
+    """Hidden width h of a projector, whatever its tensors are called: matrices (h, width) and (prompt_size, h)."""
+    for state in states:
+        shapes = {tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 2}
+        sizes = {h for h, entry in shapes if entry == width and (prompt_size, h) in shapes}
+        if sizes:
+            return configured if configured in sizes else min(sizes)
+    found = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
+    raise SatlisaError(f"{PROJECTOR_FILE}: no two matrices lead from {width} over h to {prompt_size}; found {found}")
 
 
-def _fill(module: torch.nn.Module, state: State, path: Path) -> None:
-    module.load_state_dict(match_state(module.state_dict(), state, str(path)))
-
-
-# segment-anything's own names for the mask decoder, as regular expressions and transformers' names.
-_SAM_NAMES = (
-    (r"^output_upscaling\.0\.", "upscale_conv1."),
-    (r"^output_upscaling\.1\.", "upscale_layer_norm."),
-    (r"^output_upscaling\.3\.", "upscale_conv2."),
-    (r"\.norm(\d)\.", r".layer_norm\1."),
-    (r"\.norm_final_attn\.", ".layer_norm_final_attn."),
-    (r"^((?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.0\.", r"\1proj_in."),
-    (r"^((?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.2\.", r"\1proj_out."),
-    (r"^((?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.1\.", r"\1layers.0."),
-)
-
-
-def match_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> State:
-    """Give the tensors of a foreign state dict the names that are expected.
-
-    Tried in this order: the names as they are; without a common prefix; translated from segment-anything's; and for
-    what is left, the shape and, among tensors of one shape, the order.
-
-    Raises:
-        SatlisaError: shapes that do not pair up, or an order that the names contradict; with both lists of names.
-    """
-    for candidate in _renamings(found):
-        if candidate.keys() == expected.keys() and all(candidate[n].shape == t.shape for n, t in expected.items()):
-            return candidate
-    pools: dict[tuple[int, ...], list[str]] = {}
-    for name, tensor in found.items():
-        pools.setdefault(tuple(tensor.shape), []).append(name)
-    matched: State = {}
-    for shape in {tuple(tensor.shape) for tensor in expected.values()}:
-        wanted = [name for name, tensor in expected.items() if tuple(tensor.shape) == shape]
-        names = pools.pop(shape, [])
-        if len(names) != len(wanted) or _numbers_fall(names):
-            raise _mismatch(expected, found, source)
-        matched.update({target: found[name] for target, name in zip(wanted, names, strict=True)})
-    if pools:
-        raise _mismatch(expected, found, source)
-    return matched
-
-
-def _renamings(found: Mapping[str, Tensor]) -> list[State]:
-    """The state dict under the names worth trying: its own, without its prefix, translated from segment-anything."""
-    prefix = ""
-    while True:
-        heads = {name.removeprefix(prefix).partition(".")[:2] for name in found}
-        if len(heads) != 1 or not (head := heads.pop())[1]:
-            break
-        prefix += "".join(head)
-    bare = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-    translated: State = {}
-    for name, tensor in bare.items():
-        for pattern, replacement in _SAM_NAMES:
-            name, changed = re.subn(pattern, replacement, name)
-            if changed and pattern.startswith("^"):
-                break  # layers.1 → layers.0 must not be translated again
-        translated[name] = tensor
-    return [dict(found), bare, translated]
-
-
-def _numbers_fall(names: list[str]) -> bool:
-    """Whether the numbers inside the names fall along the order, so that name and order disagree."""
-    numbers = [[int(digits) for digits in re.findall(r"\d+", name)] for name in names]
-    return numbers != sorted(numbers) and len({len(number) for number in numbers}) == 1
-
-
-def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> SatlisaError:
-    def listing(state: Mapping[str, Tensor]) -> str:
-        return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items())
-
-    return SatlisaError(
-        f"{source}: cannot tell which tensor is which.\nexpected: {listing(expected)}\nfound: {listing(found)}\n"
-        "Rename the tensors to the expected names."
-    )
+def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
+    module.load_state_dict(match_one_of(module.state_dict(), states, str(path)))

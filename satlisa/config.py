@@ -6,6 +6,7 @@ model, the hardware, the environment. Every value is checked where it is declare
 
 from __future__ import annotations  # field types stay strings, which _check_type reads
 
+import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -91,7 +92,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> ModelConfig:
-        """Settings of a file; missing keys take the defaults, unknown ones are kept in `extra`.
+        """Settings of a file; missing keys and null take the defaults, unknown ones are kept in `extra`.
 
         Raises:
             SatlisaError: unreadable, not a JSON object, or a value of the wrong type.
@@ -102,12 +103,13 @@ class ModelConfig:
             raise SatlisaError(f"{path}: not a readable JSON file ({error})") from error
         if not isinstance(content, dict):
             raise SatlisaError(f"{path}: expected a JSON object, found {type(content).__name__}")
-        known = {item.name for item in fields(cls)} - {"extra"}
+        types = {item.name: str(item.type) for item in fields(cls) if item.name != "extra"}
+        values = {k: _lenient(content[k], kind) for k, kind in types.items() if content.get(k) is not None}
+        length = values.get("max_seq_length")
+        if "max_image_tokens" not in values and isinstance(length, int) and 2 <= length <= cls.max_image_tokens:
+            values["max_image_tokens"] = length // 2  # our default would leave no room for text
         try:
-            return cls(
-                **{key: value for key, value in content.items() if key in known},
-                extra={key: value for key, value in content.items() if key not in known},
-            )
+            return cls(**values, extra={key: value for key, value in content.items() if key not in types})
         except SatlisaError as error:
             raise SatlisaError(str(error).replace("model_config.json", str(path), 1)) from error
 
@@ -121,6 +123,13 @@ class ModelConfig:
         partial = Path(path).with_name(Path(path).name + ".partial")
         partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, path)
+
+
+def _lenient(value: Any, annotation: str) -> Any:
+    """What other programs write for the same thing: 32.0 for 32, a name for a list of one."""
+    if annotation in ("int", "int | None") and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [value] if annotation == "list[str]" and isinstance(value, str) else value
 
 
 def _check_type(name: str, value: Any, annotation: str, source: str) -> None:
@@ -167,12 +176,12 @@ class TrainConfig:
     learning_rate: float = setting(2e-4, "peak of the cosine schedule", low=0)
     warmup_ratio: float = setting(0.05, "share of the steps that warm up", low=0, high=1)
     weight_decay: float = setting(0.0, "AdamW's weight decay", low=0)
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", low=0)
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm; 0: not at all", low=0)
     precision: str = setting(
         "auto", "auto: bf16 from compute capability 8.0, fp16 below, fp32 elsewhere", choices="auto fp32 fp16 bf16"
     )
     device: str = setting("auto", "auto: CUDA, then MPS, then CPU", choices="auto cuda cpu mps")
-    seed: int = setting(0, "seed of initial weights and shuffling", low=0)
+    seed: int = setting(0, "seed of initial weights and shuffling", low=0, high=2**32 - 1)
     val_samples: int = setting(200, "validation rows after each epoch; 0: all", low=0)
     cache_sam: str = setting("", "folder that keeps SAM's image embeddings for later epochs and runs; empty: none")
     cache_sam_gb: float = setting(20.0, "size of that folder, in GB, at which nothing is added to it", low=0)
@@ -214,11 +223,11 @@ class TrainConfig:
         """The model to train: `model_config.json` with what the preset and the environment change."""
         path = Path(self.model_config) if self.model_config else REPOSITORY_CONFIG
         base = ModelConfig.from_json(path) if self.model_config or path.exists() else ModelConfig()
-        changes: dict[str, Any] = {"dataset": self.dataset}
+        changes: dict[str, Any] = {"dataset": _absolute(self.dataset)}
         if self.preset == "demo":
             changes |= {"vlm_model_id": "demo:vlm", "sam_model_id": "demo:sam", "projector_hidden_size": 256}
-        changes |= {"vlm_model_id": self.vlm_model} if self.vlm_model else {}
-        changes |= {"sam_model_id": self.sam_model} if self.sam_model else {}
+        changes |= {"vlm_model_id": _absolute(self.vlm_model)} if self.vlm_model else {}
+        changes |= {"sam_model_id": _absolute(self.sam_model)} if self.sam_model else {}
         return replace(base, **changes)
 
     def seg_task_names(self) -> tuple[str, ...]:
@@ -226,15 +235,36 @@ class TrainConfig:
         return tuple(name.strip() for name in self.seg_tasks.split(",") if name.strip())
 
     def trackers(self) -> list[str]:
-        """`report_to` as names."""
+        """`report_to` as names.
+
+        Raises:
+            SatlisaError: a tracker that `accelerate` does not know, or that is not installed.
+        """
         names = [name.strip() for name in self.report_to.split(",") if name.strip()]
-        return [] if names == ["none"] else names
+        if names == ["none"]:
+            return []
+        for name in names:
+            if name not in TRACKERS:
+                raise SatlisaError(f"REPORT_TO: expected none or some of {', '.join(TRACKERS)}, found '{name}'")
+            if importlib.util.find_spec(name) is None:
+                raise SatlisaError(f"REPORT_TO: {name} is not installed; pip install {name}, or leave it out")
+        return names
 
     def lines(self) -> list[str]:
         """Every value and where it came from, to print at the start of a run."""
         return [
             f"{i.name.upper():<14} {getattr(self, i.name)!s:<42} {self.origins.get(i.name, '')}" for i in settings()
         ]
+
+
+# Trackers of accelerate, whose packages have the same names.
+TRACKERS = ("tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio")
+
+
+def _absolute(name: str) -> str:
+    """A local folder as a path that holds from anywhere; hub ids and `demo` as they are."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_dir() and name != "demo" else name
 
 
 # What a preset changes; any other dataset or value can be given beside it.

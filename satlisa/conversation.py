@@ -21,8 +21,8 @@ _ROLES = {
 _IMAGE_PARTS = ("image", "image_url", "img")
 _IMAGE_MARKER = re.compile(r"[ \t]*<image>[ \t]*")
 _SEG = re.compile(r"[<\[]SEG[>\]]", re.IGNORECASE)
-# How JSON with coordinates begins: [[, [{, [12, {"key": (or with single quotes, which is not JSON).
-_JSON_START = re.compile(r"""[\[{]\s*(?:[\[{]|-?\d+(?:\.\d+)?\s*,|["']\w+["']\s*:)""")
+# How coordinates begin: [[, [{, [12, {"key": (and what is no JSON: single quotes, [(12).
+_JSON_START = re.compile(r"""[\[{]\s*(?:[\[{]|\(\s*-?\d|-?\d+(?:\.\d+)?\s*,|["']\w+["']\s*:)""")
 
 
 def parse_turns(value: Any) -> list[Turn]:
@@ -96,6 +96,11 @@ def take_coordinates(answer: str) -> tuple[str, list[Region]]:
         elif isinstance(value, Mapping) and _count_numbers(value) >= 6:
             raise ValueError(f"holds JSON whose polygons are not under a known key: found {describe(value)}")
     return _tidy(_SEG.sub(" ", "".join([*kept, answer[position:]]))), regions
+
+
+def says_seg(answer: str) -> bool:
+    """Whether an answer has `<SEG>` typed in it."""
+    return _SEG.search(answer) is not None
 
 
 def _parse_turn(item: Any, number: int) -> Turn:

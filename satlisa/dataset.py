@@ -13,16 +13,20 @@ from typing import Any, Protocol
 import datasets
 import numpy as np
 
-from satlisa.conversation import parse_turns, split_answer, take_coordinates
+from satlisa.conversation import parse_turns, says_seg, split_answer, take_coordinates
 from satlisa.errors import SatlisaError
 from satlisa.images import open_image
-from satlisa.polygons import POLYGON_KEYS, covered_pixels, describe, find_regions, parse_regions, reading_order
+from satlisa.polygons import POLYGON_KEYS, covered_pixels, describe, find_outline, find_regions, reading_order
 from satlisa.sample import Region, RowError, Sample
 
 COLUMNS = ("task", "source", "image", "conversations", "metadata")
 _VALIDATION = ("validation", "val", "valid", "dev")
 _ELSEWHERE = "use a local folder (DATASET=path/to/folder) or the built-in demo (PRESET=demo)"
 _AREA_SIDE = 1024  # areas are counted with the longest side at SAM's input size, the finest that training sees
+
+
+class SplitError(SatlisaError):
+    """A dataset that can be read and lacks the split that was asked for."""
 
 
 class Rows(Protocol):
@@ -99,7 +103,7 @@ def _choose_split(splits: datasets.DatasetDict, split: str, dataset: str) -> dat
     for name in names:
         if name in splits:
             return splits[name]
-    raise SatlisaError(f"dataset {dataset}: no split {split!r}; it has {', '.join(splits)}")
+    raise SplitError(f"dataset {dataset}: no split {split!r}; it has {', '.join(splits)}")
 
 
 def _without_decoding(rows: datasets.Dataset, dataset: str, folder: Path) -> datasets.Dataset:
@@ -194,24 +198,17 @@ def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region],
     except ValueError as error:
         raise RowError(index, column, str(error)) from error
     if not regions and not in_answer:
-        _refuse_unknown_key(metadata, index)
+        _refuse_unread(metadata, answer, index)
     return regions or in_answer, text
 
 
-def _refuse_unknown_key(metadata: Any, index: int) -> None:
+def _refuse_unread(metadata: Any, answer: str, index: int) -> None:
     """Polygons under a name that nobody told us must not turn a mask sample silently into a text sample."""
-    if not isinstance(metadata, Mapping) or any(key in metadata for key in POLYGON_KEYS):
-        return
-    for key, value in metadata.items():
-        if not isinstance(value, list) or not value or not isinstance(value[0], list | Mapping):
-            continue
-        try:
-            found = any(len(ring) > 2 for region in parse_regions(value) for ring in region)
-        except ValueError:
-            continue  # not polygons, whatever it is
-        if found:
-            expected = ", ".join(POLYGON_KEYS)
-            raise RowError(index, "metadata", f"has polygons under `{key}`, expected them under one of {expected}")
+    if place := find_outline(metadata):
+        expected = ", ".join(POLYGON_KEYS)
+        raise RowError(index, "metadata", f"has polygons under `{place}`, expected them under one of {expected}")
+    if says_seg(answer):
+        raise RowError(index, "conversations", "has <SEG> in its answer, and the row has no polygons for it")
 
 
 def _choose_regions(

@@ -74,7 +74,6 @@ def make_loader(
         generator=generator,
         num_workers=num_workers,
         collate_fn=_Collate(pad_token_id, batch_size),
-        persistent_workers=False,
     )
 
 

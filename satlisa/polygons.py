@@ -4,6 +4,7 @@ Unusual here: the dataset does not publish its spelling, so all the usual ones a
 What cannot be read is an error that names what was found, never a guess. `raster.py` turns the arrays into masks.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ POLYGON_KEYS = ("polygons", "segmentation", "masks", "instances", "objects", "po
 """Where a record keeps its polygons; the first of them that holds coordinates is read."""
 _OBJECT_KEYS = ("polygon", "segmentation", "points", "polygons")
 _BOX_KEYS = ("bbox", "box")
+_COUNTED = ("objects", "instances")  # keys that other datasets use for counts as well
 _UNITS = 1000.0  # coordinates are thousandths of the image's width and height
 
 
@@ -64,7 +66,7 @@ def find_regions(record: Any) -> list[Region]:
     if not isinstance(record, Mapping):
         return parse_regions(record) if holds_coordinates(record) else []
     for key in POLYGON_KEYS:
-        if holds_coordinates(record.get(key)):
+        if holds_coordinates(record.get(key)) and not (key in _COUNTED and _are_counts(record[key])):
             try:
                 return parse_regions(record[key])
             except ValueError as error:
@@ -81,6 +83,22 @@ def holds_coordinates(value: Any) -> bool:
     if isinstance(value, Mapping):
         return _is_point(value) or any(value.get(key) is not None for key in _OBJECT_KEYS + _BOX_KEYS)
     return isinstance(value, list) and any(_is_number(item) or holds_coordinates(item) for item in value)
+
+
+def find_outline(value: Any, place: str = "") -> str | None:
+    """Where in a record something looks like polygons, under whatever name: "annotation.shapes"; None for nowhere."""
+    if isinstance(value, Mapping):
+        found = (find_outline(item, f"{place}.{key}".lstrip(".")) for key, item in value.items())
+        return next((where for where in found if where), None)
+    value = _as_list(value)
+    if not isinstance(value, list) or not value or not _is_container(value[0]):
+        return None
+    try:
+        if any(len(ring) > 2 for region in parse_regions(value) for ring in region):
+            return place
+    except ValueError:
+        pass  # not polygons, whatever it is
+    return next((where for item in value if (where := find_outline(item, place))), None)
 
 
 def describe(value: Any) -> str:
@@ -145,10 +163,20 @@ def _to_fractions(objects: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
 
 
 def _as_list(value: Any) -> Any:
-    """Arrays and tuples as the lists that JSON would give."""
+    """Arrays, tuples and JSON inside a string as the lists that JSON would give, without its nulls."""
     if isinstance(value, np.ndarray):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple) else value
+        value = value.tolist()
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return [item for item in value if item is not None] if isinstance(value, list | tuple) else value
+
+
+def _are_counts(value: Any) -> bool:
+    """A list of a few bare numbers, fewer than a polygon has."""
+    return isinstance(value, list | tuple) and len(value) < 6 and all(map(_is_number, value))
 
 
 def _is_container(value: Any) -> bool:

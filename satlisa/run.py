@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 
 from satlisa.build import assemble, checkpoint_layers, load_parts
 from satlisa.config import TrainConfig, help_text
 from satlisa.config import settings as all_settings
-from satlisa.dataset import Skips, load_rows
+from satlisa.dataset import Skips, SplitError, load_rows
 from satlisa.errors import SatlisaError
 from satlisa.hardware import Hardware, detect, kernels
 from satlisa.loader import EncodedRows, make_loader
@@ -51,13 +51,18 @@ def train(settings: TrainConfig) -> Path:
     Raises:
         SatlisaError: data, models, hardware or folder that cannot be used.
     """
+    settings.trackers()  # checked before anything is loaded
     hardware = detect(settings.device, settings.precision)
     settings = settings.resolve(hardware.batch_size)
     logger.info("%s, %s\n%s", hardware.name, str(hardware.dtype).removeprefix("torch."), "\n".join(settings.lines()))
     logger.info("%s", kernels(hardware.device))
-    folder = prepare_folder(settings)
+    folder = Path(settings.output_dir)
+    state = PartialState(cpu=settings.device == "cpu")
+    if state.is_main_process:  # the others could come late and find its first files
+        prepare_folder(settings)
+    state.wait_for_everyone()
     set_seed(settings.seed)
-    rows = {split: load_rows(settings.dataset, split) for split in ("train", "validation")}
+    rows = {"train": load_rows(settings.dataset, "train"), "validation": load_validation(settings.dataset)}
     config = settings.new_model_config()
     model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
     run = start(settings, model, rows, folder)
@@ -65,15 +70,27 @@ def train(settings: TrainConfig) -> Path:
     if run.accelerator.is_main_process:
         run.log.draw()
         run.log.summarize({**describe(settings, hardware), **summary})
-        for line in summary["skipped_rows"]:
-            logger.warning("%s", line)
+        for split, key in (("train", "skipped_rows"), ("validation", "skipped_validation_rows")):
+            for line in summary[key]:
+                logger.warning("%s split: %s", split, line)
+        if summary["instances_left_out"]:
+            logger.warning("train split: %d instances left out of answers", summary["instances_left_out"])
         logger.info("model directory: %s", folder)
     run.accelerator.end_training()
     return folder
 
 
-def prepare_folder(settings: TrainConfig) -> Path:
-    """The run folder, refused where it holds something that a run would write over without being asked to."""
+def load_validation(dataset: str) -> Any:
+    """The validation rows; none, and a word about it, where the dataset has no such split."""
+    try:
+        return load_rows(dataset, "validation")
+    except SplitError as error:
+        logger.warning("%s: training goes on without validation", error)
+        return []
+
+
+def prepare_folder(settings: TrainConfig) -> None:
+    """Make the run folder; refused where it holds something that a run would write over without being asked to."""
     folder = Path(settings.output_dir)
     if folder.is_file():
         raise SatlisaError(f"OUTPUT_DIR: {folder} is a file; name a folder")
@@ -83,7 +100,6 @@ def prepare_folder(settings: TrainConfig) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be made ({error})") from error
-    return folder
 
 
 def start(settings: TrainConfig, model: SatLisa, rows: dict[str, Any], folder: Path) -> Run:
@@ -119,7 +135,7 @@ def start(settings: TrainConfig, model: SatLisa, rows: dict[str, Any], folder: P
     )
     val_loader = make_loader(data["validation"], settings.batch_size, num_workers=settings.num_workers)
     loader, val_loader = accelerator.prepare(loader, val_loader)
-    run = Run(settings, accelerator, model, model, None, None, loader, val_loader, TrainLog(folder), Skips())
+    run = Run(settings, accelerator, model, model, None, None, loader, val_loader, TrainLog(folder), Skips(), Skips())
     optimizer, run.scheduler = make_optimizer(model, settings, run.total_steps)
     run.wrapped, run.optimizer = accelerator.prepare(model, optimizer)
     return run

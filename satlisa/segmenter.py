@@ -23,6 +23,8 @@ from satlisa.sample import Region
 
 # Masks are returned to full size in slices of this many pixels, so that 32 masks of a large tile do not take gigabytes.
 _MAX_PIXELS = 2**26
+# A model that says <SEG> again and again asks for a thousand masks of one batch, 4 MB of image embedding each.
+_MAX_PROMPTS = 128
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Segmenter(nn.Module):
         return torch.cat([image_embeddings, recalled.to(image_embeddings.dtype)]) if len(recalled) else image_embeddings
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
-        """All masks of a batch in one pass of the mask decoder.
+        """All masks of a batch through the mask decoder, together up to `_MAX_PROMPTS` of them.
 
         Args:
             image_embeddings: (S, C, e, e), one per distinct image.
@@ -148,17 +150,22 @@ class Segmenter(nn.Module):
         Returns:
             mask_logits (N, mask_size, mask_size) and predicted IoU scores (N,), float32.
         """
-        positions = self.sam.get_image_wide_positional_embeddings()  # (1, C, e, e)
-        dense = self.sam.prompt_encoder.no_mask_embed.weight[:, :, None, None]  # (1, C, 1, 1)
-        count, decoder_dtype = len(prompts), self.sam.mask_decoder.iou_token.weight.dtype
-        mask_logits, scores = self.sam.mask_decoder(
-            image_embeddings=image_embeddings.to(decoder_dtype)[image_index],  # (N, C, e, e)
-            image_positional_embeddings=positions.to(decoder_dtype).expand(count, -1, -1, -1),
-            sparse_prompt_embeddings=prompts.to(decoder_dtype)[:, None, None],  # (N, 1, 1, C)
-            dense_prompt_embeddings=dense.to(decoder_dtype),  # added to every image embedding
-            multimask_output=False,
-        )
-        return mask_logits[:, 0, 0].float(), scores[:, 0, 0].float()
+        decoder_dtype = self.sam.mask_decoder.iou_token.weight.dtype
+        image_embeddings, prompts = image_embeddings.to(decoder_dtype), prompts.to(decoder_dtype)
+        positions = self.sam.get_image_wide_positional_embeddings().to(decoder_dtype)  # (1, C, e, e)
+        dense = self.sam.prompt_encoder.no_mask_embed.weight[:, :, None, None].to(decoder_dtype)  # (1, C, 1, 1)
+        parts = []
+        for part, index in zip(prompts.split(_MAX_PROMPTS), image_index.split(_MAX_PROMPTS), strict=True):
+            mask_logits, scores = self.sam.mask_decoder(
+                image_embeddings=image_embeddings[index],  # (N, C, e, e)
+                image_positional_embeddings=positions.expand(len(part), -1, -1, -1),
+                sparse_prompt_embeddings=part[:, None, None],  # (N, 1, 1, C)
+                dense_prompt_embeddings=dense,  # added to every image embedding
+                multimask_output=False,
+            )
+            parts.append((mask_logits[:, 0, 0].float(), scores[:, 0, 0].float()))
+        mask_logits, scores = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return mask_logits, scores
 
     @torch.no_grad()
     def restore(self, mask_logits: Tensor, original_size: tuple[int, int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a training run leaves behind to look at: `train_log.jsonl`, `loss_curve.png`, `train_summary.json`."""
 
 import json
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -44,7 +45,9 @@ class TrainLog:
         """Write one step down, flushed line by line so that a killed run keeps its log."""
         self.steps.append(step)
         with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(step)) + "\n")
+            # The norm of gradients that overflowed (fp16) is no number, which JSON does not have.
+            values = {name: value if math.isfinite(value) else None for name, value in asdict(step).items()}
+            file.write(json.dumps(values) + "\n")
 
     def draw(self) -> None:
         """`loss_curve.png`: the loss and its terms per step, validation points on top."""

@@ -24,9 +24,10 @@ from transformers import get_cosine_schedule_with_warmup
 
 from satlisa.build import count_parameters, parameter_table
 from satlisa.checkpoint import save_model
-from satlisa.collator import Batch
+from satlisa.collator import Batch, Encoded, collate
 from satlisa.config import TrainConfig
 from satlisa.dataset import Skips
+from satlisa.errors import SatlisaError
 from satlisa.loader import Loaded
 from satlisa.losses import LossSums, weigh
 from satlisa.model import SatLisa
@@ -37,13 +38,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PendingStep:
-    """A step that was taken and whose numbers are still on the device: `terms` (3,) are L_text, BCE and DICE."""
+    """A step that was taken and whose numbers are still on the device.
+
+    `terms` (3,) are L_text, BCE and DICE; `seconds` counts from the step before, loading included.
+    """
 
     step: int
     terms: Tensor
     grad_norm: Tensor
     lr: float
     num_samples: int
+    seconds: float
 
 
 @dataclass
@@ -60,10 +65,11 @@ class Run:
     val_loader: Any
     log: TrainLog
     skips: Skips
+    val_skips: Skips
     left_out: int = 0
     step: int = 0
     pending: PendingStep | None = None
-    clock: float = 0.0  # when the last step was written down
+    clock: float = 0.0  # when the last step was taken
     progress: Any = None
 
     @property
@@ -96,22 +102,31 @@ def fit(run: Run) -> dict[str, Any]:
                 break
             optimizer_step(run, loaded)
         write_pending(run)
-        validation = validate(run)
-        run.log.validations.append({"epoch": epoch + 1, "step": run.step, **validation})
-        run.accelerator.log({f"validation/{name}": value for name, value in validation.items()}, step=run.step)
+        if run.step == 0:
+            reasons = "; ".join(run.skips.summary()) or "the split is empty"
+            raise SatlisaError(f"DATASET: no row of {settings.dataset} could be used for training ({reasons})")
         if run.accelerator.is_main_process:
-            run.progress.write(f"epoch {epoch + 1}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
             save_model(run.model, Path(settings.output_dir))
+        if len(run.val_loader):
+            report_validation(run, epoch + 1, validate(run))
         if run.step == run.total_steps:
             break
     run.progress.close()
     return summary(run, time.perf_counter() - started)
 
 
+def report_validation(run: Run, epoch: int, validation: dict[str, float]) -> None:
+    """Write down what `validate` found after an epoch."""
+    run.log.validations.append({"epoch": epoch, "step": run.step, **validation})
+    run.accelerator.log({f"validation/{name}": value for name, value in validation.items()}, step=run.step)
+    if run.accelerator.is_main_process:
+        run.progress.write(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
+
+
 def optimizer_step(run: Run, loaded: Loaded) -> bool:
     """One effective batch: count, run its batches, step. False when no row of it could be used.
 
-    Every process takes part in the count and in the step, so that none waits for another.
+    Every process takes part in the count, in the backward pass and in the step, so that none waits for another.
     """
     run.left_out += loaded.left_out
     for error in loaded.errors:
@@ -119,21 +134,37 @@ def optimizer_step(run: Run, loaded: Loaded) -> bool:
     num_tokens, num_masks, num_samples = effective_counts(run, loaded.batches)
     if num_tokens == 0:
         return False
-    terms = torch.zeros(3, device=run.accelerator.device)
-    for number, batch in enumerate(loaded.batches):
-        last = number == len(loaded.batches) - 1
-        with nullcontext() if last else run.accelerator.no_sync(run.wrapped):
-            losses: LossSums = run.wrapped(batch.to(run.accelerator.device)).losses
-            loss = losses.total(run.model.config, num_tokens, num_masks)
-            # DDP averages gradients over processes; the loss is a share of a sum already.
-            run.accelerator.backward(loss * run.accelerator.num_processes)
-        terms += torch.stack(losses.means(num_tokens, num_masks)).detach()
+    terms = run_batches(run, loaded.batches, num_tokens, num_masks)
     lr = run.scheduler.get_last_lr()[0]
     grad_norm = clip_and_step(run)
     run.step += 1
     write_pending(run)
-    run.pending = PendingStep(run.step, terms, grad_norm, lr, num_samples)
+    seconds, run.clock = time.perf_counter() - run.clock, time.perf_counter()
+    run.pending = PendingStep(run.step, terms, grad_norm, lr, num_samples, seconds)
     return True
+
+
+def run_batches(run: Run, batches: list[Batch], num_tokens: int, num_masks: int) -> Tensor:
+    """Forward and backward of a process's share of a step; returns its share of L_text, BCE and DICE, (3,).
+
+    A process whose rows were all broken runs another one at weight 0: the others wait for its gradients.
+    """
+    terms = torch.zeros(3, device=run.accelerator.device)
+    weight = run.accelerator.num_processes if batches else 0  # DDP averages; the loss is a share of a sum already
+    for number, batch in enumerate(todo := batches or [any_batch(run)]):
+        with nullcontext() if number == len(todo) - 1 else run.accelerator.no_sync(run.wrapped):
+            losses: LossSums = run.wrapped(batch.to(run.accelerator.device)).losses
+            run.accelerator.backward(losses.total(run.model.config, num_tokens, num_masks) * weight)
+        if batches:
+            terms += torch.stack(losses.means(num_tokens, num_masks)).detach()
+    return terms
+
+
+def any_batch(run: Run) -> Batch:
+    """The first row of the dataset that can be used, as a batch."""
+    rows = run.train_loader.dataset
+    encoded = (rows[index][0] for index in range(len(rows)))
+    return collate([next(e for e in encoded if isinstance(e, Encoded))], run.model.processor.tokenizer.pad_token_id)
 
 
 def effective_counts(run: Run, batches: list[Batch]) -> list[int]:
@@ -148,7 +179,7 @@ def effective_counts(run: Run, batches: list[Batch]) -> list[int]:
 def clip_and_step(run: Run) -> Tensor:
     """Clip, step optimizer and schedule, clear gradients; returns the gradient norm before clipping, ()."""
     trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
-    norm: Tensor = run.accelerator.clip_grad_norm_(trained, run.settings.max_grad_norm)
+    norm: Tensor = run.accelerator.clip_grad_norm_(trained, run.settings.max_grad_norm or math.inf)
     run.optimizer.step()
     if not run.accelerator.optimizer_step_was_skipped:  # fp16 scaling skips a step that overflowed
         run.scheduler.step()
@@ -162,7 +193,6 @@ def write_pending(run: Run) -> None:
     if pending is None:
         return
     text, bce, dice = run.accelerator.reduce(pending.terms, "sum").tolist()
-    seconds, run.clock = time.perf_counter() - run.clock, time.perf_counter()
     record = StepLog(
         step=pending.step,
         epoch=round(pending.step / len(run.train_loader), 4),
@@ -172,7 +202,7 @@ def write_pending(run: Run) -> None:
         loss_dice=dice,
         lr=pending.lr,
         grad_norm=float(pending.grad_norm),
-        samples_per_second=pending.num_samples / seconds,
+        samples_per_second=pending.num_samples / pending.seconds,
         peak_memory=peak_memory(run.accelerator.device),
     )
     run.accelerator.log({f"train/{name}": value for name, value in vars(record).items()}, step=record.step)
@@ -191,16 +221,19 @@ def validate(run: Run) -> dict[str, float]:
         mask frame without its padding; empty in both counts 1), masks.
     """
     run.wrapped.eval()
-    sums = torch.zeros(6, dtype=torch.float64, device=run.accelerator.device)
+    sums = torch.zeros(6, dtype=torch.float64)  # on the CPU: MPS has no float64
     for loaded in tqdm(run.val_loader, desc="validating", leave=False, disable=not run.accelerator.is_main_process):
+        for error in loaded.errors:
+            run.val_skips.add(error)
         for batch in loaded.batches:
             batch = batch.to(run.accelerator.device)
             output = run.wrapped(batch)
-            losses, counts = output.losses, sums.new_tensor([batch.num_tokens, batch.num_masks])
+            losses, counts = output.losses, torch.tensor([batch.num_tokens, batch.num_masks])
             iou = mask_iou(output.mask_logits > 0, batch.mask_targets > 0.5, batch.mask_valid)
-            sums += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).double(), counts])
+            sums += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).cpu(), counts])
     run.wrapped.train()
-    text, bce, dice, iou, tokens, masks = run.accelerator.reduce(sums, "sum").tolist()
+    totals = run.accelerator.reduce(sums.float().to(run.accelerator.device), "sum")
+    text, bce, dice, iou, tokens, masks = totals.tolist()
     text, bce, dice = text / max(tokens, 1), bce / max(masks, 1), dice / max(masks, 1)
     terms = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text, "loss_bce": bce, "loss_dice": dice}
     return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
@@ -222,5 +255,6 @@ def summary(run: Run, seconds: float) -> dict[str, Any]:
         "validation": run.log.validations,
         "peak_memory": peak_memory(run.accelerator.device),
         "skipped_rows": run.skips.summary(),
+        "skipped_validation_rows": run.val_skips.summary(),
         "instances_left_out": run.left_out,
     }

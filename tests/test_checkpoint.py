@@ -2,19 +2,23 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from model_fixtures import make_model, make_samples
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from satlisa.checkpoint import find_model_dir, load_model, match_state, save_model
+from satlisa.checkpoint import find_model_dir, load_model, save_model
 from satlisa.collator import collate, encode_sample
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.generation import answer
 from satlisa.model import SatLisa
+from satlisa.state_matching import match_state
 
 LAYOUT = {
     "model_config.json",
@@ -84,6 +88,12 @@ def rename_projector(state: dict[str, Tensor], spelling: str) -> object:
         return dict(zip(["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"], values, strict=True))
     if spelling == "wrapped":
         return {"epoch": 3, "state_dict": {f"module.{name}": state[name] for name in names}}
+    if spelling == "wrapped beside settings and optimizer":
+        optimizer = {"state": {0: {"exp_avg": values[0], "exp_avg_sq": values[0]}}, "param_groups": [{"lr": 1e-4}]}
+        settings = {"hidden": 24, "step": torch.tensor(3)}
+        return {"config": settings, "step": torch.tensor(3), "optimizer": optimizer, "model": dict(state)}
+    if spelling == "last layer first":
+        return {name: state[name] for name in ("2.weight", "2.bias", "0.weight", "0.bias")}
     if spelling == "weights first":
         return {f"proj.layers.{n}": state[m] for n, m in [("0.weight", "0.weight"), ("1.weight", "2.weight")]} | {
             f"proj.layers.{n}": state[m] for n, m in [("0.bias", "0.bias"), ("1.bias", "2.bias")]
@@ -91,7 +101,10 @@ def rename_projector(state: dict[str, Tensor], spelling: str) -> object:
     return {"model": {"text_hidden_fcs": {f"0.{name}": state[name] for name in names}}}
 
 
-@pytest.mark.parametrize("spelling", ["mlp", "fc", "wrapped", "weights first", "nested"])
+@pytest.mark.parametrize(
+    "spelling",
+    ["mlp", "fc", "wrapped", "wrapped beside settings and optimizer", "weights first", "last layer first", "nested"],
+)
 def test_foreign_projectors(saved: tuple[SatLisa, Path], spelling: str) -> None:
     model, folder = saved
     torch.save(rename_projector(model.projector.state_dict(), spelling), folder / "seg_projector.pt")
@@ -125,7 +138,10 @@ def segment_anything_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(sorted(renamed.items(), key=lambda item: not item[0].startswith("transformer")))
 
 
-@pytest.mark.parametrize("spelling", ["prefix", "segment-anything", "segment-anything with prefix", "wrapped"])
+@pytest.mark.parametrize(
+    "spelling",
+    ["prefix", "segment-anything", "segment-anything with prefix", "wrapped", "whole SAM", "other names in order"],
+)
 def test_foreign_decoders(saved: tuple[SatLisa, Path], spelling: str) -> None:
     model, folder = saved
     state: dict[str, object] = dict(model.segmenter.sam.mask_decoder.state_dict())
@@ -135,6 +151,12 @@ def test_foreign_decoders(saved: tuple[SatLisa, Path], spelling: str) -> None:
         state = {f"mask_decoder.{name}": tensor for name, tensor in state.items()}
     if spelling == "wrapped":
         state = {"step": 7, "mask_decoder": state}
+    if spelling == "whole SAM":  # what is no part of the decoder is left out
+        state = dict(model.segmenter.sam.state_dict())
+    if spelling == "other names in order":
+        names = {name: name.replace("self_attn", "attn_self").replace("_proj", "_lin") for name in state}
+        assert sum(new != old for old, new in names.items()) > 20
+        state = {names[name]: tensor for name, tensor in state.items()}
     torch.save(state, folder / "sam_mask_decoder.pt")
     again = load_model(folder, "cpu").segmenter.sam.mask_decoder.state_dict()
     for name, tensor in model.segmenter.sam.mask_decoder.state_dict().items():
@@ -151,18 +173,126 @@ def test_ambiguous_tensors_are_refused_with_both_lists() -> None:
         match_state(expected, {"a": torch.zeros(4, 4), "b": torch.zeros(4, 4), "c": torch.zeros(1)}, "x.pt")
 
 
-def test_seg_row_from_the_base_matrix_or_the_adapter(saved: tuple[SatLisa, Path]) -> None:
-    from safetensors.torch import load_file, save_file
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("attn.to_k.weight", "attn.to_q.weight"),  # in this order they would be taken for each other
+        ("attn.key.weight", "attn.query.weight"),
+        ("a.q_proj.bias", "a.k_proj.weight"),
+    ],
+)
+def test_an_order_that_the_names_contradict_is_refused(names: tuple[str, str]) -> None:
+    expected = {"q_proj.weight": torch.zeros(4, 4), "k_proj.weight": torch.zeros(4, 4)}
+    with pytest.raises(SatlisaError, match="cannot tell"):
+        match_state(expected, dict.fromkeys(names, torch.zeros(4, 4)), "x.pt")
+    right = match_state(expected, {"x.q_lin.weight": torch.zeros(4, 4), "x.k_lin.weight": torch.ones(4, 4)}, "x.pt")
+    assert right["k_proj.weight"].sum() == 16
 
+
+def test_two_sets_that_fit_are_refused(saved: tuple[SatLisa, Path]) -> None:
+    state = saved[0].projector.state_dict()
+    both = {"model": state, "ema": {name: tensor + 1 for name, tensor in state.items()}}
+    torch.save(both, saved[1] / "seg_projector.pt")
+    with pytest.raises(SatlisaError, match="cannot tell"):
+        load_model(saved[1], "cpu")
+
+
+def adapter_of(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    path = folder / "vlm_lora" / "adapter_model.safetensors"
+    return path, load_file(path)
+
+
+def test_seg_row_from_the_base_matrix(saved: tuple[SatLisa, Path]) -> None:
     model, folder = saved
     (folder / "seg_token.safetensors").unlink()
-    matrix = model.qwen.get_input_embeddings().weight
-    assert torch.equal(load_model(folder, "cpu").seg_row, matrix[263])
-    adapter_file = folder / "vlm_lora" / "adapter_model.safetensors"
-    row = torch.randn(320, 32)
+    assert torch.equal(load_model(folder, "cpu").seg_row, model.qwen.get_input_embeddings().weight[263])
+
+
+@pytest.mark.parametrize("rows", [320, 264])
+def test_an_adapter_with_an_embedding_matrix(saved: tuple[SatLisa, Path], rows: int) -> None:
+    """All rows, or as many as `resize_token_embeddings(len(tokenizer))` leaves."""
+    model, folder = saved
+    (folder / "seg_token.safetensors").unlink()
+    path, state = adapter_of(folder)
+    matrix = torch.randn(rows, 32)
     name = "base_model.model.model.language_model.embed_tokens.weight"
-    save_file(load_file(adapter_file) | {name: row}, adapter_file, metadata={"format": "pt"})
-    assert torch.equal(load_model(folder, "cpu").seg_row, row[263])
+    save_file(state | {name: matrix}, path, metadata={"format": "pt"})
+    again = load_model(folder, "cpu")
+    assert torch.equal(again.seg_row, matrix[263])
+    embedding = again.qwen.get_input_embeddings().weight
+    assert torch.equal(embedding[:rows], matrix) and again.qwen.lm_head.weight is embedding
+    assert torch.equal(embedding[rows:], model.qwen.get_input_embeddings().weight[rows:])
+
+
+@pytest.mark.parametrize("indices", [[5, 263], {"embed_tokens": [263, 7]}, [263]])
+def test_an_adapter_with_trainable_rows(saved: tuple[SatLisa, Path], indices: object) -> None:
+    folder = saved[1]
+    (folder / "seg_token.safetensors").unlink()
+    settings = json.loads((folder / "vlm_lora" / "adapter_config.json").read_text())
+    settings["trainable_token_indices"] = indices
+    (folder / "vlm_lora" / "adapter_config.json").write_text(json.dumps(settings))
+    listed = indices["embed_tokens"] if isinstance(indices, dict) else indices
+    path, state = adapter_of(folder)
+    rows = torch.randn(len(listed), 32)  # type: ignore[arg-type]
+    name = "base_model.model.model.language_model.embed_tokens.token_adapter.trainable_tokens_delta"
+    save_file(state | {name: rows}, path, metadata={"format": "pt"})
+    assert torch.equal(load_model(folder, "cpu").seg_row, rows[listed.index(263)])  # type: ignore[attr-defined]
+
+
+def test_an_adapter_behind_another_prefix(saved: tuple[SatLisa, Path]) -> None:
+    """Trained on the language model alone, whose names begin elsewhere."""
+    model, folder = saved
+    path, state = adapter_of(folder)
+    renamed = {name.replace("model.language_model.", "model."): tensor for name, tensor in state.items()}
+    assert renamed.keys().isdisjoint(state)
+    save_file(renamed, path, metadata={"format": "pt"})
+    for a, b in zip(outputs(model), outputs(load_model(folder, "cpu")), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("change", ["one is missing", "one is another's", "another shape"])
+def test_lora_tensors_that_do_not_fit_are_refused(saved: tuple[SatLisa, Path], change: str) -> None:
+    path, state = adapter_of(saved[1])
+    name = sorted(state)[0]
+    tensor = state.pop(name)
+    if change == "one is another's":
+        state[name.replace("lora_A", "lora_C")] = tensor
+    if change == "another shape":
+        state[name] = tensor[:, :-1].contiguous()
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(SatlisaError, match=r"LoRA tensors[\s\S]*expected: [\s\S]*found: "):
+        load_model(saved[1], "cpu")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "vlm_lora" / "adapter_model.safetensors").unlink(),
+        lambda folder: (folder / "vlm_lora" / "adapter_config.json").write_text("{"),
+        lambda folder: cut(folder / "vlm_lora" / "adapter_model.safetensors"),
+        lambda folder: cut(folder / "seg_token.safetensors"),
+        lambda folder: cut(folder / "seg_projector.pt"),
+        lambda folder: cut(folder / "sam_mask_decoder.pt"),
+        lambda folder: [path.unlink() for path in (folder / "tokenizer").iterdir()],
+        lambda folder: cut(folder / "model_config.json"),
+        lambda folder: torch.save([1, 2], folder / "seg_projector.pt"),
+    ],
+)
+def test_damaged_files_are_named(saved: tuple[SatLisa, Path], damage: Callable[[Path], object]) -> None:
+    damage(saved[1])
+    with pytest.raises(SatlisaError, match=str(saved[1])):
+        load_model(saved[1], "cpu")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_damaged_base_model_is_named(tiny_config: ModelConfig, tmp_path: Path) -> None:
+    shutil.copytree(tiny_config.vlm_model_id, tmp_path / "vlm")
+    cut(tmp_path / "vlm" / "model.safetensors")
+    with pytest.raises(SatlisaError, match=r"vlm_model_id: cannot load .*VLM_MODEL"):
+        make_model(ModelConfig(**{**vars(tiny_config), "vlm_model_id": str(tmp_path / "vlm")}))
 
 
 def test_pickles_are_not_executed(saved: tuple[SatLisa, Path], tmp_path: Path) -> None:

@@ -75,7 +75,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     ("key", "value", "expected"),
     [
         ("vlm_model_id", 5, "str, found 5"),
-        ("vlm_model_id", None, "str, found None"),
         ("seg_token_id", "248077", "int | None, found '248077'"),
         ("lora_r", "16", "int, found '16'"),
         ("lora_r", 16.5, "int, found 16.5"),
@@ -87,11 +86,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         ("max_instances", 0, "a positive integer, found 0"),
         ("lora_dropout", 1.0, "0 to below 1, found 1.0"),
         ("lora_dropout", -0.1, "0 to below 1, found -0.1"),
-        ("lora_target_modules", "q_proj", "list[str], found 'q_proj'"),
         ("lora_target_modules", [], "list[str], found []"),
         ("lora_target_modules", ["q_proj", 1], "list[str], found ['q_proj', 1]"),
         ("bce_loss_weight", "2", "float, found '2'"),
-        ("max_seq_length", 256, "more than max_image_tokens (256), found 256; no text would fit beside the image"),
+        ("max_seq_length", 1, "more than max_image_tokens (256), found 1; no text would fit beside the image"),
         ("dataset", ["a"], "str, found ['a']"),
     ],
 )
@@ -103,6 +101,23 @@ def test_a_wrong_value_is_named_with_its_file(tmp_path: Path, key: str, value: A
     assert str(error.value) == f"{path}: {key}: expected {expected}"
     with pytest.raises(SatlisaError, match=rf"^model_config\.json: {key}: expected "):
         ModelConfig(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "value"),
+    [
+        ({"vlm_model_id": None, "lora_r": None}, "lora_r", 16),
+        ({"lora_alpha": 32.0}, "lora_alpha", 32),
+        ({"seg_token_id": 248077.0}, "seg_token_id", 248077),
+        ({"lora_target_modules": "q_proj"}, "lora_target_modules", ["q_proj"]),
+        ({"max_seq_length": 256}, "max_image_tokens", 128),
+        ({"max_seq_length": 400}, "max_image_tokens", 256),
+    ],
+)
+def test_what_other_programs_write_is_understood(tmp_path: Path, content: Any, key: str, value: Any) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    found = getattr(ModelConfig.from_json(tmp_path / "config.json"), key)
+    assert found == value and type(found) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +234,7 @@ def test_each_variable_is_read(name: str) -> None:
         ("PRECISION", "int8", "one of auto, fp32, fp16, bf16"),
         ("DEVICE", "gpu", "one of auto, cuda, cpu, mps"),
         ("SEED", "today", "a whole number from 0 "),
+        ("SEED", "5000000000", "a whole number from 0 to 4294967295"),
         ("VAL_SAMPLES", "-5", "a whole number from 0 up"),
         ("CACHE_SAM_GB", "-1", "a number from 0 up"),
         ("GRAD_CHECKPOINT", "yes", "0 or 1"),
@@ -293,6 +309,24 @@ def test_models_and_dataset_of_the_environment_are_written_into_the_configuratio
 def test_a_configuration_that_is_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(SatlisaError, match="No such file"):
         TrainConfig.from_env({"MODEL_CONFIG": str(tmp_path / "none.json")}).new_model_config()
+
+
+@pytest.mark.parametrize(("value", "message"), [("foo", "expected none or some of"), ("wandb", "pip install wandb")])
+def test_trackers_that_are_not_there(value: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SatlisaError, match=f"REPORT_TO: .*{message}"):
+        TrainConfig.from_env({"REPORT_TO": value}).trackers()
+
+
+def test_local_folders_are_written_down_as_they_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "qwen").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"VLM_MODEL": "qwen", "SAM_MODEL": "someone/sam", "DATASET": "./qwen"}
+    config = TrainConfig.from_env(given).new_model_config()
+    assert (config.vlm_model_id, config.dataset) == (str(tmp_path / "qwen"), str(tmp_path / "qwen"))
+    assert config.sam_model_id == "someone/sam"
 
 
 def test_lists_of_names() -> None:

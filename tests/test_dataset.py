@@ -102,6 +102,39 @@ def test_a_segmentation_task_without_polygons_is_text(metadata: Any) -> None:
     assert (sample.regions, sample.answer) == ((), "No buildings.")
 
 
+P3 = [[100, 100], [600, 100], [600, 700]]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "answer", "message"),
+    [
+        ({"shapes": [P3]}, "Here.", "polygons under `shapes`"),
+        ({"objects": {"a": {"outline": P3}}}, "Here.", r"polygons under `objects\.a\.outline`"),
+        ({"annotation": [{"label": "x", "rings": [P3]}]}, "Here.", "polygons under `annotation"),
+        ({}, "Here is <SEG>.", "<SEG> in its answer"),
+        ({}, "It is at [(100,100),(600,100),(600,700)].", "JSON that cannot be read"),
+    ],
+)
+def test_a_mask_sample_never_becomes_text_silently(metadata: Any, answer: str, message: str) -> None:
+    with pytest.raises(RowError, match=message):
+        read_sample(make_row(answer=answer, metadata=metadata), 0)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"objects": [None, {"polygon": P3}]},
+        {"polygons": [P3, None]},
+        {"polygons": json.dumps([P3])},
+        {"objects": [2], "polygons": [P3]},
+        {"instances": 3, "masks": [None, [None, *P3]]},
+    ],
+)
+def test_nulls_counts_and_nested_json_cost_no_row(metadata: Any) -> None:
+    (region,) = read_sample(make_row("instance_segmentation", metadata=json.dumps(metadata)), 0).regions
+    assert [ring.tolist() for ring in region] == [[[0.1, 0.1], [0.6, 0.1], [0.6, 0.7]]]
+
+
 def test_polygons_in_the_answer() -> None:
     answer = f"Found: {json.dumps([SQUARE, square(0, 0, 50)])}."
     sample = read_sample(make_row("instance_segmentation", answer, metadata=""), 0)

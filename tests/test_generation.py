@@ -74,7 +74,7 @@ def test_batches_equal_single_answers(talkative: SatLisa) -> None:
 
 def test_seg_state_is_the_state_at_seg(talkative: SatLisa) -> None:
     """The states taken while generating equal those of one plain forward over prompt and answer."""
-    sample = make_samples(12)
+    sample, compared = make_samples(12), 0
     for number in range(12):
         prompt = encode_prompt(talkative.processor, as_turns(sample[number].turns), sample[number].image)
         with torch.no_grad():
@@ -88,13 +88,18 @@ def test_seg_state_is_the_state_at_seg(talkative: SatLisa) -> None:
             images = talkative.image_features(prompt.pixel_values, prompt.image_grid_thw)
             hidden = talkative.run_text(talkative.embed(ids, images), torch.ones_like(ids), positions)
         torch.testing.assert_close(found.seg_states, hidden[ids == talkative.seg_token_id], rtol=1e-4, atol=1e-4)
+        compared += len(found.seg_states)
+    assert compared > 3
 
 
-@pytest.mark.parametrize("cut", range(1, 7))
-def test_a_cut_answer_keeps_the_state_of_its_last_seg(talkative: SatLisa, cut: int) -> None:
-    for a in ask(talkative, 6, max_new_tokens=cut):
-        assert len(a.token_ids) <= cut
-        assert a.token_ids.count(talkative.seg_token_id) == len(a.masks) == len(a.scores)
+def test_a_cut_answer_keeps_the_state_of_its_last_seg(talkative: SatLisa) -> None:
+    cut_at_seg = 0
+    for cut in range(1, 16):
+        for a in ask(talkative, 12, max_new_tokens=cut):
+            assert len(a.token_ids) <= cut
+            assert a.token_ids.count(talkative.seg_token_id) == len(a.masks) == len(a.scores)
+            cut_at_seg += a.token_ids[cut - 1 :] == [talkative.seg_token_id]
+    assert cut_at_seg > 2
 
 
 def test_a_row_that_ended_leaves_the_batch(talkative: SatLisa, monkeypatch: pytest.MonkeyPatch) -> None:

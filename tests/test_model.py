@@ -8,7 +8,7 @@ import torch
 from model_fixtures import make_model, make_samples
 from transformers import Qwen3_5ForConditionalGeneration, SamModel
 
-from satlisa.build import assemble, count_parameters, part_of
+from satlisa.build import assemble, count_parameters, keep_delta_net_in_float32, part_of
 from satlisa.collator import Batch, collate, encode_sample
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
@@ -255,6 +255,22 @@ def test_cpu_takes_the_plain_kernels(monkeypatch: pytest.MonkeyPatch, tiny_confi
         monkeypatch.setattr(modeling_qwen3_5, name, kernel)
     model = make_model(tiny_config)
     assert torch.isfinite(model(batch_of(model, make_samples(2))).losses.text)
+
+
+def test_delta_net_layers_run_in_float32_inside_autocast(tiny_config: ModelConfig) -> None:
+    """As for float16 on CUDA; bfloat16 here, because the CPU has no gradient scaling."""
+    config = ModelConfig(**vars(tiny_config))
+    model = make_model(config).bfloat16()
+    seen = []
+    layers = [m for m in model.vlm.modules() if type(m).__name__ == "Qwen3_5GatedDeltaNet"]
+    keep_delta_net_in_float32(model.vlm)
+    for layer in layers:
+        layer.in_proj_z.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = layers[0](torch.randn(1, 5, 32, dtype=torch.bfloat16))
+    assert len(layers) == 3 and output.dtype == torch.bfloat16
+    assert seen == [(torch.float32, torch.float32)]
+    assert {p.dtype for layer in layers for p in layer.parameters()} == {torch.float32}
 
 
 def test_tiny_models_have_nonzero_relative_positions(tiny_model: SatLisa) -> None:

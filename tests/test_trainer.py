@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,16 @@ def rows(count: int) -> list[dict]:  # type: ignore[type-arg]
 def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local folder in the hub's layout."""
     folder = tmp_path_factory.mktemp("dataset")
-    (folder / "data").mkdir()
-    columns = dict.fromkeys(("task", "source", "conversations", "metadata"), Value("string"))
-    for split, count in (("train", 24), ("validation", 6)):
-        data = Dataset.from_list(rows(count), features=Features({**columns, "image": Image()}))
-        data.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    write_dataset(folder, {"train": rows(24), "validation": rows(6)})
     return folder
+
+
+def write_dataset(folder: Path, splits: dict[str, list[dict]]) -> None:  # type: ignore[type-arg]
+    (folder / "data").mkdir(parents=True)
+    columns = dict.fromkeys(("task", "source", "conversations", "metadata"), Value("string"))
+    for split, made in splits.items():
+        data = Dataset.from_list(made, features=Features({**columns, "image": Image()}))
+        data.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
 
 
 def settings(config: ModelConfig, dataset: Path, output: Path, **more: str) -> TrainConfig:
@@ -175,6 +180,81 @@ def test_checkpointing_keeps_less_for_the_backward_pass(tiny_model) -> None:  # 
     before = kept()
     checkpoint_layers(tiny_model.qwen.model.language_model)
     assert kept() < 0.7 * before
+
+
+def test_a_step_is_timed_by_itself(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
+    """Each record tells the time of its own step, the last one's too: together they are the run."""
+    started = time.perf_counter()
+    folder = run_module.train(settings(tiny_config, dataset_dir, tmp_path, EPOCHS="1", VAL_SAMPLES="1"))
+    total = time.perf_counter() - started
+    log = log_of(folder)
+    assert len(log) == 3
+    seconds = [8 / record["samples_per_second"] for record in log]
+    assert all(0.001 < s < total for s in seconds) and sum(seconds) < 1.3 * total
+    assert max(record["samples_per_second"] for record in log) < 50 * min(r["samples_per_second"] for r in log)
+
+
+def test_no_clipping_is_not_no_training(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
+    more = {"MAX_GRAD_NORM": "0", "EPOCHS": "1", "WARMUP_RATIO": "0"}
+    log = log_of(run_module.train(settings(tiny_config, dataset_dir, tmp_path, **more)))
+    assert all(record["grad_norm"] > 0 for record in log) and log[-1]["loss"] < log[0]["loss"]
+
+
+def test_a_dataset_of_broken_rows_is_no_success(tiny_config: ModelConfig, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", {"train": [{**row, "conversations": "{"} for row in rows(5)]})
+    with pytest.raises(SatlisaError, match=r"no row of .* could be used.*5 rows skipped: `conversations`"):
+        run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run"))
+    assert not (tmp_path / "run" / "seg_projector.pt").exists()
+
+
+def test_without_validation_rows(tiny_config: ModelConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(tmp_path / "data", {"train": rows(8)})
+    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", EPOCHS="1"))
+    assert json.loads((folder / "train_summary.json").read_text())["validation"] == []
+    assert "no split 'validation'" in caplog.text and load_model(folder, "cpu").seg_token_id == 263
+
+
+def test_broken_validation_rows_are_listed(tiny_config: ModelConfig, tmp_path: Path) -> None:
+    broken = [{**row, "metadata": "nan"} for row in rows(2)]
+    write_dataset(tmp_path / "data", {"train": rows(4), "validation": [*rows(3), *broken]})
+    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", EPOCHS="1"))
+    (line,) = json.loads((folder / "train_summary.json").read_text())["skipped_validation_rows"]
+    assert "`metadata`" in line and "rows 3, 4" in line
+
+
+@pytest.mark.parametrize("broken", [(), (0, 1, 2)])
+def test_two_processes_train_like_one(tiny_config: ModelConfig, tmp_path: Path, broken: tuple[int, ...]) -> None:
+    """The same losses and gradients, masks on one process only; and no hang where one has nothing but broken rows."""
+    made = [{**row, "conversations": "{"} if n in broken else row for n, row in enumerate(rows(8))]
+    write_dataset(tmp_path / "data", {"train": made})
+    environ = {
+        "DATASET": str(tmp_path / "data"),
+        "VLM_MODEL": tiny_config.vlm_model_id,
+        "SAM_MODEL": tiny_config.sam_model_id,
+        "DEVICE": "cpu",
+        "ACCELERATE_USE_CPU": "1",
+        "EPOCHS": "1",
+        "GRAD_ACCUM": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    logs = []
+    for processes, size in ((1, 4), (2, 2), (4, 1)):
+        folder = tmp_path / f"run{processes}"
+        done = subprocess.run(
+            [*launch, str(processes), str(ROOT / "train.py")],
+            env={**os.environ, **environ, "BATCH_SIZE": str(size), "OUTPUT_DIR": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        logs.append(log_of(folder))
+    assert [len(log) for log in logs] == [2, 2, 2]
+    for key in ("loss", "loss_text", "loss_bce", "loss_dice", "grad_norm"):
+        for log in logs[1:]:
+            np.testing.assert_allclose([r[key] for r in log], [r[key] for r in logs[0]], rtol=1e-5, err_msg=key)
 
 
 def test_cached_embeddings_leave_the_losses(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:

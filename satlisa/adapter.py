@@ -1,0 +1,108 @@
+"""A PEFT adapter from its folder onto the language model, checked tensor by tensor.
+
+PEFT's own loading only warns where names do not fit, and the model then answers without its LoRA; and it fails on an
+adapter that carries the whole embedding with as many rows as its tokenizer has tokens. Both are met here.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+
+from satlisa.errors import SatlisaError
+
+_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_EMBEDDING = re.compile(r"(?:embed_tokens|lm_head)(?!.*lora_)")  # names of vocabulary matrices and of rows of them
+
+State = dict[str, Tensor]
+
+
+def read_adapter(folder: Path) -> tuple[Any, State]:
+    """The PEFT configuration and the tensors of an adapter.
+
+    Raises:
+        SatlisaError: a file that is missing, damaged or holds more than tensors.
+    """
+    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if path is None or not (folder / "adapter_config.json").is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
+        raise SatlisaError(f"{folder}: expected adapter_config.json and {_WEIGHTS[0]}, found {found or 'nothing'}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True) if path.suffix == ".bin" else load_file(path)
+    except Exception as error:  # safetensors, pickle, zip and OS errors
+        raise SatlisaError(f"{path}: damaged or not a file of tensors ({_first_line(error)})") from error
+    try:
+        return PeftConfig.from_pretrained(str(folder)), dict(state)
+    except Exception as error:  # JSON errors, unknown kinds of adapters, keys of the wrong type
+        raise SatlisaError(f"{folder / 'adapter_config.json'}: not a PEFT adapter ({_first_line(error)})") from error
+
+
+def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
+    """The VLM with an adapter on it. Vocabulary rows that the adapter carries go into the base matrix.
+
+    Raises:
+        SatlisaError: LoRA tensors that are missing, left over or of the wrong shape; with both lists of names.
+    """
+    lora = {name: tensor for name, tensor in state.items() if not _EMBEDDING.search(name)}
+    matrix = vlm.get_input_embeddings().weight
+    for name, tensor in state.items():
+        if _is_matrix(name, tensor, matrix.shape[1]):
+            rows = min(len(tensor), len(matrix))
+            with torch.no_grad():
+                matrix[:rows] = tensor[:rows].to(matrix.dtype)
+    config.modules_to_save = config.trainable_token_indices = None  # both are in the matrix now, or in the <SEG> row
+    try:
+        model = PeftModel(vlm, config)
+    except ValueError as error:  # no such target modules
+        raise SatlisaError(f"{source}: does not fit the base model ({_first_line(error)})") from error
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    set_peft_model_state_dict(model, _under_own_names(own, lora, source))
+    return model
+
+
+def _is_matrix(name: str, tensor: Tensor, width: int) -> bool:
+    """Whether this is a vocabulary matrix, however many rows it has, rather than single rows of one."""
+    return bool(_EMBEDDING.search(name)) and "trainable_tokens" not in name and tensor.shape[1:] == (width,)
+
+
+def _under_own_names(own: State, found: State, source: Path) -> State:
+    """LoRA tensors under PEFT's names for this model; what stands in front of `layers.` may differ."""
+    by_place = {_place(name): tensor for name, tensor in found.items()}
+    wanted = {_place(name): name for name in own}
+    shapes = {place: tuple(own[name].shape) for place, name in wanted.items()}
+    if len(by_place) != len(found) or {p: tuple(t.shape) for p, t in by_place.items()} != shapes:
+        raise SatlisaError(
+            f"{source}: its LoRA tensors are not those of the base model.\n"
+            f"expected: {_listing(own)}\nfound: {_listing(found)}"
+        )
+    return {name: by_place[place] for place, name in wanted.items()}
+
+
+def _place(name: str) -> str:
+    """A LoRA tensor's name from its layer on."""
+    return name[name.index("layers.") :] if "layers." in name else name
+
+
+def _listing(state: State) -> str:
+    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()]
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "no tensors"
+
+
+def find_seg_row(config: Any, state: State, seg_token_id: int, width: int) -> Tensor | None:
+    """The `<SEG>` row (width,) that an adapter carries in a vocabulary matrix or in PEFT's trainable rows, or None."""
+    indices = config.trainable_token_indices or []
+    rows = list(next(iter(indices.values())) if isinstance(indices, dict) else indices)
+    for name, tensor in state.items():
+        if _is_matrix(name, tensor, width) and len(tensor) > seg_token_id:
+            return tensor[seg_token_id].float()
+        if "trainable_tokens" in name and seg_token_id in rows and tensor.shape == (len(rows), width):
+            return tensor[rows.index(seg_token_id)].float()
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

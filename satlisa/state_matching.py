@@ -1,0 +1,169 @@
+"""Which tensor is which in another program's checkpoint: wrappers, prefixes, other names, shapes and order (DESIGN §4).
+
+Nothing is guessed: what fits in two ways, or only against what the names say, is refused with both lists of names.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from satlisa.errors import SatlisaError
+
+State = dict[str, Tensor]
+
+# segment-anything's own names for the mask decoder, as regular expressions and transformers' names.
+_SAM_NAMES = (
+    (r"^output_upscaling\.0\.", "upscale_conv1."),
+    (r"^output_upscaling\.1\.", "upscale_layer_norm."),
+    (r"^output_upscaling\.3\.", "upscale_conv2."),
+    (r"\.norm(\d)\.", r".layer_norm\1."),
+    (r"\.norm_final_attn\.", ".layer_norm_final_attn."),
+    (r"^((?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.0\.", r"\1proj_in."),
+    (r"^((?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.2\.", r"\1proj_out."),
+    (r"^((?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.1\.", r"\1layers.0."),
+)
+# Parts of a name that say what a tensor is for; tensors with different ones are never taken for each other.
+_ROLES = {
+    role: re.compile(pattern)
+    for role, pattern in {
+        "query": r"(to_)?(q|query)(_?proj|_?lin(ear)?)?",
+        "key": r"(to_)?(k|key)(_?proj|_?lin(ear)?)?",
+        "value": r"(to_)?(v|value)(_?proj|_?lin(ear)?)?",
+        "out": r"(to_)?(o|out)(_?proj|_?lin(ear)?)?",
+        "weight": "weight",
+        "bias": "bias",
+    }.items()
+}
+
+_EXCLUSIVE = ({"query", "key", "value", "out"}, {"weight", "bias"})
+
+
+def find_states(loaded: Any) -> list[State]:
+    """Every mapping from names to tensors inside a loaded file, outer ones first; scalars are counters, no weights."""
+    if not isinstance(loaded, Mapping):
+        return []
+    own = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor) and value.ndim}
+    inner = [state for value in loaded.values() for state in find_states(value)]
+    return [own, *inner] if own else inner
+
+
+def match_one_of(expected: Mapping[str, Tensor], states: Sequence[State], source: str) -> State:
+    """The one of several state dicts that fits, under the expected names; errors as in `match_state`."""
+    matched, refusal = [], _mismatch(expected, {}, source)
+    for state in states:
+        try:
+            matched.append(match_state(expected, state, source))
+        except SatlisaError as error:
+            refusal = error
+    return _only(matched, refusal)
+
+
+def match_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> State:
+    """Give the tensors of a foreign state dict the names that are expected.
+
+    Tried in this order: the expected names, behind any prefix; the same in segment-anything's spelling; and last, for
+    each shape, the names where all of them are there, else the order. What lies outside the prefix is left out.
+
+    Raises:
+        SatlisaError: shapes that do not pair up, two sets of tensors that fit, or an order that the names contradict;
+            with both lists of names.
+    """
+    refusal = _mismatch(expected, found, source)
+    named = [state for state in _renamings(found) if _fits(expected, state)]
+    return _only(named, refusal) if named else _match_by_order(expected, found, refusal)
+
+
+def _only(states: Sequence[State], refusal: SatlisaError) -> State:
+    """The single state dict of a list whose members may hold the very same tensors; another number is refused."""
+    distinct = {tuple(sorted((name, tensor.data_ptr()) for name, tensor in state.items())): state for state in states}
+    if len(distinct) != 1:
+        raise refusal
+    return next(iter(distinct.values()))
+
+
+def _fits(expected: Mapping[str, Tensor], state: State) -> bool:
+    return state.keys() == expected.keys() and all(state[name].shape == t.shape for name, t in expected.items())
+
+
+def _renamings(found: Mapping[str, Tensor]) -> Iterator[State]:
+    """The tensors behind each prefix, under their names without it, and those translated from segment-anything's."""
+    prefixes = {"": None} | {name[: dot.end()]: None for name in found for dot in re.finditer(r"\.", name)}
+    for prefix in prefixes:
+        bare = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+        yield bare
+        yield {_translate(name): tensor for name, tensor in bare.items()}
+
+
+def _translate(name: str) -> str:
+    """transformers' name for a tensor of segment-anything's mask decoder."""
+    for pattern, replacement in _SAM_NAMES:
+        name, changed = re.subn(pattern, replacement, name)
+        if changed and pattern.startswith("^"):
+            break  # layers.1 → layers.0 must not be translated again
+    return name
+
+
+def _match_by_order(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], refusal: SatlisaError) -> State:
+    prefix = _common_prefix(found)
+    bare = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    wanted, names = _by_shape(expected), _by_shape(bare)
+    if {shape: len(group) for shape, group in wanted.items()} != {shape: len(group) for shape, group in names.items()}:
+        raise refusal
+    matched: State = {}
+    for shape, targets in wanted.items():
+        sources = targets if set(targets) == set(names[shape]) else names[shape]
+        if _contradicts(targets, sources):
+            raise refusal
+        matched.update({target: bare[name] for target, name in zip(targets, sources, strict=True)})
+    return matched
+
+
+def _common_prefix(found: Mapping[str, Tensor]) -> str:
+    """Leading parts that all names share."""
+    prefix = ""
+    while True:
+        heads = {name.removeprefix(prefix).partition(".")[:2] for name in found}
+        if len(heads) != 1 or not (head := heads.pop())[1]:
+            return prefix
+        prefix += "".join(head)
+
+
+def _by_shape(state: Mapping[str, Tensor]) -> dict[tuple[int, ...], list[str]]:
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(tuple(tensor.shape), []).append(name)
+    return groups
+
+
+def _contradicts(targets: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether names speak against the order: other roles, or numbers of otherwise equal names that fall."""
+    numbers: dict[str, list[list[int]]] = {}
+    for target, name in zip(targets, names, strict=True):
+        meant, said = _roles(target), _roles(name)
+        if not _agree(meant, said):
+            return True
+        numbers.setdefault(re.sub(r"\d+", "#", name), []).append([int(digits) for digits in re.findall(r"\d+", name)])
+    return any(series != sorted(series) for series in numbers.values())
+
+
+def _agree(one: set[str], other: set[str]) -> bool:
+    """Whether two names say the same of what both speak of."""
+    shared = [(one & kinds, other & kinds) for kinds in _EXCLUSIVE]
+    return all(a == b for a, b in shared if a and b)
+
+
+def _roles(name: str) -> set[str]:
+    parts = name.split(".")
+    return {role for role, pattern in _ROLES.items() if any(pattern.fullmatch(part) for part in parts)}
+
+
+def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> SatlisaError:
+    def listing(state: Mapping[str, Tensor]) -> str:
+        return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()) or "no tensors"
+
+    return SatlisaError(
+        f"{source}: cannot tell which tensor is which.\nexpected: {listing(expected)}\nfound: {listing(found)}\n"
+        "Rename the tensors to the expected names."
+    )
