@@ -163,7 +163,7 @@ def _to_fractions(objects: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
 
 
 def _as_list(value: Any) -> Any:
-    """Arrays, tuples and JSON inside a string as the lists that JSON would give, without its nulls."""
+    """Arrays, tuples and JSON inside a string as the lists that JSON would give; nulls between lists are left out."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
@@ -171,7 +171,10 @@ def _as_list(value: Any) -> Any:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return value
-    return [item for item in value if item is not None] if isinstance(value, list | tuple) else value
+    if not isinstance(value, list | tuple):
+        return value
+    of_lists = any(map(_is_container, value))  # among numbers a null is a mistake that nobody can repair
+    return [item for item in value if item is not None] if of_lists else list(value)
 
 
 def _are_counts(value: Any) -> bool:

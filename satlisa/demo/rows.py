@@ -20,7 +20,7 @@ from satlisa.errors import SatlisaError
 IMAGE_SIZE = 256  # pixels a side
 _SEEDS_PER_SPLIT = 1_000_000
 _SPLITS = {
-    "train": 600,
+    "train": 500,
     "validation": 40,
     "test": 220,
     "pretrain": 3000,
@@ -86,7 +86,7 @@ def demo_rows(split: str, num_scenes: int | None = None) -> DemoRows:
     Args:
         split: "train", "validation", "test", or "pretrain" (for the demo backbone; it has both forms of
             object detection for every scene as well).
-        num_scenes: how many scenes, default 600, 40, 220 and 3000; 3 to 5 rows each (pretrain: up to 7).
+        num_scenes: how many scenes, default 500, 40, 220 and 3000; 3 to 5 rows each (pretrain: up to 7).
 
     Raises:
         SatlisaError: an unknown split, or more scenes than the split has seeds.
