@@ -136,7 +136,7 @@ def memory_rows(name: str, bench: Bench, prepare: Callable[[Bench, str], Side], 
     """What both sides need at their peak: on top of the models at rest, and with models and libraries."""
     ours, peer = (extra_memory(partial(prepare, bench, which), bench.device) for which in ("ours", "peer"))
     kinds = ("peak memory on top of the models", "peak memory in all")
-    return [Row(f"{name}: {kind}", *both, "MB", difference) for kind, *both in zip(kinds, ours, peer, strict=True)]
+    return [Row(f"{name}: {kind}", a, b, "MB", difference) for kind, a, b in zip(kinds, ours, peer, strict=True)]
 
 
 def encode_plainly(sam: Any) -> Callable[[Tensor], Tensor]:

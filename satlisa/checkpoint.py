@@ -164,10 +164,10 @@ def _load_seg_row(folder: Path, adapter: Adapter, matrix: Tensor, seg_token_id: 
     """The `<SEG>` row: our own file, else the adapter's embedding, else the base matrix (DESIGN §4)."""
     width, path = matrix.shape[1], folder / SEG_ROW_FILE
     if not path.exists():
-        row = find_seg_row(*adapter, seg_token_id, width)
-        return matrix[seg_token_id].detach().float() if row is None else row
+        found = find_seg_row(*adapter, seg_token_id, width)
+        return matrix[seg_token_id].detach().float() if found is None else found
     try:
-        row = load_file(path).get("seg_row")
+        row: Tensor | None = load_file(path).get("seg_row")
     except (SafetensorError, OSError) as error:
         raise SatlisaError(f"{path}: not a readable safetensors file ({error})") from error
     if row is None or row.shape != (width,):

@@ -267,10 +267,18 @@ def _absolute(name: str) -> str:
     return str(path.resolve()) if path.is_dir() and name != "demo" else name
 
 
-# What a preset changes; any other dataset or value can be given beside it.
+# What a preset changes; any other dataset or value can be given beside it. The demo counts in steps: that is two passes
+# over its own scenes, and as many over a folder of a few hundred rows as it takes to learn something from them.
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "demo": {"dataset": "demo", "batch_size": 16, "grad_accum": 1, "epochs": 2, "learning_rate": 2e-3},
+    "demo": {
+        "dataset": "demo",
+        "batch_size": 16,
+        "grad_accum": 1,
+        "epochs": 14,
+        "max_steps": 300,
+        "learning_rate": 2e-3,
+    },
 }
 
 
