@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Biases of one block, in numbers: 4 MB in float32, which stays in the caches. A global layer's attention took 0.17 s on
-# two cores with blocks of 2**20, 0.20 s with 2**19 and 0.24 s with 2**21; with products and a softmax of our own instead
+# two cores with blocks of 2**20, 0.20 s with 2**19 and 0.24 s with 2**21; with own products and softmax instead
 # of torch's attention 0.3 to 0.6 s; with heads of 14 that are not padded to 16 0.23 s.
 _BLOCK_SCORES = 2**20
 _ALIGNMENT = 8  # kernels want widths in multiples of this
