@@ -109,7 +109,6 @@ def test_few_and_outlying_points_are_kept() -> None:
         ([100, 200, [300, 400]], r"expected a number as coordinate, found \[300, 400\]"),
         ([[100, 200], [[300, 400]], 7], "expected a list of coordinates, found 7"),
         ("M 0 0 L 5 5", "expected a list of coordinates, found 'M 0 0 L 5 5'"),
-        (None, "found None"),
         (5, "found 5"),
         ({"label": "building"}, "expected an object with polygon, .* found an object with the keys label"),
         ({"bbox": [1, 2, 3]}, r"expected a box \[x0, y0, x1, y1\], found \[1, 2, 3\]"),
@@ -122,6 +121,14 @@ def test_what_cannot_be_read_is_named(value: Any, message: str) -> None:
         parse_polygons(value)
     with pytest.raises(ValueError, match=message):
         parse_regions([FLAT, value])
+
+
+def test_a_null_beside_polygons_is_no_polygon() -> None:
+    """Alone it is refused; in a list of objects it is one that has no outline."""
+    with pytest.raises(ValueError, match="found None"):
+        parse_polygons(None)
+    (region,) = parse_regions([None, FLAT])
+    assert np.array_equal(region[0], parse_polygons(FLAT)[0])
 
 
 @pytest.mark.parametrize(
