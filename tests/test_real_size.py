@@ -1,6 +1,6 @@
 """The real pair at its real size, from local folders in the hub's layout: real configurations, random weights.
 
-Needs 8 GB of memory and some minutes on a CPU, so it is left out of the usual run: `python -m pytest -m slow`.
+Needs 12 GB of memory and a minute or two on a CPU, so it is left out of the usual run: `python -m pytest -m slow`.
 """
 
 import json
