@@ -13,12 +13,11 @@ from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_mode
 from safetensors.torch import load_file
 from torch import Tensor
 
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
+from satlisa.state_matching import State
 
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _EMBEDDING = re.compile(r"(?:embed_tokens|lm_head)(?!.*lora_)")  # names of vocabulary matrices and of rows of them
-
-State = dict[str, Tensor]
 
 
 def read_adapter(folder: Path) -> tuple[Any, State]:
@@ -34,11 +33,11 @@ def read_adapter(folder: Path) -> tuple[Any, State]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True) if path.suffix == ".bin" else load_file(path)
     except Exception as error:  # safetensors, pickle, zip and OS errors
-        raise SatlisaError(f"{path}: damaged or not a file of tensors ({_first_line(error)})") from error
+        raise SatlisaError(f"{path}: damaged or not a file of tensors ({first_line(error)})") from error
     try:
         return PeftConfig.from_pretrained(str(folder)), dict(state)
     except Exception as error:  # JSON errors, unknown kinds of adapters, keys of the wrong type
-        raise SatlisaError(f"{folder / 'adapter_config.json'}: not a PEFT adapter ({_first_line(error)})") from error
+        raise SatlisaError(f"{folder / 'adapter_config.json'}: not a PEFT adapter ({first_line(error)})") from error
 
 
 def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
@@ -58,7 +57,7 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
     try:
         model = PeftModel(vlm, config)
     except ValueError as error:  # no such target modules
-        raise SatlisaError(f"{source}: does not fit the base model ({_first_line(error)})") from error
+        raise SatlisaError(f"{source}: does not fit the base model ({first_line(error)})") from error
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     set_peft_model_state_dict(model, _under_own_names(own, lora, source))
     return model
@@ -102,7 +101,3 @@ def find_seg_row(config: Any, state: State, seg_token_id: int, width: int) -> Te
         if "trainable_tokens" in name and seg_token_id in rows and tensor.shape == (len(rows), width):
             return tensor[rows.index(seg_token_id)].float()
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,7 +18,7 @@ from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImag
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from satlisa.config import ModelConfig
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
 from satlisa.model import SatLisa
 from satlisa.prompts import limit_image_tokens
 from satlisa.segmenter import Segmenter
@@ -77,10 +77,9 @@ def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SatlisaError(
-            f"{setting}: cannot load '{model_id}': {reason}. Without a reachable hub, give a local folder in the hub's "
-            "layout (VLM_MODEL=…, SAM_MODEL=…), or run the packaged demo with PRESET=demo."
+            f"{setting}: cannot load '{model_id}': {first_line(error)}. Without a reachable hub, give a local folder "
+            "in the hub's layout (VLM_MODEL=…, SAM_MODEL=…), or run the packaged demo with PRESET=demo."
         ) from error
 
 

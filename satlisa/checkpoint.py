@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from satlisa.adapter import find_seg_row, put_adapter, read_adapter
 from satlisa.build import add_seg_token, assemble, load_parts
 from satlisa.config import ModelConfig
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
 from satlisa.hardware import detect
 from satlisa.model import SatLisa
 from satlisa.state_matching import State, find_states, match_one_of
@@ -117,8 +117,7 @@ def _load_tokenizer(folder: Path) -> Any | None:
     try:
         return AutoTokenizer.from_pretrained(str(folder))
     except Exception as error:  # whatever a missing or damaged file makes transformers raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SatlisaError(f"{folder}: not a readable tokenizer ({reason}); copy it again") from error
+        raise SatlisaError(f"{folder}: not a readable tokenizer ({first_line(error)}); copy it again") from error
 
 
 def find_model_dir(model_dir: str | Path) -> Path:
@@ -136,7 +135,7 @@ def find_model_dir(model_dir: str | Path) -> Path:
         except Exception as error:  # the hub client raises its own, HTTP and OS errors
             raise SatlisaError(
                 f"{model_dir}: neither a local folder nor to be had from the hub "
-                f"({str(error).splitlines()[0]}); give a folder that train.py wrote"
+                f"({first_line(error)}); give a folder that train.py wrote"
             ) from error
     missing = [name for name in _REQUIRED if not (folder / name).exists()]
     if missing:
@@ -152,7 +151,7 @@ def _read_states(path: Path) -> list[State]:
     except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
         raise SatlisaError(f"{path}: damaged, or holds more than tensors, which could run code; not loaded") from error
     except Exception as error:  # torch raises zip, OS and runtime errors
-        raise SatlisaError(f"{path}: not a readable state dict of tensors ({str(error).splitlines()[0]})") from error
+        raise SatlisaError(f"{path}: not a readable state dict of tensors ({first_line(error)})") from error
     states = find_states(loaded)
     if not states:
         keys = list(loaded) if isinstance(loaded, Mapping) else type(loaded).__name__

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 
 from satlisa.conversation import parse_turns, says_seg, split_answer, take_coordinates
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
 from satlisa.images import open_image
 from satlisa.polygons import POLYGON_KEYS, covered_pixels, describe, find_outline, find_regions, reading_order
 from satlisa.sample import Region, RowError, Sample
@@ -67,7 +67,7 @@ def _load_folder(folder: Path) -> datasets.DatasetDict:
         return _as_splits(datasets.load_dataset(str(folder)))  # converted copies go to the cache of `datasets`
     except Exception as error:  # whatever the readers of parquet, json, csv, ... raise for damaged files
         raise SatlisaError(
-            f"dataset {folder}: cannot be read as a dataset folder ({_first_line(error)}); "
+            f"dataset {folder}: cannot be read as a dataset folder ({first_line(error)}); "
             "expected for example data/train-00000-of-00001.parquet"
         ) from error
 
@@ -86,10 +86,10 @@ def _load_hub(dataset: str) -> datasets.DatasetDict:
     except ConnectionError as error:
         raise SatlisaError(
             f"dataset {dataset}: no such local folder, and the Hugging Face hub cannot be reached "
-            f"({_first_line(error)}); check the connection, or {_ELSEWHERE}"
+            f"({first_line(error)}); check the connection, or {_ELSEWHERE}"
         ) from error
     except Exception as error:  # HTTP errors, damaged downloads, loading scripts, a full disk, ...
-        raise SatlisaError(f"dataset {dataset}: cannot be loaded ({_first_line(error)}); or {_ELSEWHERE}") from error
+        raise SatlisaError(f"dataset {dataset}: cannot be loaded ({first_line(error)}); or {_ELSEWHERE}") from error
 
 
 def _as_splits(loaded: Any) -> datasets.DatasetDict:
@@ -125,10 +125,6 @@ def _join_paths(folder: Path, columns: dict[str, list[Any]]) -> dict[str, list[A
         paths = [path and str(folder / Path(path).expanduser()) for path in columns["image"]]
         return {**columns, "image": paths}
     return columns
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_sample(

@@ -123,8 +123,8 @@ def report_validation(run: Run, epoch: int, validation: dict[str, float]) -> Non
         run.progress.write(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
 
 
-def optimizer_step(run: Run, loaded: Loaded) -> bool:
-    """One effective batch: count, run its batches, step. False when no row of it could be used.
+def optimizer_step(run: Run, loaded: Loaded) -> None:
+    """One effective batch: count, run its batches, step; nothing where no row of it could be used.
 
     Every process takes part in the count, in the backward pass and in the step, so that none waits for another.
     """
@@ -133,7 +133,7 @@ def optimizer_step(run: Run, loaded: Loaded) -> bool:
         run.skips.add(error)
     num_tokens, num_masks, num_samples = effective_counts(run, loaded.batches)
     if num_tokens == 0:
-        return False
+        return
     terms = run_batches(run, loaded.batches, num_tokens, num_masks)
     lr = run.scheduler.get_last_lr()[0]
     grad_norm = clip_and_step(run)
@@ -141,7 +141,6 @@ def optimizer_step(run: Run, loaded: Loaded) -> bool:
     write_pending(run)
     seconds, run.clock = time.perf_counter() - run.clock, time.perf_counter()
     run.pending = PendingStep(run.step, terms, grad_norm, lr, num_samples, seconds)
-    return True
 
 
 def run_batches(run: Run, batches: list[Batch], num_tokens: int, num_masks: int) -> Tensor:
