@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from satlisa.config import ModelConfig
+from satlisa.errors import SatlisaError
 from satlisa.images import fingerprint
 from satlisa.prompts import IGNORE_INDEX, Prompt, encode_answer, encode_prompt
 from satlisa.sample import RowError, Sample
@@ -110,11 +111,14 @@ def encode_sample(sample: Sample, processor: Any, segmenter: Segmenter, config: 
     """Tensors of one sample.
 
     Raises:
-        RowError: the sample does not fit `max_seq_length`; it is never cut, since a cut could fall inside the image's
-            tokens or take a `<SEG>` away.
+        RowError: an image that the processor cannot size, or a sample that does not fit `max_seq_length`; it is never
+            cut, since a cut could fall inside the image's tokens or take a `<SEG>` away.
     """
     assert config.seg_token_id is not None
-    prompt = encode_prompt(processor, sample.turns, sample.image)
+    try:
+        prompt = encode_prompt(processor, sample.turns, sample.image)
+    except SatlisaError as error:
+        raise RowError(sample.index, "image", str(error)) from error
     answer_ids = encode_answer(processor.tokenizer, sample.answer, len(sample.regions), config.seg_token_id)
     length = len(prompt.input_ids) + len(answer_ids)
     if length > config.max_seq_length:

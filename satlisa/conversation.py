@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from satlisa.polygons import POLYGON_KEYS, describe, find_regions, holds_coordinates, parse_regions
+from satlisa.cell import decode_at, describe, parse_cell, without_surrogates
+from satlisa.polygons import POLYGON_KEYS, find_regions, holds_coordinates, parse_regions
 from satlisa.sample import Region, Turn
 
 _ROLES = {
@@ -19,9 +20,12 @@ _ROLES = {
     "bot": "assistant",
 }
 _IMAGE_PARTS = ("image", "image_url", "img")
-_IMAGE_MARKER = re.compile(r"[ \t]*<image>[ \t]*")
+# Blanks are matched from where they begin, here and in _tidy: from every one of them it would take minutes for 100 KB.
+_IMAGE_MARKER = re.compile(r"(?:(?<![ \t])[ \t]+)?<image>[ \t]*")
 _SEG = re.compile(r"[<\[]SEG[>\]]", re.IGNORECASE)
 # How coordinates begin: [[, [{, [12, {"key": (and what is no JSON: single quotes, [(12).
+_MOST_BRACKETS = 1000  # that turn out to be no JSON; each may be read far before it does
+_BRACKET = re.compile(r"""[\[{](?=\s*["\-\dtfnNI\[{\]}('])""")  # what follows could be JSON, or was meant as it
 _JSON_START = re.compile(r"""[\[{]\s*(?:[\[{]|\(\s*-?\d|-?\d+(?:\.\d+)?\s*,|["']\w+["']\s*:)""")
 
 
@@ -35,11 +39,7 @@ def parse_turns(value: Any) -> list[Turn]:
     Raises:
         ValueError: what was found instead.
     """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:  # the latter where it is nested thousands deep
-            raise ValueError(f"is not JSON (starts with {value[:20]!r})") from error
+    value = parse_cell(value)
     if not isinstance(value, list | tuple):
         raise ValueError(f"is not a list of turns: found {describe(value)}")
     turns = [_parse_turn(item, number) for number, item in enumerate(value)]
@@ -58,7 +58,7 @@ def split_answer(turns: list[Turn]) -> tuple[tuple[Turn, ...], str]:
             if any(turn.role == "system" for turn in context[1:]):
                 raise ValueError("has a system turn that is not the first turn")
             return context, turns[place].text
-    roles = ", ".join(turn.role for turn in turns) or "none"
+    roles = ", ".join(turn.role for turn in turns[:20]) + ", …" * (len(turns) > 20) or "none"
     raise ValueError(f"has no question with an answer (roles of the turns with text: {roles})")
 
 
@@ -76,17 +76,20 @@ def take_coordinates(answer: str) -> tuple[str, list[Region]]:
     """
     kept: list[str] = []
     regions: list[Region] = []
-    position = 0
-    for match in re.finditer(r"[\[{]", answer):
+    position = failed = 0
+    for match in _BRACKET.finditer(answer):
         start = match.start()
         if start < position:
             continue
         try:
-            value, end = json.JSONDecoder().raw_decode(answer, start)
-        except RecursionError as error:
-            raise ValueError(f"holds JSON that is nested too deep: {describe(answer[start:])}") from error
-        except ValueError as error:
-            if _JSON_START.match(answer, start):
+            value, end = decode_at(answer, start)
+        except (ValueError, RecursionError) as error:
+            failed += 1
+            if (
+                failed > _MOST_BRACKETS
+                or not isinstance(error, json.JSONDecodeError)
+                or _JSON_START.match(answer, start)
+            ):
                 raise ValueError(f"holds JSON that cannot be read: {describe(answer[start:])}") from error
             continue
         if _is_geometry(value):
@@ -110,10 +113,11 @@ def _parse_turn(item: Any, number: int) -> Turn:
         if item.get(role_key) is not None:
             role = _ROLES.get(str(item[role_key]).strip().lower())
             if role is None:
-                raise ValueError(f"turn {number}: expected a user, assistant or system turn, found {item[role_key]!r}")
+                found = describe(item[role_key])
+                raise ValueError(f"turn {number}: expected a user, assistant or system turn, found {found}")
             if text_key not in item:
                 break
-            return Turn(role, _without_markers(_content(item[text_key], number)))
+            return Turn(role, _without_markers(without_surrogates(_content(item[text_key], number))))
     raise ValueError(f"turn {number}: expected role and content, or from and value; found {describe(item)}")
 
 
@@ -123,7 +127,7 @@ def _content(content: Any, number: int) -> str:
         return content
     if content is None:
         return ""
-    if isinstance(content, int | float) and not isinstance(content, bool) and math.isfinite(content):
+    if type(content) is int or (isinstance(content, float) and math.isfinite(content)):
         return str(content)  # a count as answer
     if isinstance(content, list | tuple):
         parts = [_part(part, number) for part in content]
@@ -190,9 +194,9 @@ def _tidy(text: str) -> str:
     text = re.sub(r"```\w*\s*```", " ", text)
     text = re.sub(r"\(\s*\)|\[\s*\]|\{\s*\}", " ", text)
     text = re.sub(r"[ \t]+", " ", text)
-    text = re.sub(r"\s+([.,;:!?])", r"\1", text)
-    text = re.sub(r"[:,;]+(?=[.,;!?])", "", text)
+    text = re.sub(r"(?<!\s)\s+([.,;:!?])", r"\1", text)
+    text = re.sub(r"(?<![:,;])[:,;]+(?=[.,;!?])", "", text)
     text = re.sub(r" ?\n ?", "\n", text)
     text = re.sub(r"\n{2,}", "\n", text)
-    text = re.sub(r"\A[\s.,;:]+|[\s,;:]+\Z", "", text)
+    text = re.sub(r"\A[\s.,;:]+|(?<![\s,;:])[\s,;:]+\Z", "", text)
     return text if re.search(r"\w", text) else ""

@@ -4,13 +4,12 @@ Unusual here: the dataset does not publish its spelling, so all the usual ones a
 What cannot be read is an error that names what was found, never a guess. `raster.py` turns the arrays into masks.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from satlisa.raster import rasterize
+from satlisa.cell import describe, parse_cell
 from satlisa.sample import Region
 
 POLYGON_KEYS = ("polygons", "segmentation", "masks", "instances", "objects", "polygon", "points")
@@ -19,6 +18,8 @@ _OBJECT_KEYS = ("polygon", "segmentation", "points", "polygons")
 _BOX_KEYS = ("bbox", "box")
 _COUNTED = ("objects", "instances")  # keys that other datasets use for counts as well
 _UNITS = 1000.0  # coordinates are thousandths of the image's width and height
+_INNER_LEVELS = 8  # JSON in a string in JSON in a string …: each is shallow, or reading it could exhaust the stack
+_MOST_WIDTHS = 5000  # 2,500 outlines around the whole image; more take seconds to draw, and no annotation has them
 
 
 def parse_polygons(value: Any) -> list[np.ndarray]:
@@ -33,7 +34,8 @@ def parse_polygons(value: Any) -> list[np.ndarray]:
         arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or 2, which draws nothing.
 
     Raises:
-        ValueError: something else than finite numbers was found, or an odd count of them; the message names it.
+        ValueError: something else than finite numbers was found, or an odd count of them, or outlines too wild to be
+            drawn; the message names it.
     """
     return _to_fractions([_rings(value)])[0]
 
@@ -101,14 +103,6 @@ def find_outline(value: Any, place: str = "") -> str | None:
     return next((where for item in value if (where := find_outline(item, place))), None)
 
 
-def describe(value: Any) -> str:
-    """What was found, short enough for an error message."""
-    if isinstance(value, Mapping):
-        return f"an object with the keys {', '.join(map(str, value)) or '(none)'}"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
-
-
 def _rings(value: Any) -> list[np.ndarray]:
     """The polygons of one object as (P, 2) arrays in the units of the file."""
     value = _as_list(value)
@@ -156,10 +150,16 @@ def _box_ring(value: Any) -> np.ndarray:
 
 def _to_fractions(objects: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
     """Thousandths to fractions, unless the numbers are fractions already (see `parse_polygons`)."""
-    numbers = np.concatenate([np.empty(0), *(ring.ravel() for rings in objects for ring in rings)])
+    numbers = np.concatenate([np.empty((0, 2)), *(ring for rings in objects for ring in rings)])
     near = bool(np.all((numbers >= -1) & (numbers <= 2)))
     units = 1.0 if near and np.any(numbers % 1) else _UNITS
-    return [[ring / units for ring in rings] for rings in objects]
+    fractions = [[ring / units for ring in rings] for rings in objects]
+    if len(numbers) > _MOST_WIDTHS:
+        steps = (np.diff(np.clip(ring[:, 0], 0, 1), append=np.clip(ring[:1, 0], 0, 1)) for r in fractions for ring in r)
+        widths = sum(float(np.abs(step).sum()) for step in steps)
+        if widths > _MOST_WIDTHS:
+            raise ValueError(f"outlines run {widths:,.0f} times across the image; at most {_MOST_WIDTHS:,} are drawn")
+    return fractions
 
 
 def _as_list(value: Any) -> Any:
@@ -168,8 +168,8 @@ def _as_list(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_cell(value, _INNER_LEVELS)
+        except ValueError:
             return value
     if not isinstance(value, list | tuple):
         return value
@@ -212,11 +212,6 @@ def _number(value: Any) -> float:
     if not np.isfinite(number):
         raise ValueError(f"expected a finite number as coordinate, found {describe(value)}")
     return number
-
-
-def covered_pixels(region: Region, height: int, width: int) -> int:
-    """How many pixels of a (height, width) frame a region covers; 0 means that it draws nothing."""
-    return int(rasterize(region, height, width).sum())
 
 
 def reading_order(regions: Sequence[Region]) -> list[int]:

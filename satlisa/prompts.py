@@ -1,9 +1,9 @@
 """Chat rendering: turns and an image become token ids, the same ones in training and in inference.
 
 Two things are unusual. The chat template is rendered around placeholders and the users' text is put in as *tokens*
-afterwards, with special tokens switched off, so that `<|im_end|>` or `<SEG>` typed in a prompt stays text. And the
-3D rotary positions are computed here, on the CPU and per sample: the model keeps no `rope_deltas` between calls, so
-two threads can share one model.
+afterwards, cut inside of whatever spells a token with a meaning, so that `<|im_end|>`, `<think>` or `<SEG>` typed in a
+prompt stays text. And the 3D rotary positions are computed here, on the CPU and per sample: the model keeps no
+`rope_deltas` between calls, so two threads can share one model.
 """
 
 import re
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from satlisa.cell import without_surrogates
 from satlisa.errors import SatlisaError
 from satlisa.sample import Turn
 
@@ -113,15 +114,31 @@ def _encode_turns(processor: Any, turns: Sequence[Turn]) -> list[int]:
     ids: list[int] = []
     for number, piece in enumerate(_PLACES.split(rendered)):
         # re.split alternates the template's own text with the numbers that the placeholders captured.
-        text, is_template = (piece, True) if number % 2 == 0 else (turns[int(piece)].text.strip(), False)
-        ids += _tokenize(processor.tokenizer, text, special=is_template)
+        if number % 2 == 0:
+            ids += _tokenize(processor.tokenizer, piece)
+        else:
+            ids += _tokenize_plain(processor.tokenizer, turns[int(piece)].text)
     return ids
 
 
-def _tokenize(tokenizer: Any, text: str, *, special: bool) -> list[int]:
-    """Token ids of a piece of text; `special=False` reads `<|im_end|>` and its like as plain characters."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=not special).input_ids
+def _tokenize(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text in which `<|im_end|>` and its like are the tokens that they spell."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
+
+
+def _tokenize_plain(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text from outside: `<|im_end|>`, `<think>` and their like are read as plain characters.
+
+    Each is cut behind its first character, and the pieces spell no token. `split_special_tokens` would not do: it
+    leaves `<think>` and `<tool_call>` whole, which Qwen does not call special, and it is a switch inside the tokenizer
+    that threads would turn for each other.
+    """
+    text = without_surrogates(text.strip())
+    names = "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values())
+    cuts = [match.start() + 1 for match in re.finditer(f"(?={names})", text)]
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
+    return [token for piece in pieces for token in _tokenize(tokenizer, piece)]
 
 
 def encode_answer(tokenizer: Any, text: str, num_masks: int, seg_token_id: int) -> Tensor:
@@ -129,8 +146,7 @@ def encode_answer(tokenizer: Any, text: str, num_masks: int, seg_token_id: int) 
 
     This is the only place that puts `<SEG>` into an answer. Returns (A,) int64.
     """
-    space = _tokenize(tokenizer, " ", special=False)
-    ids = _tokenize(tokenizer, text.strip(), special=False) + [*space, seg_token_id] * num_masks
+    ids = _tokenize_plain(tokenizer, text) + [*_tokenize(tokenizer, " "), seg_token_id] * num_masks
     return torch.tensor([*ids, tokenizer.eos_token_id])
 
 

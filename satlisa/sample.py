@@ -10,6 +10,8 @@ from PIL import Image
 
 from satlisa.errors import SatlisaError
 
+_LONGEST_REASON = 300
+
 Region = tuple[np.ndarray, ...]
 """Polygons (P, 2) float64, (x, y) as fractions of width and height. Their union is one mask; inside one polygon
 the even-odd rule holds. Values outside 0..1 are allowed and are clipped when the region is drawn."""
@@ -58,10 +60,12 @@ class RowError(SatlisaError, ValueError):
     Attributes:
         index: row number in its split.
         column: the column at fault.
-        reason: what was found there.
+        reason: what was found there, on one line of at most `_LONGEST_REASON` characters that any terminal can show.
     """
 
     def __init__(self, index: int, column: str, reason: str) -> None:
+        reason = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in reason)
+        reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 1]}…"
         super().__init__(f"row {index}: `{column}` {reason}")
         self.index, self.column, self.reason = index, column, reason
 

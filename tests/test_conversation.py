@@ -1,6 +1,8 @@
 """Every spelling of a conversation gives the same turns; coordinates leave an answer without a trace."""
 
+import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -53,6 +55,13 @@ def test_system_turn_and_earlier_turns_are_context() -> None:
     context, answer = split_answer(turns)
     assert [turn.role for turn in context] == ["system", "user", "assistant", "user"]
     assert (context[-1].text, answer) == ("How many planes?", "3")
+
+
+def test_numbers_and_half_characters() -> None:
+    turns = [{"role": "user", "content": 10**400}, {"role": "assistant", "content": "\ud83d a"}]
+    assert parse_turns(turns) == [Turn("user", "1" + "0" * 400), Turn("assistant", "\ufffd a")]
+    with pytest.raises(ValueError, match="turn 0: expected text or a list of parts, found nan"):
+        parse_turns('[{"role": "user", "content": NaN}]')
 
 
 def test_markers_leave_the_rest_of_a_text_alone() -> None:
@@ -140,3 +149,29 @@ def test_json_that_breaks_off_is_refused(answer: str) -> None:
 def test_json_under_an_unknown_key_is_refused() -> None:
     with pytest.raises(ValueError, match="not under a known key: found an object with the keys result"):
         take_coordinates(f'{{"result": {{"polygons": [{RING}]}}}}')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "\n" * 100_000 + "x",
+        ":" * 100_000 + "x",
+        " ," * 50_000 + "x",
+        "[ x" * 30_000,
+        "[true," * 10_000,
+        "```a " * 20_000,
+    ],
+    ids=["line breaks", "colons", "commas", "brackets", "lists", "fences"],
+)
+def test_no_answer_takes_long(answer: str) -> None:
+    """Each took a minute, or would have, where blanks are matched from every one of them."""
+    started = time.perf_counter()
+    with contextlib.suppress(ValueError):
+        take_coordinates(answer)
+    assert time.perf_counter() - started < 2
+
+
+def test_no_question_takes_long() -> None:
+    started = time.perf_counter()
+    turns = parse_turns([{"role": "user", "content": "a" + " " * 100_000 + "b <image>"}])
+    assert len(turns[0].text) == 100_002 and time.perf_counter() - started < 2

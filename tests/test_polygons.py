@@ -8,8 +8,6 @@ import pytest
 from pycocotools import mask as coco
 
 from satlisa.polygons import (
-    covered_pixels,
-    describe,
     find_regions,
     holds_coordinates,
     parse_polygons,
@@ -188,13 +186,6 @@ def test_reading_order_is_top_then_left() -> None:
     assert reading_order([]) == []
 
 
-def test_covered_pixels_counts_the_union() -> None:
-    left, middle = (np.array([[x, 0.0], [x + 0.5, 0], [x + 0.5, 1], [x, 1]]) for x in (0.0, 0.25))
-    assert covered_pixels((left,), 10, 8) == 40
-    assert covered_pixels((left, middle), 10, 8) == 60
-    assert covered_pixels((left[:2],), 10, 8) == covered_pixels((), 10, 8) == 0
-
-
 @pytest.mark.parametrize("height, width", [(96, 128), (512, 512)])
 def test_parsed_polygons_draw_what_pycocotools_draws(height: int, width: int) -> None:
     """From the file's thousandths to pixels: stars in every spelling, of at least 400 pixels."""
@@ -212,11 +203,6 @@ def test_parsed_polygons_draw_what_pycocotools_draws(height: int, width: int) ->
             ours = rasterize(parse_polygons(value), height, width)
             assert (ours & theirs).sum() / (ours | theirs).sum() >= 0.99
         seen += 1
-
-
-def test_describe_is_short() -> None:
-    assert describe({"a": 1, "b": 2}) == "an object with the keys a, b"
-    assert describe([1] * 100) == "[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,…"
 
 
 def test_row_errors_survive_pickling() -> None:

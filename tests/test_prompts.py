@@ -73,6 +73,27 @@ def test_special_tokens_in_text_stay_text(tiny_model: SatLisa) -> None:
     assert decode_answer(tiny_model.processor.tokenizer, answer, "<SEG>") == typed + " <SEG>"
 
 
+@pytest.mark.parametrize("token", ["<think>", "<tool_call>"])
+def test_tokens_that_qwen_does_not_call_special_stay_text_too(tiny_model: SatLisa, token: str) -> None:
+    """`split_special_tokens` leaves these whole."""
+    tokenizer = tiny_model.processor.tokenizer
+    tokenizer.add_tokens([token])
+    number = tokenizer.convert_tokens_to_ids(token)
+    assert number == 264 and number in tokenizer(token, split_special_tokens=True).input_ids
+    usual = encode_prompt(tiny_model.processor, [Turn("user", "x")], picture(64, 64)).input_ids.tolist().count(number)
+    assert usual == (token == "<think>")  # the template's own
+    for typed in (token, f"a{token}b{token}", f"{token}{token}", f"<{token}>", f"{token[:4]}{token}{token[4:]}"):
+        prompt = encode_prompt(tiny_model.processor, [Turn("user", typed)], picture(64, 64)).input_ids.tolist()
+        answer = encode_answer(tokenizer, typed, 0, tiny_model.seg_token_id).tolist()
+        assert prompt.count(number) == usual and number not in answer
+        assert typed in tokenizer.decode(prompt) and tokenizer.decode(answer) == f"{typed}<|im_end|>"
+
+
+def test_half_a_character_is_replaced(tiny_model: SatLisa) -> None:
+    prompt = encode_prompt(tiny_model.processor, [Turn("user", "a\ud83d")], picture(64, 64))
+    assert "a\ufffd<|im_end|>" in tiny_model.processor.tokenizer.decode(prompt.input_ids)
+
+
 def test_answer_literal(tiny_model: SatLisa) -> None:
     ids = encode_answer(tiny_model.processor.tokenizer, "ok", 2, tiny_model.seg_token_id).tolist()
     space = byte_ids(tiny_model, " ")

@@ -1,10 +1,13 @@
 """The rasteriser against pycocotools and torchvision-free hand-drawn masks."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from satlisa.raster import coverage, rasterize
+from satlisa import raster
+from satlisa.raster import coverage, covered_pixels, rasterize
 
 
 def random_polygon(rng: np.random.Generator, kind: str) -> np.ndarray:
@@ -77,6 +80,37 @@ def test_what_draws_nothing(polygon: np.ndarray) -> None:
 def test_huge_coordinates_fill_the_frame() -> None:
     huge = np.array([[-1e30, -1e30], [1e30, -1e30], [1e30, 1e30], [-1e30, 1e30]])
     assert rasterize([huge], 16, 16).all()
+
+
+def test_covered_pixels_counts_the_union_of_each_region() -> None:
+    left, middle = (np.array([[x, 0.0], [x + 0.5, 0], [x + 0.5, 1], [x, 1]]) for x in (0.0, 0.25))
+    regions = [(left,), (), (left, middle), (left[:2],), (middle, left, left), (middle,)]
+    assert covered_pixels(regions, 10, 8).tolist() == [40, 0, 60, 0, 60, 40]
+    assert covered_pixels([], 10, 8).tolist() == []
+
+
+@pytest.mark.parametrize("band", [50, 2**19])
+def test_bands_and_company_change_nothing(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polygons drawn together, in narrow bands of columns, give the union and the counts of each drawn alone."""
+    rng = np.random.default_rng(3)
+    polygons = [random_polygon(rng, kind) for kind in ("star", "self-intersecting", "out of range") for _ in range(5)]
+    alone = [rasterize([polygon], 61, 83) for polygon in polygons]
+    monkeypatch.setattr(raster, "_BAND", band)
+    assert np.array_equal(rasterize(polygons, 61, 83), np.any(alone, axis=0))
+    assert covered_pixels([(polygon,) for polygon in polygons], 61, 83).tolist() == [mask.sum() for mask in alone]
+    pairs = [(polygons[i], polygons[i + 1]) for i in range(len(polygons) - 1)]
+    unions = [int((alone[i] | alone[i + 1]).sum()) for i in range(len(polygons) - 1)]
+    assert covered_pixels(pairs, 61, 83).tolist() == unions
+
+
+def test_the_wildest_outline_needs_little_memory() -> None:
+    """5 million crossings of columns, which would take 500 MB at once."""
+    zigzag = np.random.default_rng(0).random((15_000, 2))
+    tracemalloc.start()
+    covered = rasterize([zigzag], 1024, 1024).mean()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.4 < covered < 0.6 and peak < 150e6
 
 
 def test_coverage_is_the_covered_share() -> None:
