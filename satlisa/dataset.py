@@ -3,7 +3,6 @@
 Images stay encoded until a row is read. A row that cannot be read is a `RowError`; training counts them in `Skips`.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -13,10 +12,12 @@ from typing import Any, Protocol
 import datasets
 import numpy as np
 
+from satlisa.cell import describe, parse_cell
 from satlisa.conversation import parse_turns, says_seg, split_answer, take_coordinates
 from satlisa.errors import SatlisaError, first_line
 from satlisa.images import open_image
-from satlisa.polygons import POLYGON_KEYS, covered_pixels, describe, find_outline, find_regions, reading_order
+from satlisa.polygons import POLYGON_KEYS, find_outline, find_regions, reading_order
+from satlisa.raster import covered_pixels
 from satlisa.sample import Region, RowError, Sample
 
 COLUMNS = ("task", "source", "image", "conversations", "metadata")
@@ -151,7 +152,7 @@ def read_sample(
         raise RowError(index, "conversations", str(error)) from error
     regions: list[Region] = []
     if "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}:
-        regions, text = _read_regions(metadata, answer, index)
+        regions, column, text = _read_regions(metadata, answer, index)
         answer = text if regions else answer
     try:
         image = open_image(row.get("image"))  # type: ignore[arg-type]  # anything else is one of its errors
@@ -160,32 +161,33 @@ def read_sample(
     chosen, left_out = _choose_regions(regions, "instance" in task.casefold(), image.size, max_instances)
     if regions and not chosen:
         count = f"{len(regions)} polygon{'s' * (len(regions) != 1)}"
-        raise RowError(index, "metadata", f"holds {count}, none of which covers any of the image")
+        raise RowError(index, column, f"holds {count}, none of which covers any of the image")
     if not chosen and not answer.strip():
         raise RowError(index, "conversations", "has an empty answer")
     if chosen and not answer:
         answer = "Here is the mask." if len(chosen) == 1 else "Here are the masks."
-    return Sample(index, task, str(row.get("source") or ""), image, turns, answer, chosen, left_out)
+    source = row.get("source")
+    source = source if isinstance(source, str) else "" if source is None else describe(source)
+    return Sample(index, task, source, image, turns, answer, chosen, left_out)
 
 
 def _parse_metadata(value: Any, index: int) -> Any:
     """Metadata as an object or a list; nothing, empty text and null are an empty object."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:  # the latter where it is nested thousands deep
-            raise RowError(index, "metadata", f"is not JSON (starts with {value[:20]!r})") from error
-    if value is None or value == "":
-        return {}
     if isinstance(value, str) and not value.strip():
+        return {}
+    try:
+        value = parse_cell(value)
+    except ValueError as error:
+        raise RowError(index, "metadata", str(error)) from error
+    if value is None:
         return {}
     if not isinstance(value, Mapping | list):
         raise RowError(index, "metadata", f"is not a JSON object: found {describe(value)}")
     return value
 
 
-def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region], str]:
-    """All regions of a segmentation row and its answer without coordinates."""
+def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region], str, str]:
+    """All regions of a segmentation row, the column that holds them, and the answer without coordinates."""
     column = "metadata"
     try:
         regions = find_regions(metadata)
@@ -195,7 +197,7 @@ def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region],
         raise RowError(index, column, str(error)) from error
     if not regions and not in_answer:
         _refuse_unread(metadata, answer, index)
-    return regions or in_answer, text
+    return (regions, "metadata", text) if regions else (in_answer, "conversations", text)
 
 
 def _refuse_unread(metadata: Any, answer: str, index: int) -> None:
@@ -215,7 +217,7 @@ def _choose_regions(
         regions = [tuple(ring for region in regions for ring in region)] if regions else []
     scale = _AREA_SIDE / max(size)
     width, height = (max(1, round(side * scale)) for side in size)
-    areas = np.array([covered_pixels(region, height, width) for region in regions], dtype=np.int64)
+    areas = covered_pixels(regions, height, width)
     largest = np.argsort(-areas, kind="stable")[:max_instances]
     kept = [regions[place] for place in sorted(largest) if areas[place] > 0]
     return tuple(kept[place] for place in reading_order(kept)), len(regions) - len(kept)
