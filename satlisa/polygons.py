@@ -47,12 +47,10 @@ def parse_regions(value: Any) -> list[Region]:
     list. Spellings and errors as in `parse_polygons`.
     """
     value = _as_list(value)
-    if isinstance(value, Mapping) or (value and (not _is_container(value[0]) or _is_ring(value))):
-        objects = [_rings(value)]
-    elif isinstance(value, list):
-        objects = [_rings(item) for item in value]
-    else:
+    if not isinstance(value, Mapping | list):
         raise ValueError(f"expected polygons, found {describe(value)}")
+    is_one = isinstance(value, Mapping) or (value and (not _is_container(value[0]) or _is_ring(value)))
+    objects = [_rings(value)] if is_one else [_rings(item) for item in value]
     return [tuple(rings) for rings in _to_fractions(objects)]
 
 
@@ -164,17 +162,24 @@ def _to_fractions(objects: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
 
 def _as_list(value: Any) -> Any:
     """Arrays, tuples and JSON inside a string as the lists that JSON would give; nulls between lists are left out."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            value = parse_cell(value, _INNER_LEVELS)
-        except ValueError:
-            return value
+    value = _decoded(value)
     if not isinstance(value, list | tuple):
         return value
-    of_lists = any(map(_is_container, value))  # among numbers a null is a mistake that nobody can repair
-    return [item for item in value if item is not None] if of_lists else list(value)
+    items = [_decoded(item) for item in value]
+    of_lists = any(map(_is_container, items))  # among numbers a null is a mistake that nobody can repair
+    return [item for item in items if item is not None] if of_lists else items
+
+
+def _decoded(value: Any) -> Any:
+    """What an array holds, or a string that is JSON of a list or an object; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return parse_cell(value, _INNER_LEVELS)
+        except ValueError:
+            pass  # text; whoever expects numbers names it
+    return value
 
 
 def _are_counts(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Every spelling of a polygon gives the same fractions; what cannot be read is refused by name."""
 
+import json
 import pickle
 from typing import Any
 
@@ -119,6 +120,32 @@ def test_what_cannot_be_read_is_named(value: Any, message: str) -> None:
         parse_polygons(value)
     with pytest.raises(ValueError, match=message):
         parse_regions([FLAT, value])
+
+
+@pytest.mark.parametrize("value", [5, None, True, "text", 1.5])
+def test_what_is_no_list_is_named(value: Any) -> None:
+    with pytest.raises(ValueError, match="expected polygons, found"):
+        parse_regions(value)
+
+
+def test_json_inside_of_a_list_is_read() -> None:
+    for value in ([json.dumps(TRIANGLE)], [json.dumps(FLAT), json.dumps(KEYED)], json.dumps([json.dumps(TRIANGLE)])):
+        regions = parse_regions(value)
+        assert (
+            all(np.allclose(ring, FRACTIONS, rtol=0, atol=1e-15) for region in regions for ring in region) and regions
+        )
+    with pytest.raises(ValueError, match=r"expected a number as coordinate, found '\[\[100"):
+        parse_regions([json.dumps(TRIANGLE)[:-3]])
+
+
+def test_outlines_too_wild_to_be_drawn_are_refused() -> None:
+    """A real outline may have any number of points; one that runs across the image again and again may not."""
+    zigzag = [[1000 * (number % 2), number % 1000] for number in range(6000)]
+    with pytest.raises(ValueError, match="outlines run 6,000 times across the image; at most 5,000 are drawn"):
+        parse_regions([zigzag])
+    assert len(parse_regions([zigzag[:4900]])) == 1
+    far = [[x + 5000, y] for x, y in zigzag]  # beside the image there is nothing to draw
+    assert len(parse_regions([far])) == 1
 
 
 def test_a_null_beside_polygons_is_no_polygon() -> None:

@@ -3,23 +3,33 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from satlisa.collator import Encoded
+from tokenizers import AddedToken
+
+from satlisa.collator import Encoded, encode_sample
+from satlisa.model import SatLisa
 from satlisa.prompts import render_prompt
 from satlisa.sample import Sample, Turn
 
 UNNAMED = ("<think>", "</think>", "<tool_call>")  # tokens that Qwen has and does not call special
 
 
-def add_unnamed_tokens(processor: Any) -> None:
-    """The tiny tokenizer with such tokens too."""
-    processor.tokenizer.add_tokens(list(UNNAMED))
+class Reader:
+    """What rows are encoded with: a model's own, its tokenizer with unnamed tokens too. No dataclass: it would be
+    printed where a test fails."""
+
+    def __init__(self, model: SatLisa) -> None:
+        self.processor, self.segmenter, self.config = model.processor, model.segmenter, model.config
+        self.processor.tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in UNNAMED])
+
+    def encode(self, sample: Sample) -> Encoded:
+        return encode_sample(sample, self.processor, self.segmenter, self.config)
 
 
-def check_tokens(sample: Sample, encoded: Encoded, processor: Any, seg_token_id: int) -> None:
+def check_tokens(sample: Sample, encoded: Encoded, reader: Reader) -> None:
     """One image, as many `<SEG>` as masks, one end of the answer, no meanings but the template's, and all the text."""
-    tokenizer, prompt, answer = processor.tokenizer, encoded.prompt, encoded.answer_ids.tolist()
+    processor, tokenizer, seg_token_id = reader.processor, reader.processor.tokenizer, reader.config.seg_token_id
+    prompt, answer = encoded.prompt, encoded.answer_ids.tolist()
     meanings = set(tokenizer.added_tokens_decoder)
     found = Counter(token for token in prompt.input_ids.tolist() if token in meanings)
     plain = [Turn(turn.role, "x") for turn in sample.turns]
