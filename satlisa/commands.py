@@ -1,0 +1,72 @@
+"""What the commands share: a mistake is one line on stderr and exit code 2, Ctrl-C is one line and 130.
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        options = _parser().parse_args(arguments)  # a CommandParser
+        start_logging(options.debug)
+        return run_command("infer_dataset.py", partial(_run, options), options.debug)
+
+Tracebacks are shown with `--debug` alone, except those of our own bugs. Nothing here imports torch: `--help` and a
+mistyped option answer at once.
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+from satlisa.errors import SatlisaError, redact
+
+MISTAKE, INTERRUPTED = 2, 130  # exit codes
+_LONGEST_LINE = 2000  # characters; lists of tensors can be longer than a terminal
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, "inference.py: … ; see --help", and exit code 2. It brings `--debug`."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and leave."""
+        self.exit(MISTAKE, f"{self.prog}: {one_line(message)}; see --help\n")
+
+
+def run_command(prog: str, run: Callable[[], int], debug: bool = False) -> int:
+    """Run the body of a command.
+
+    Args:
+        prog: the command's name, which starts its lines.
+        run: the body; it returns the exit code.
+        debug: let a `SatlisaError` through, with its traceback.
+
+    Returns:
+        The body's exit code; 2 after a `SatlisaError` and 130 after Ctrl-C, each with its line on stderr.
+    """
+    try:
+        return run()
+    except SatlisaError as error:
+        if debug:
+            raise
+        print(f"{prog}: {one_line(str(error))}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def start_logging(debug: bool = False) -> None:
+    """Send logs to stderr, of libraries from warnings up; Python's own warnings, for developers, only with `debug`."""
+    if not debug:
+        warnings.simplefilter("ignore")
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("satlisa").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def one_line(text: str) -> str:
+    """A message as a terminal may show it: one line, no control characters, no tokens, not endless."""
+    line = " ".join(redact(text).split())
+    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} … (--debug shows all of it)"
