@@ -2,23 +2,32 @@
 
 Unusual here: Pillow's own `convert("RGB")` saturates 16-bit images and turns floats in [0, 1] black, so their values
 are scaled first; and transparency is shown over black, which is how satellite tiles mark "no data".
+
+Images may be anybody's: one that claims more than `MAX_PIXELS` is refused by its header, before memory is taken for it.
 """
 
 import hashlib
 import io
 import logging
+import re
+import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
+
+MAX_PIXELS = 178_956_970
+"""The largest image, in pixels: where Pillow gives up, half a gigabyte as RGB."""
 
 ImageSource = str | Path | bytes | Mapping[str, Any] | Image.Image | np.ndarray
 
 _log = logging.getLogger(__name__)
+_pillow_limit = threading.Lock()
 _ORIENTATION = 0x0112  # the EXIF tag; the values say how the camera was held
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,7 +51,7 @@ def open_image(source: ImageSource) -> Image.Image:
         an RGB image of its own: the source and its file may be closed or changed.
 
     Raises:
-        SatlisaError: there is no such file, it is no image or a broken one, or the source is something else.
+        SatlisaError: there is no such file, it is no image, a broken or too large one, or the source is something else.
     """
     if isinstance(source, Mapping):
         data, path = source.get("bytes"), source.get("path")
@@ -96,17 +105,53 @@ def _read(source: Any, name: str | None = None) -> Image.Image:
     else:
         raise SatlisaError(f"expected an image (path, bytes, Pillow image or array), found {type(source).__name__}")
     try:
+        if isinstance(opened, Path) and opened.is_dir():
+            raise SatlisaError(f"{name}: expected a file, found a folder; name an image in it")
         if isinstance(opened, Image.Image):
-            return to_rgb(opened)
-        with Image.open(opened) as image:
-            return to_rgb(image)
+            return _to_rgb_within_limit(opened, name)
+        with _open(opened) as image:
+            return _to_rgb_within_limit(image, name)
+    except SatlisaError:
+        raise
     except FileNotFoundError as error:
         raise SatlisaError(f"{name}: no such file; check the path") from error
     except UnidentifiedImageError as error:
-        raise SatlisaError(f"{name} is not an image in a format that Pillow reads; give a PNG, JPEG or TIFF") from error
+        raise SatlisaError(f"{name} is not an image in a format that is read; give a PNG, JPEG or TIFF") from error
+    except Image.DecompressionBombError as error:  # Pillow refuses from twice its limit on, and says only how many
+        pixels = re.search(r"\d+", str(error))
+        raise _too_large(name, f"{int(pixels.group()):,} pixels" if pixels else first_line(error)) from error
     except Exception as error:  # Pillow's decoders let anything through when a file is broken
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise SatlisaError(f"{name} cannot be read ({reason}); save or download it again") from error
+
+
+def _open(source: Path | io.BytesIO) -> Image.Image:
+    """Read the header. Pillow warns at half of our limit; here it is silent up to ours, for other callers as before."""
+    with _pillow_limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
+        try:
+            return Image.open(source, formats=_formats())
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """All that Pillow reads, except PostScript: it would hand that program to Ghostscript to run."""
+    Image.init()
+    return tuple(name for name in Image.ID if name != "EPS")
+
+
+def _to_rgb_within_limit(image: Image.Image, name: str) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(name, f"{image.width:,} × {image.height:,} pixels")
+    return to_rgb(image)
+
+
+def _too_large(name: str, size: str) -> SatlisaError:
+    return SatlisaError(
+        f"{name} is too large: {size}, at most {MAX_PIXELS:,} are read; cut it into tiles or scale it down"
+    )
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

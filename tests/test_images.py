@@ -206,7 +206,7 @@ def test_a_truncated_file_is_an_error(form: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SatlisaError, match="cannot be read"):
+    with pytest.raises(SatlisaError, match="expected a file, found a folder"):
         open_image(tmp_path)
 
 
