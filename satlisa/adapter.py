@@ -2,21 +2,43 @@
 
 PEFT's own loading only warns where names do not fit, and the model then answers without its LoRA; and it fails on an
 adapter that carries the whole embedding with as many rows as its tokenizer has tokens. Both are met here.
+
+An adapter is anybody's: of its configuration only what says how LoRA's tensors are used reaches PEFT, which would also
+import a module (`megatron_core`) or fetch a tokenizer (prompt tuning) that a configuration names.
 """
 
+import json
+import logging
+import pickle
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
 from satlisa.errors import SatlisaError, first_line
 from satlisa.state_matching import State
 
+logger = logging.getLogger(__name__)
+_CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# Of a LoRA configuration: what its tensors mean, ...
+_MEANING = (
+    *("r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "bias", "fan_in_fan_out", "rank_pattern"),
+    *("alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("modules_to_save", "trainable_token_indices", "lora_dropout", "task_type", "inference_mode"),
+)
+# ... and what speaks of its origin and training, and makes no difference to it now.
+_HISTORY = (
+    *("peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "megatron_core"),
+    *("loftq_config", "eva_config", "velora_config", "runtime_config", "qalora_group_size", "ensure_weight_tying"),
+)
+# Initial values of LoRA that leave the base weights as they were.
+_PLAIN_STARTS = (True, "gaussian", "orthogonal", "eva")
 _EMBEDDING = re.compile(r"(?:embed_tokens|lm_head)(?!.*lora_)")  # names of vocabulary matrices and of rows of them
 
 
@@ -27,17 +49,47 @@ def read_adapter(folder: Path) -> tuple[Any, State]:
         SatlisaError: a file that is missing, damaged or holds more than tensors.
     """
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if path is None or not (folder / "adapter_config.json").is_file():
+    if path is None or not (folder / _CONFIG).is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
-        raise SatlisaError(f"{folder}: expected adapter_config.json and {_WEIGHTS[0]}, found {found or 'nothing'}")
+        raise SatlisaError(f"{folder}: expected {_CONFIG} and {_WEIGHTS[0]}, found {found or 'nothing'}")
+    return _read_config(folder / _CONFIG), _read_tensors(path)
+
+
+def _read_tensors(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True) if path.suffix == ".bin" else load_file(path)
-    except Exception as error:  # safetensors, pickle, zip and OS errors
-        raise SatlisaError(f"{path}: damaged or not a file of tensors ({first_line(error)})") from error
+    except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
+        raise SatlisaError(f"{path}: damaged, or holds more than tensors, which could run code; not loaded") from error
+    except Exception as error:  # safetensors, zip and OS errors
+        raise SatlisaError(f"{path}: damaged or not a file of tensors ({first_line(error)}); copy it again") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise SatlisaError(f"{path}: expected tensors by name, found {type(state).__name__}")
+    return dict(state)
+
+
+def _read_config(path: Path) -> Any:
     try:
-        return PeftConfig.from_pretrained(str(folder)), dict(state)
-    except Exception as error:  # JSON errors, unknown kinds of adapters, keys of the wrong type
-        raise SatlisaError(f"{folder / 'adapter_config.json'}: not a PEFT adapter ({first_line(error)})") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SatlisaError(f"{path}: not a readable JSON file ({first_line(error)}); copy it again") from error
+    kind = content.get("peft_type") if isinstance(content, dict) else type(content).__name__
+    if kind != "LORA":
+        raise SatlisaError(f"{path}: expected the settings of a LoRA adapter (peft_type LORA), found {kind}")
+    known = {item.name: item.default for item in fields(LoraConfig)}
+    changes = {name for name, value in content.items() if value and value != known.get(name)}
+    foreign = sorted(changes & known.keys() - {*_MEANING, *_HISTORY, "init_lora_weights"})
+    if (
+        content.get("init_lora_weights") or True
+    ) not in _PLAIN_STARTS:  # "pissa" and others also change the base weights
+        foreign.append("init_lora_weights")
+    if foreign:
+        raise SatlisaError(f"{path}: {', '.join(f'{name}={content[name]!r}' for name in foreign)} is not supported")
+    if unknown := sorted(changes - known.keys() - {*_HISTORY}):
+        logger.warning("%s: %s means nothing to the PEFT that is installed", path, ", ".join(unknown))
+    try:
+        return LoraConfig(**{name: content[name] for name in _MEANING if name in content})
+    except Exception as error:  # values of the wrong type, settings that exclude each other
+        raise SatlisaError(f"{path}: not the settings of a LoRA adapter ({first_line(error)})") from error
 
 
 def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
@@ -56,7 +108,7 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
     config.modules_to_save = config.trainable_token_indices = None  # both are in the matrix now, or in the <SEG> row
     try:
         model = PeftModel(vlm, config)
-    except ValueError as error:  # no such target modules
+    except Exception as error:  # no such target modules, values of the wrong type
         raise SatlisaError(f"{source}: does not fit the base model ({first_line(error)})") from error
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     set_peft_model_state_dict(model, _under_own_names(own, lora, source))
@@ -75,8 +127,8 @@ def _under_own_names(own: State, found: State, source: Path) -> State:
     shapes = {place: tuple(own[name].shape) for place, name in wanted.items()}
     if len(by_place) != len(found) or {p: tuple(t.shape) for p, t in by_place.items()} != shapes:
         raise SatlisaError(
-            f"{source}: its LoRA tensors are not those of the base model.\n"
-            f"expected: {_listing(own)}\nfound: {_listing(found)}"
+            f"{source}: its LoRA tensors are not those of the base model; was it trained on another one? "
+            f"expected: {_listing(own)}; found: {_listing(found)}"
         )
     return {name: by_place[place] for place, name in wanted.items()}
 

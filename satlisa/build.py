@@ -1,8 +1,10 @@
 """The only place that loads pretrained parts and wires them together: LoRA, `<SEG>` row, freezing, precision.
 
 Hub ids, local folders in the hub's layout and the packaged demo backbone (`demo:vlm`, `demo:sam`) take the same way.
+None of them gets to run code of its own: no pickle, no module beside the weights, no kernel that a configuration names.
 """
 
+import pickle
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -10,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model
-from safetensors import SafetensorError
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImageProcessor, SamModel
@@ -31,6 +33,9 @@ _KERNELS = (
     "torch_chunk_gated_delta_rule",
     "torch_recurrent_gated_delta_rule",
 )
+# `attn_implementation`: transformers would download and run a kernel that a config.json names; it chooses itself now.
+_NO_FOREIGN_CODE: dict[str, Any] = {"trust_remote_code": False, "weights_only": True, "attn_implementation": None}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,23 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
         SatlisaError: a model that cannot be found or read.
     """
     vlm_source, sam_source = model_source(config.vlm_model_id), model_source(config.sam_model_id)
-    processor = _load("vlm_model_id", config.vlm_model_id, lambda: AutoProcessor.from_pretrained(vlm_source))
+    _load("vlm_model_id", config.vlm_model_id, lambda: _find(vlm_source))
+    _load("sam_model_id", config.sam_model_id, lambda: _find(sam_source))
+    processor = _load(
+        "vlm_model_id",
+        config.vlm_model_id,
+        lambda: AutoProcessor.from_pretrained(vlm_source, trust_remote_code=False),
+    )
     vlm = _load(
         "vlm_model_id",
         config.vlm_model_id,
-        lambda: Qwen3_5ForConditionalGeneration.from_pretrained(vlm_source, dtype=dtype),
+        lambda: Qwen3_5ForConditionalGeneration.from_pretrained(vlm_source, dtype=dtype, **_NO_FOREIGN_CODE),
     )
-    sam = _load("sam_model_id", config.sam_model_id, lambda: SamModel.from_pretrained(sam_source, dtype=torch.float32))
+    sam = _load(
+        "sam_model_id",
+        config.sam_model_id,
+        lambda: SamModel.from_pretrained(sam_source, dtype=torch.float32, **_NO_FOREIGN_CODE),
+    )
     images = _load("sam_model_id", config.sam_model_id, lambda: SamImageProcessor.from_pretrained(sam_source))
     if tokenizer is not None:
         processor.tokenizer = tokenizer
@@ -69,18 +84,70 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
 
 
 def model_source(model_id: str) -> str:
-    """Where `from_pretrained` finds a model: `demo:` names the packaged backbone, everything else goes as it is."""
-    return str(_DEMO_WEIGHTS / model_id.removeprefix("demo:")) if model_id.startswith("demo:") else model_id
+    """Where `from_pretrained` finds a model: `demo:` names the packaged backbone, everything else goes as it is.
+
+    Raises:
+        SatlisaError: a packaged backbone that there is not.
+    """
+    if not model_id.startswith("demo:"):
+        return model_id
+    packaged = sorted(path.name for path in _DEMO_WEIGHTS.iterdir() if path.is_dir())
+    if (name := model_id.removeprefix("demo:")) not in packaged:
+        raise SatlisaError(f"'{model_id}': expected {' or '.join(f'demo:{known}' for known in packaged)}")
+    return str(_DEMO_WEIGHTS / name)
+
+
+def _find(source: str) -> None:
+    """Fail at once where a model is neither here nor to be had: transformers would ask the hub for two minutes."""
+    if not Path(source).is_dir():
+        snapshot_download(source, allow_patterns="config.json")
+
+
+def check_model_id(model_id: str, source: str, folders_allowed: bool) -> None:
+    """Refuse the id of a base model, read from somebody's file, that could lead anywhere.
+
+    Args:
+        source: the file and its key, for the message.
+        folders_allowed: besides hub ids and `demo:…`, take an absolute path of a folder.
+
+    Raises:
+        SatlisaError: another path, an address, a `..`.
+    """
+    path = Path(model_id)
+    if model_id.startswith("demo:"):
+        model_source(model_id)
+    elif path.is_absolute() and ".." not in path.parts:
+        if not folders_allowed:
+            raise SatlisaError(
+                f"{source}: '{model_id}' is a path, and a downloaded model may only name models of the hub"
+            )
+        if not path.is_dir():
+            raise SatlisaError(f"{source}: there is no folder {model_id}; put the base model there, or change the path")
+    elif not _HUB_ID.fullmatch(model_id) or ".." in model_id:
+        kinds = "a hub id (owner/name)" + (" or an absolute path" if folders_allowed else "")
+        raise SatlisaError(f"{source}: expected {kinds}, found '{model_id}'")
 
 
 def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
         raise SatlisaError(
-            f"{setting}: cannot load '{model_id}': {first_line(error)}. Without a reachable hub, give a local folder "
+            f"{setting}: '{model_id}' has weights that are damaged or hold more than tensors, which could run code; "
+            "not loaded. Take a copy in safetensors"
+        ) from error
+    except Exception as error:  # whatever a missing, damaged or foreign file makes transformers raise
+        raise SatlisaError(
+            f"{setting}: cannot load '{model_id}': {explain(error)}. Without a reachable hub, give a local folder "
             "in the hub's layout (VLM_MODEL=…, SAM_MODEL=…), or run the packaged demo with PRESET=demo."
         ) from error
+
+
+def explain(error: BaseException) -> str:
+    """An error of transformers in one line of ours; its advice to trust code that a model brings is left out."""
+    if "trust_remote_code" in str(error):
+        return "it wants to run code of its own, which is never done"
+    return first_line(error)
 
 
 def assemble(

@@ -1,9 +1,11 @@
 """A model directory (DESIGN §4): what `train.py` writes and `load_model` reads.
 
-Weights are safetensors, or `.pt` read with `weights_only=True`: nothing is unpickled that could run code. Checkpoints
-of other programs name the same tensors differently: `state_matching` finds out which is which, or refuses.
+Weights are safetensors, or `.pt` read with `weights_only=True`: nothing is unpickled that could run code, and no module
+beside a tokenizer is imported. Checkpoints of other programs name the same tensors differently: `state_matching` finds
+out which is which, or refuses.
 """
 
+import logging
 import os
 import pickle
 import shutil
@@ -14,18 +16,22 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from satlisa.adapter import find_seg_row, put_adapter, read_adapter
-from satlisa.build import add_seg_token, assemble, load_parts
+from satlisa.build import Parts, add_seg_token, assemble, check_model_id, explain, load_parts
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError, first_line
 from satlisa.hardware import detect
 from satlisa.model import SatLisa
+from satlisa.prompts import as_turns, encode_prompt
 from satlisa.state_matching import State, find_states, match_one_of
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "model_config.json"
 ADAPTER_FOLDER = "vlm_lora"
@@ -33,7 +39,7 @@ PROJECTOR_FILE = "seg_projector.pt"
 DECODER_FILE = "sam_mask_decoder.pt"
 TOKENIZER_FOLDER = "tokenizer"
 SEG_ROW_FILE = "seg_token.safetensors"
-_REQUIRED = (ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
+_REQUIRED = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
 
 Adapter = tuple[Any, State]
 
@@ -84,12 +90,17 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
         SatlisaError: a folder that is not a model directory, or weights that do not fit it.
     """
     folder = find_model_dir(model_dir)
-    config_file = folder / CONFIG_FILE
-    config = ModelConfig.from_json(config_file) if config_file.exists() else ModelConfig()
+    config = ModelConfig.from_json(folder / CONFIG_FILE)
+    local = Path(model_dir).expanduser().is_dir()
+    for key in ("vlm_model_id", "sam_model_id"):
+        check_model_id(getattr(config, key), f"{folder / CONFIG_FILE}: {key}", folders_allowed=local)
     hardware = detect(str(device) if device is not None else "auto")
     adapter = read_adapter(folder / ADAPTER_FOLDER)
     projector, decoder = (_read_states(folder / name) for name in (PROJECTOR_FILE, DECODER_FILE))
-    parts = load_parts(config, hardware.dtype, _load_tokenizer(folder / TOKENIZER_FOLDER))
+    tokenizer = _load_tokenizer(folder / TOKENIZER_FOLDER)
+    parts = load_parts(config, hardware.dtype, tokenizer)
+    if tokenizer is not None:
+        _check_tokenizer(parts, folder / TOKENIZER_FOLDER)
     seg_token_id = add_seg_token(parts.processor.tokenizer, parts.vlm, config.seg_token)
     if config.seg_token_id not in (None, seg_token_id):
         raise SatlisaError(
@@ -98,6 +109,7 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
         )
     seg_row = _load_seg_row(folder, adapter, parts.vlm.get_input_embeddings().weight, seg_token_id)
     config.projector_hidden_size = _projector_hidden_size(
+        folder / PROJECTOR_FILE,
         projector,
         parts.vlm.config.text_config.hidden_size,
         parts.sam.config.prompt_encoder_config.hidden_size,
@@ -115,9 +127,31 @@ def _load_tokenizer(folder: Path) -> Any | None:
     if not folder.is_dir():
         return None
     try:
-        return AutoTokenizer.from_pretrained(str(folder))
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a missing or damaged file makes transformers raise
-        raise SatlisaError(f"{folder}: not a readable tokenizer ({first_line(error)}); copy it again") from error
+        raise SatlisaError(f"{folder}: not a readable tokenizer ({explain(error)}); copy it again") from error
+
+
+def _check_tokenizer(parts: Parts, folder: Path) -> None:
+    """Refuse a tokenizer that is another base model's or has lost its settings, and a chat template that fails."""
+    tokenizer, image_token = parts.processor.tokenizer, parts.processor.image_token
+    image_id, found = parts.vlm.config.image_token_id, tokenizer.convert_tokens_to_ids(image_token)
+    if found != image_id:
+        raise SatlisaError(
+            f"{folder}: {image_token} is token {found}, in the base model {image_id}; is it another one's?"
+        )
+    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
+        raise SatlisaError(
+            f"{folder}: a tokenizer without padding and end tokens; copy its tokenizer_config.json again"
+        )
+    try:
+        prompt = encode_prompt(parts.processor, as_turns("?"), Image.new("RGB", (64, 64)))
+    except Exception as error:  # whatever a template does
+        raise SatlisaError(
+            f"{folder}: its chat template cannot be used ({first_line(error)}); copy it again"
+        ) from error
+    if image_id not in prompt.input_ids:
+        raise SatlisaError(f"{folder}: its chat template has no place for an image; copy it again")
 
 
 def find_model_dir(model_dir: str | Path) -> Path:
@@ -151,7 +185,9 @@ def _read_states(path: Path) -> list[State]:
     except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
         raise SatlisaError(f"{path}: damaged, or holds more than tensors, which could run code; not loaded") from error
     except Exception as error:  # torch raises zip, OS and runtime errors
-        raise SatlisaError(f"{path}: not a readable state dict of tensors ({first_line(error)})") from error
+        raise SatlisaError(
+            f"{path}: not a readable state dict of tensors ({first_line(error)}); copy it again"
+        ) from error
     states = find_states(loaded)
     if not states:
         keys = list(loaded) if isinstance(loaded, Mapping) else type(loaded).__name__
@@ -164,17 +200,25 @@ def _load_seg_row(folder: Path, adapter: Adapter, matrix: Tensor, seg_token_id: 
     width, path = matrix.shape[1], folder / SEG_ROW_FILE
     if not path.exists():
         found = find_seg_row(*adapter, seg_token_id, width)
+        if found is None:
+            logger.warning(
+                "%s: neither %s nor a <SEG> row in the adapter; the base model's is taken", folder, path.name
+            )
         return matrix[seg_token_id].detach().float() if found is None else found
     try:
-        row: Tensor | None = load_file(path).get("seg_row")
+        state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise SatlisaError(f"{path}: not a readable safetensors file ({error})") from error
+        raise SatlisaError(f"{path}: not a readable safetensors file ({first_line(error)}); copy it again") from error
+    row: Tensor | None = state.get("seg_row")
     if row is None or row.shape != (width,):
-        raise SatlisaError(f"{path}: expected 'seg_row' of {width} values; from another model?")
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        raise SatlisaError(
+            f"{path}: expected seg_row ({width},), found {shapes}; was it trained on another base model?"
+        )
     return row
 
 
-def _projector_hidden_size(states: list[State], width: int, prompt_size: int, configured: int) -> int:
+def _projector_hidden_size(path: Path, states: list[State], width: int, prompt_size: int, configured: int) -> int:
     """Hidden width h of a projector, whatever its tensors are called: matrices (h, width) and (prompt_size, h)."""
     for state in states:
         shapes = {tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 2}
@@ -182,7 +226,10 @@ def _projector_hidden_size(states: list[State], width: int, prompt_size: int, co
         if sizes:
             return configured if configured in sizes else min(sizes)
     found = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
-    raise SatlisaError(f"{PROJECTOR_FILE}: no two matrices lead from {width} over h to {prompt_size}; found {found}")
+    raise SatlisaError(
+        f"{path}: no two matrices lead from {width} over h to {prompt_size}, found {found}; "
+        "was it trained on another base model?"
+    )
 
 
 def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
