@@ -1,18 +1,22 @@
 """The public interface (DESIGN §5): load a model, ask for text, a mask or instances; and the command line over it."""
 
 import argparse
-import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from transformers.utils.logging import disable_progress_bar
 
 from satlisa import checkpoint
-from satlisa.errors import SatlisaError
+from satlisa.commands import CommandParser, run_command, start_logging
+from satlisa.errors import SatlisaError, first_line
 from satlisa.generation import Answer, answer
 from satlisa.images import open_image
 from satlisa.model import SatLisa
@@ -75,18 +79,13 @@ def _ask(model: SatLisa, image: Any, prompt: str, max_new_tokens: int) -> Answer
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where a mask was asked for and none came, 2 for a mistake."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        return _run(options)
-    except SatlisaError as error:
-        if options.debug:
-            raise
-        print(f"inference.py: {error}", file=sys.stderr)
-        return 2
+    start_logging(options.debug)
+    disable_progress_bar()  # a line of its own for each part that is loaded
+    return run_command("inference.py", partial(_run, options), options.debug)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="inference.py", description="Ask a trained model about one image.")
+def _parser() -> CommandParser:
+    parser = CommandParser("inference.py", "Ask a trained model about one image.")
     parser.add_argument("--model_dir", required=True, help="folder that train.py wrote, or a hub id")
     parser.add_argument("--image", required=True, help="image file")
     parser.add_argument("--prompt", required=True, help='question, e.g. "Segment the buildings"')
@@ -95,7 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlay", metavar="PNG", help="write the image with the masks drawn on it")
     parser.add_argument("--max_new_tokens", type=_positive, default=DEFAULT_MAX_NEW_TOKENS, help="default: %(default)s")
     parser.add_argument("--device", help="cuda, cuda:1, cpu or mps (default: the best there is)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -106,6 +104,7 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _check_outputs(options)
     image = open_image(options.image)
     model = load_model(options.model_dir, options.device)
     found = answer(model, [image], [options.prompt], max_new_tokens=options.max_new_tokens)[0]
@@ -127,13 +126,43 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Find what cannot be written before a model is loaded and asked."""
+    taken = {os.path.realpath(options.image): "--image"}
+    for option, value in (("--output_mask", options.output_mask), ("--overlay", options.overlay)):
+        if not value:
+            continue
+        path = Path(value)
+        if path.is_dir():
+            raise SatlisaError(f"{option}: {path} is a folder; name a .png file in it")
+        if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+            raise SatlisaError(f"{option}: {path}: pictures are not written as '{path.suffix}'; name a .png file")
+        if other := taken.get(os.path.realpath(path)):
+            raise SatlisaError(f"{option}: {path} is the file of {other} too; name another one")
+        taken[os.path.realpath(path)] = option
+        _check_folder(option, path.parent)
+    if options.output_instances:
+        _check_folder("--output_instances", Path(options.output_instances))
+
+
+def _check_folder(option: str, folder: Path) -> None:
+    """Whether a folder can be written into, or be made."""
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise SatlisaError(f"{option}: expected a folder at {there}, found a file; name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SatlisaError(f"{option}: nothing may be written into {there}; name another folder")
+
+
 def _save(picture: Image.Image, path: Path, note: str = "") -> None:
     """Write a picture whole or not at all, and say so."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial_file = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(partial)
-        partial.replace(path)
-    except (OSError, ValueError) as error:  # ValueError: Pillow does not know the ending
-        raise SatlisaError(f"{path}: cannot be written ({error}); name a .png file in a writable folder") from error
+        picture.save(partial_file)
+        partial_file.replace(path)
+    except (OSError, ValueError) as error:  # ValueError: a format that has no room for the picture's mode
+        with suppress(OSError):
+            partial_file.unlink()
+        raise SatlisaError(f"{path}: cannot be written ({first_line(error)}); name a .png file elsewhere") from error
     print(f"wrote {path} {note}".rstrip(), file=sys.stderr)

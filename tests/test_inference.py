@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_a_client_loads_it_by_path_from_elsewhere_offline(model_dirs: dict[str, 
         )
     )
     done = subprocess.run(
-        [sys.executable, str(client)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(client)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0 and done.stdout.endswith("client done\n"), done.stderr
 
@@ -144,38 +145,119 @@ def test_command_without_seg_writes_nothing_and_exits_1(
     assert command(*base, "--prompt", "What is it?") == 0
 
 
+def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    """The line that a mistake is told in; nothing else may be on stderr."""
+    streams = capsys.readouterr()
+    assert code == 2 and streams.out == ""
+    assert streams.err.startswith("inference.py: ") and streams.err.count("\n") == 1, streams.err
+    return streams.err
+
+
+@pytest.fixture
+def ask(model_dirs: dict[str, Path], image_file: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Ask with one thing wrong; returns the line that says so."""
+
+    def run(**changes: object) -> str:
+        options = {"model_dir": model_dirs["masks"], "image": image_file, "prompt": "Segment", "device": "cpu"}
+        pairs = [(f"--{name}", value) for name, value in (options | {"max_new_tokens": 2} | changes).items()]
+        capsys.readouterr()
+        return refused(capsys, command(*[part for pair in pairs for part in pair]))
+
+    return run
+
+
+@pytest.fixture
+def model_must_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For mistakes that are found before the minute that a real model takes."""
+
+    def load(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(answers, "load_model", load)
+
+
+def test_images_that_cannot_be_read(ask: Callable[..., str], tmp_path: Path, model_must_not_load: None) -> None:
+    assert "missing.png: no such file" in ask(image="missing.png")
+    assert f"{tmp_path}: expected a file, found a folder" in ask(image=tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    assert "text.png is not an image" in ask(image=tmp_path / "text.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "sat.png").read_bytes()[:500])
+    assert "half.png cannot be read" in ask(image=tmp_path / "half.png")
+
+
+def test_model_directories_that_are_none(ask: Callable[..., str], image_file: Path, tmp_path: Path) -> None:
+    assert "./missing: no such model directory" in ask(model_dir="./missing")
+    assert "no such model directory" in ask(model_dir=image_file)
+    (tmp_path / "empty").mkdir()
+    assert "model_config.json, vlm_lora, seg_projector.pt, sam_mask_decoder.pt missing (found: nothing)" in ask(
+        model_dir=tmp_path / "empty"
+    )
+
+
+def test_prompts_and_devices(ask: Callable[..., str]) -> None:
+    assert "prompt: expected text" in ask(prompt=" ")
+    assert "cuda:9" in ask(device="cuda:9")
+
+
+def test_debug_shows_the_traceback(image_file: Path) -> None:
+    with pytest.raises(answers.SatlisaError):
+        command("--debug", "--model_dir", "./missing", "--image", image_file, "--prompt", "x")
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("arguments", "said"),
     [
-        ({"--image": "missing.png"}, "missing.png"),
-        ({"--model_dir": "./missing"}, "missing"),
-        ({"--prompt": " "}, "prompt"),
-        ({"--device": "cuda:9"}, "cuda:9"),
+        (["--mask", "m.png"], "the following arguments are required: --model_dir, --image, --prompt"),
+        (["--model_dir", "d", "--image", "i", "--prompt", "p", "--mask", "m"], "unrecognized arguments: --mask m"),
+        (["--max_new_tokens", "0"], "argument --max_new_tokens: expected a positive integer, found '0'"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(
-    model_dirs: dict[str, Path],
-    image_file: Path,
-    capsys: pytest.CaptureFixture[str],
-    change: dict[str, str],
-    message: str,
+def test_unknown_options(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        answers.main(arguments)
+    assert said in refused(capsys, int(str(left.value.code)))
+
+
+@pytest.mark.parametrize("option", ["output_mask", "overlay"])
+def test_pictures_that_cannot_be_written(
+    option: str, ask: Callable[..., str], tmp_path: Path, image_file: Path, model_must_not_load: None
 ) -> None:
-    options = {
-        "--model_dir": model_dirs["text"],
-        "--image": image_file,
-        "--prompt": "What?",
-        "--device": "cpu",
-    } | change
-    assert command(*[part for option in options.items() for part in option]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("inference.py:")]
-    assert len(lines) == 1 and message in lines[0]
-
-
-def test_unwritable_output(model_dirs: dict[str, Path], image_file: Path, tmp_path: Path) -> None:
+    """Below a file: permission bits would not hold for root, who runs the tests of some machines."""
     (tmp_path / "file").write_text("x")
-    base = ["--model_dir", model_dirs["masks"], "--image", image_file, "--device", "cpu", "--max_new_tokens", 2]
-    assert command(*base, "--prompt", "Segment", "--output_mask", tmp_path / "file" / "m.png") == 2
-    assert command(*base, "--prompt", "Segment", "--output_mask", tmp_path / "m.strange") == 2
+    assert f"--{option}: expected a folder at {tmp_path / 'file'}" in ask(**{option: tmp_path / "file" / "a" / "m.png"})
+    assert f"--{option}: {tmp_path} is a folder" in ask(**{option: tmp_path})
+    assert "pictures are not written as '.strange'" in ask(**{option: tmp_path / "m.strange"})
+    assert "pictures are not written as ''" in ask(**{option: tmp_path / "mask"})
+    assert "is the file of --image too" in ask(**{option: tmp_path / "." / "sat.png"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "sat.png"]
+
+
+def test_one_file_for_two_pictures(ask: Callable[..., str], tmp_path: Path, model_must_not_load: None) -> None:
+    assert "is the file of --output_mask too" in ask(output_mask=tmp_path / "m.png", overlay=tmp_path / "m.png")
+
+
+def test_a_folder_of_instances_that_cannot_be_made(
+    ask: Callable[..., str], tmp_path: Path, model_must_not_load: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "--output_instances: expected a folder" in ask(output_instances=tmp_path / "file")
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place) != tmp_path)
+    assert f"--output_instances: nothing may be written into {tmp_path};" in ask(output_instances=tmp_path / "new")
+
+
+def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(4, 4).save(tmp_path / "m.png")
+
+    def fill_the_disk(image: Image.Image, path: Path, *_: object) -> None:
+        path.write_bytes(b"\x89PNG half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
+    with pytest.raises(answers.SatlisaError, match=r"m\.png: cannot be written .*No space left"):
+        answers._save(picture(8, 8), tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as kept:
+        assert kept.size == (4, 4)
+    assert not list(tmp_path.glob("*partial*"))
 
 
 def test_overlay_tints_only_the_mask() -> None:
