@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 
 from satlisa.demo import backbone
+from satlisa.demo.broaden_sam import broaden_sam
+from satlisa.demo.collages import draw_collage
 from satlisa.demo.gallery import Exhibit, open_gallery
 from satlisa.demo.pretrain_sam import score_sam, train_sam
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
@@ -51,7 +53,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for vlm/ and sam/ (%(default)s)")
     parser.add_argument("--vlm-steps", type=int, default=1000, help="steps of the text side (%(default)s)")
     parser.add_argument("--sam-steps", type=int, default=1200, help="steps of the SAM side (%(default)s)")
+    parser.add_argument("--broaden-steps", type=int, default=900, help="steps with collages after that (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, help="scenes to learn from (%(default)s)")
+    parser.add_argument("--collages", type=int, default=2500, help="collages to learn from (%(default)s)")
     parser.add_argument("--validation-scenes", type=int, default=200, help="scenes to score on (%(default)s)")
     parser.add_argument("--only", choices=("vlm", "sam"), help="train one side alone")
     parser.add_argument("--seed", type=int, default=0)
@@ -79,6 +83,8 @@ def pretrain_sam(
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     processor, model = backbone.sam_processor(), backbone.new_sam(options.seed)
     train_sam(model, processor, train, options.sam_steps, options.seed, say)
+    collages = [draw_collage(number) for number in range(options.collages)]
+    broaden_sam(model, processor, train, collages, options.broaden_steps, options.seed, say)
     backbone.save_sam(model, options.output / "sam")
     report(score_sam(model, processor, validation))
 

@@ -1,0 +1,144 @@
+"""Second stage of SAM's pretraining: scenes and collages half and half, and pictures rebuilt from their embeddings.
+
+SAM's own encoder was a masked autoencoder before it saw a prompt, so it carries what pictures of any kind look like.
+Here a linear layer, thrown away afterwards, has to rebuild each cell's pixels from its embedding, which keeps colours
+and textures in it that the scenes alone do not ask for.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from satlisa.demo.collages import SIDE, Collage
+from satlisa.demo.gallery import Exhibit
+from satlisa.demo.pretrain_sam import BATCH_SIZE, PROMPTS_PER_IMAGE, draw_mask, mask_iou
+
+LEARNING_RATE = 7e-4
+REBUILD_WEIGHT = 2.0
+_PATCH = 8  # pixels of a cell of the embedding
+_POINTS = 8  # on a surface
+_LEAST = 100  # pixels of a shape that is asked for; 64 are one cell of the embedding
+_JITTER = 2.0  # pixels that the corners of a prompted box are off
+
+
+def as_collage(exhibit: Exhibit) -> Collage:
+    """A scene's objects as shapes 1, 2, … and their labels as surfaces 1, 2, …; 0 is what nobody asks for."""
+    shapes = np.zeros((SIDE, SIDE), np.uint8)
+    surfaces = np.zeros_like(shapes)
+    labels = sorted({thing.label for thing in exhibit.plan.objects})
+    for number, thing in enumerate(exhibit.plan.objects, start=1):
+        mask = draw_mask([thing], SIDE)
+        shapes[mask], surfaces[mask] = number, 1 + labels.index(thing.label)
+    return Collage(exhibit.pixels, shapes, surfaces)
+
+
+def turned(picture: Collage, number: int) -> Collage:
+    """One of the eight views of a square, as `Exhibit.turned` numbers them."""
+    arrays = (picture.pixels, picture.shapes, picture.surfaces)
+    return Collage(*(np.ascontiguousarray(np.rot90(a[:, ::-1] if number >= 4 else a, number % 4)) for a in arrays))
+
+
+def make_prompts(
+    pictures: Sequence[Collage], lowest: Sequence[int], kind: str, rng: np.random.Generator
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Prompts of a kind ("box" or "point" on a shape, or "all": points on a surface) and targets (B, P, m, m).
+
+    Shapes and surfaces numbered below `lowest` are not asked for.
+    """
+    chosen = [_choose(picture, low, kind, rng) for picture, low in zip(pictures, lowest, strict=True)]
+    masks = np.stack([np.stack(of_picture) for of_picture in chosen])  # (B, P, SIDE, SIDE)
+    half = SIDE // 2
+    targets = torch.from_numpy(masks.reshape(*masks.shape[:2], half, 2, half, 2).mean((3, 5)) >= 0.5).float()
+    if kind == "box":
+        boxes = np.array([[_box(mask) for mask in of_picture] for of_picture in masks])
+        return {"input_boxes": torch.tensor(boxes + rng.uniform(-_JITTER, _JITTER, boxes.shape)).float()}, targets
+    count = _POINTS if kind == "all" else 1
+    points = torch.tensor(np.array([[_points(mask, count, rng) for mask in of_picture] for of_picture in masks]))
+    return {"input_points": points.float(), "input_labels": torch.ones(points.shape[:-1], dtype=torch.int64)}, targets
+
+
+def _choose(picture: Collage, lowest: int, kind: str, rng: np.random.Generator) -> list[np.ndarray]:
+    numbers = picture.surfaces if kind == "all" else picture.shapes
+    found, counts = np.unique(numbers, return_counts=True)
+    found = found[(counts >= _LEAST) & (found >= lowest)]
+    return [numbers == rng.choice(found) for _ in range(1 if kind == "all" else PROMPTS_PER_IMAGE)]
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.nonzero(mask)
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+def _points(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Random points (count, 2) inside a mask, as (x, y)."""
+    rows, columns = np.nonzero(mask)
+    places = rng.integers(len(rows), size=count)
+    return np.stack([columns[places], rows[places]], axis=1)
+
+
+def mask_loss(logits: Tensor, targets: Tensor, scores: Tensor) -> Tensor:
+    """2·BCE + DICE of logits and targets (..., m, m), and the squared error of the predicted IoU (...).
+
+    Rare pixels weigh more in BCE, by the root of how rare they are: the shapes are small, and a mask of nothing would
+    be nearly right.
+    """
+    share = targets.mean((-2, -1), keepdim=True).clamp(min=1e-4)
+    weights = torch.where(targets > 0, (0.5 / share).sqrt(), 1.0)
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    probabilities = logits.sigmoid()
+    sums = (probabilities + targets).sum((-2, -1))
+    dice = 1 - (2 * (probabilities * targets).sum((-2, -1)) + 1) / (sums + 1)
+    score_error = F.mse_loss(scores, mask_iou(logits.detach() > 0, targets > 0))
+    return 2 * ((bce * weights).sum((-2, -1)) / weights.sum((-2, -1))).mean() + dice.mean() + score_error
+
+
+def rebuild_loss(rebuilt: Tensor, pixel_values: Tensor) -> Tensor:
+    """Squared error of the pixels (B, 3, s, s), halved in size, as rebuilt from each cell: (B, 48, s/8, s/8)."""
+    return F.mse_loss(rebuilt, F.pixel_unshuffle(F.avg_pool2d(pixel_values, 2), _PATCH // 2))
+
+
+def broaden_sam(
+    model: Any,
+    processor: Any,
+    gallery: Sequence[Exhibit],
+    collages: Sequence[Collage],
+    steps: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Train all of SAM in place: AdamW, one-cycle cosine with 5 % warm-up; half of each batch are collages."""
+    rng = np.random.default_rng((seed, 3))
+    scenes = [as_collage(exhibit) for exhibit in gallery if exhibit.plan.objects]
+    rebuild = nn.Conv2d(model.config.vision_config.output_channels, 3 * (_PATCH // 2) ** 2, 1)
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), *rebuild.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.05)
+    model.train()
+    half = BATCH_SIZE // 2
+    for step in range(steps):
+        drawn = [collages[i] for i in rng.integers(len(collages), size=half)]
+        drawn += [scenes[i] for i in rng.integers(len(scenes), size=half)]
+        pictures = [turned(picture, int(rng.integers(8))) for picture in drawn]
+        kind = ("box", "point", "all")[step % 3]
+        prompts, targets = make_prompts(pictures, [0] * half + [1] * half, kind, rng)
+        pixels = processor(images=[picture.pixels for picture in pictures], return_tensors="pt")["pixel_values"]
+        embeddings = model.vision_encoder(pixels)[0]
+        output = model(image_embeddings=embeddings, multimask_output=False, **prompts)
+        loss = mask_loss(output.pred_masks[:, :, 0], targets, output.iou_scores[:, :, 0])
+        rebuilt = rebuild_loss(rebuild(embeddings), pixels)
+        (loss + REBUILD_WEIGHT * rebuilt).backward()
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 30 < 3 or step == steps - 1:
+            iou = mask_iou(output.pred_masks[:, :, 0] > 0, targets > 0).mean(1)
+            say(
+                f"sam, stage 2, step {step}/{steps} {kind} loss {loss.item():.3f} rebuilt {rebuilt.item():.3f} "
+                f"IoU {iou[half:].mean():.3f} in scenes, {iou[:half].mean():.3f} in collages"
+            )
