@@ -3,25 +3,32 @@
 import logging
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, broadcast_object_list, set_seed
 
 from satlisa.build import assemble, checkpoint_layers, load_parts
-from satlisa.config import TrainConfig, help_text
-from satlisa.config import settings as all_settings
-from satlisa.dataset import Skips, SplitError, load_rows
+from satlisa.commands import MISTAKE, run_command, start_logging
+from satlisa.dataset import SplitError, load_rows
 from satlisa.errors import SatlisaError
 from satlisa.hardware import Hardware, detect, kernels
-from satlisa.loader import EncodedRows, make_loader
+from satlisa.interrupt import Interrupt, Stopped
+from satlisa.loader import Encoder, StepLoader
 from satlisa.model import SatLisa
+from satlisa.order import IndexedOrder, Order
+from satlisa.resume import Start, choose_start, identify
+from satlisa.settings import TrainConfig, help_text, variables
+from satlisa.snapshot import read_snapshot
+from satlisa.stream import open_stream
 from satlisa.train_log import TrainLog
-from satlisa.trainer import Run, fit, make_optimizer
+from satlisa.trainer import fit, make_optimizer
+from satlisa.training_run import Run, restore
 
 logger = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "transformers", "peft", "datasets", "accelerate", "numpy", "Pillow")
@@ -30,79 +37,148 @@ _PACKAGES = ("torch", "torchvision", "transformers", "peft", "datasets", "accele
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python train.py`; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments and arguments != ["--debug"]:
-        known = arguments in (["--help"], ["-h"])
+    if arguments in (["--help"], ["-h"]):
         print("usage: [VARIABLE=value …] python train.py [--help] [--debug]\n\n" + help_text())
-        return 0 if known else 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        train(TrainConfig.from_env())
-    except SatlisaError as error:
-        if arguments:
-            raise
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
+        return 0
+    if arguments not in ([], ["--debug"]):
+        print(f"train.py: unknown option {arguments[0]}; settings are variables, see --help", file=sys.stderr)
+        return MISTAKE
+    start_logging(bool(arguments))
+    return run_command("train.py", _train_from_env, bool(arguments))
+
+
+def _train_from_env() -> int:
+    train(TrainConfig.from_env())
     return 0
 
 
 def train(settings: TrainConfig) -> Path:
-    """Train with these settings; returns the run folder, which is a model directory.
+    """Train with these settings, or go on with the run that is in its folder; returns the run folder.
+
+    That is a model directory once an epoch, or the whole run, is done. A run that is asked to stop (SIGTERM, Ctrl-C)
+    finishes its step, writes a checkpoint, says so and returns.
 
     Raises:
         SatlisaError: data, models, hardware or folder that cannot be used.
     """
-    settings.trackers()  # checked before anything is loaded
-    hardware = detect(settings.device, settings.precision)
-    settings = settings.resolve(hardware.batch_size)
-    logger.info("%s, %s\n%s", hardware.name, str(hardware.dtype).removeprefix("torch."), "\n".join(settings.lines()))
-    logger.info("%s", kernels(hardware.device))
-    folder = Path(settings.output_dir)
-    state = PartialState(cpu=settings.device == "cpu")
-    if state.is_main_process:  # the others could come late and find its first files
-        prepare_folder(settings)
-    state.wait_for_everyone()
-    set_seed(settings.seed)
-    rows = {"train": load_rows(settings.dataset, "train"), "validation": load_validation(settings.dataset)}
-    config = settings.new_model_config()
-    model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
-    run = start(settings, model, rows, folder)
-    summary = fit(run)
-    if run.accelerator.is_main_process:
-        run.log.draw()
-        run.log.summarize({**describe(settings, hardware), **summary})
-        for split, key in (("train", "skipped_rows"), ("validation", "skipped_validation_rows")):
-            for line in summary[key]:
-                logger.warning("%s split: %s", split, line)
-        if summary["instances_left_out"]:
-            logger.warning("train split: %d instances left out of answers", summary["instances_left_out"])
-        logger.info("model directory: %s", folder)
-    run.accelerator.end_training()
+    with Interrupt() as interrupt:
+        settings.trackers()  # checked before anything is loaded
+        hardware = detect(settings.device, settings.precision)
+        settings = settings.resolve(hardware.batch_size)
+        logger.info(
+            "%s, %s\n%s", hardware.name, str(hardware.dtype).removeprefix("torch."), "\n".join(settings.lines())
+        )
+        logger.info("%s", kernels(hardware.device))
+        folder = Path(settings.output_dir)
+        state = PartialState(cpu=settings.device == "cpu")
+        set_seed(settings.seed)
+        orders = {"train": train_order(settings), "validation": validation_order(settings)}
+        config = settings.new_model_config()
+        identity = identify(settings, config, orders["train"])
+        beginning = on_main_process(state, lambda: choose_start(settings, identity))
+        if beginning.finished:
+            logger.info(
+                "the run in %s is finished, nothing is left to do; train anew with OVERWRITE=1 or in another folder",
+                folder,
+            )
+            return folder
+        model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
+        run = start(settings, model, orders, identity, interrupt)
+        if beginning.place:
+            go_on(run, beginning.place)
+        elif run.is_main:
+            run.log.begin()
+        try:
+            if interrupt.reason:
+                raise Stopped
+            finish(run, hardware, fit(run))
+        except Stopped:
+            logger.info(
+                "stopped by %s after %d of %d steps; run the same command again to go on",
+                interrupt.reason or "another process",
+                run.step,
+                run.total_steps,
+            )
+        run.accelerator.end_training()
     return folder
 
 
-def load_validation(dataset: str) -> Any:
+def on_main_process(state: PartialState, work: Callable[[], Start]) -> Start:
+    """What the main process finds out, told to all; its error is everybody's."""
+    found: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            found = [work()]
+        except SatlisaError as error:
+            found = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(found)
+    if isinstance(found[0], SatlisaError):
+        raise found[0]
+    result: Start = found[0]
+    return result
+
+
+def go_on(run: Run, place: Path) -> None:
+    """Put a run where a checkpoint left it, and say from where it goes on."""
+    snapshot = read_snapshot(place)
+    restore(run, snapshot)
+    before, now = snapshot.state["num_processes"], run.accelerator.num_processes
+    changed = (
+        ""
+        if before == now
+        else f"; {before} processes then, {now} now, the same {snapshot.state['step_size']} rows a step"
+    )
+    if run.is_main:
+        run.log.begin(place.parent.parent, run.step)
+        logger.info(
+            "going on from %s: %d of %d steps, %d rows into epoch %d%s",
+            place,
+            run.step,
+            run.total_steps,
+            run.rows_done,
+            run.epoch + 1,
+            changed,
+        )
+
+
+def finish(run: Run, hardware: Hardware, summary: dict[str, Any]) -> None:
+    """Draw the curve, write `train_summary.json`, and say what was not used and where the model is."""
+    if not run.is_main:
+        return
+    run.log.draw()
+    run.log.summarize({**describe(run.settings, hardware), **summary})
+    for split, key in (("train", "skipped_rows"), ("validation", "skipped_validation_rows")):
+        for line in summary[key]:
+            logger.warning("%s split: %s", split, line)
+    if summary["instances_left_out"]:
+        logger.warning("train split: %d instances left out of answers", summary["instances_left_out"])
+    if summary["dropped_steps"]:
+        logger.warning("%d steps dropped because of a loss that is no number", len(summary["dropped_steps"]))
+    logger.info("model directory: %s", run.folder)
+
+
+def train_order(settings: TrainConfig) -> Order:
+    """The training rows in their order."""
+    if settings.streaming:
+        return open_stream(settings.dataset, "train", settings.max_samples, settings.shuffle_buffer, settings.seed)
+    return IndexedOrder(load_rows(settings.dataset, "train"), settings.max_samples, settings.seed)
+
+
+def validation_order(settings: TrainConfig) -> Order:
     """The validation rows; none, and a word about it, where the dataset has no such split."""
     try:
-        return load_rows(dataset, "validation")
+        if settings.streaming:
+            return open_stream(settings.dataset, "validation", settings.val_samples)
+        return IndexedOrder(load_rows(settings.dataset, "validation"), settings.val_samples)
     except SplitError as error:
         logger.warning("%s: training goes on without validation", error)
-        return []
+        return IndexedOrder([])
 
 
-def prepare_folder(settings: TrainConfig) -> None:
-    """Make the run folder; refused where it holds something that a run would write over without being asked to."""
-    folder = Path(settings.output_dir)
-    if folder.is_file():
-        raise SatlisaError(f"OUTPUT_DIR: {folder} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not settings.overwrite:
-        raise SatlisaError(f"OUTPUT_DIR: {folder} is not empty; name another folder, or allow it with OVERWRITE=1")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be made ({error})") from error
-
-
-def start(settings: TrainConfig, model: SatLisa, rows: dict[str, Any], folder: Path) -> Run:
+def start(
+    settings: TrainConfig, model: SatLisa, orders: dict[str, Order], identity: dict[str, Any], interrupt: Interrupt
+) -> Run:
     """Put model, optimizer and loaders on the accelerator."""
     trackers = settings.trackers()
     accelerator = Accelerator(
@@ -110,32 +186,45 @@ def start(settings: TrainConfig, model: SatLisa, rows: dict[str, Any], folder: P
         mixed_precision="fp16" if model.compute_dtype == torch.float16 else "no",
         cpu=settings.device == "cpu",
         log_with=trackers or None,
-        project_dir=str(folder),
+        project_dir=settings.output_dir,
     )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise SatlisaError(
+            f"accelerate: {accelerator.distributed_type.value} shards models, which this training does not know; what "
+            "is trained is 10 million parameters, so choose multi-GPU (DDP) in the accelerate config"
+        )
     if trackers:
-        values = {item.name: getattr(settings, item.name) for item in all_settings()}
+        values = {item.name: getattr(settings, item.name) for item in variables()}
         accelerator.init_trackers("logs", config=values)
     model = model.to(accelerator.device).train()
     if settings.cache_sam:
         model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)
     if settings.grad_checkpoint:
         checkpoint_layers(model.qwen.model.language_model)
-    data = {
-        split: EncodedRows(
-            rows[split], model.processor, model.segmenter, model.config, settings.seg_task_names(), limit
-        )
-        for split, limit in (("train", settings.max_samples), ("validation", settings.val_samples))
-    }
-    loader = make_loader(
-        data["train"],
-        settings.batch_size,
-        accumulate=settings.grad_accum,
+    encoder = Encoder(model.processor, model.segmenter, model.config, settings.seg_task_names())
+    make_loader = partial(
+        StepLoader,
+        encoder=encoder,
+        batch_size=settings.batch_size,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
         num_workers=settings.num_workers,
-        shuffle_seed=settings.seed,
     )
-    val_loader = make_loader(data["validation"], settings.batch_size, num_workers=settings.num_workers)
-    loader, val_loader = accelerator.prepare(loader, val_loader)
-    run = Run(settings, accelerator, model, model, None, None, loader, val_loader, TrainLog(folder), Skips(), Skips())
+    together = settings.batch_size * accelerator.num_processes
+    run = Run(
+        settings=settings,
+        accelerator=accelerator,
+        model=model,
+        wrapped=model,
+        optimizer=None,
+        scheduler=None,
+        train_loader=make_loader(orders["train"], step_size=together * settings.grad_accum),
+        val_loader=make_loader(orders["validation"], step_size=together),
+        log=TrainLog(Path(settings.output_dir)),
+        identity=identity,
+        interrupt=interrupt,
+        control=torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None,
+    )
     optimizer, run.scheduler = make_optimizer(model, settings, run.total_steps)
     run.wrapped, run.optimizer = accelerator.prepare(model, optimizer)
     return run
@@ -146,7 +235,7 @@ def describe(settings: TrainConfig, hardware: Hardware) -> dict[str, Any]:
     return {
         "settings": {
             item.name.upper(): {"value": getattr(settings, item.name), "from": settings.origins.get(item.name, "")}
-            for item in all_settings()
+            for item in variables()
         },
         "hardware": {"name": hardware.name, "device": str(hardware.device), "dtype": str(hardware.dtype)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},

@@ -39,15 +39,20 @@ class TrainLog:
         self.folder = folder
         self.steps: list[StepLog] = []
         self.validations: list[dict[str, float]] = []
-        (folder / LOG_FILE).write_text("", encoding="utf-8")
+
+    def begin(self, earlier: Path | None = None, step: int = 0) -> None:
+        """Start an empty log, or go on with the one in the run folder `earlier` behind `step`: steps that it has
+        beyond that one are taken again."""
+        self.steps = read_log(earlier / LOG_FILE, step) if earlier else []
+        partial = self.folder / (LOG_FILE + ".partial")
+        partial.write_text("".join(map(_line, self.steps)), encoding="utf-8")
+        os.replace(partial, self.folder / LOG_FILE)
 
     def add(self, step: StepLog) -> None:
         """Write one step down, flushed line by line so that a killed run keeps its log."""
         self.steps.append(step)
         with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
-            # The norm of gradients that overflowed (fp16) is no number, which JSON does not have.
-            values = {name: value if math.isfinite(value) else None for name, value in asdict(step).items()}
-            file.write(json.dumps(values) + "\n")
+            file.write(_line(step))
 
     def draw(self) -> None:
         """`loss_curve.png`: the loss and its terms per step, validation points on top."""
@@ -78,6 +83,27 @@ class TrainLog:
         partial = self.folder / (SUMMARY_FILE + ".partial")
         partial.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, self.folder / SUMMARY_FILE)
+
+
+def read_log(path: Path, last_step: int) -> list[StepLog]:
+    """The steps of a log up to `last_step`; a line that a killed process left half written is passed over."""
+    steps = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            values = json.loads(line)
+            numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+            record = StepLog(**numbers)
+        except (ValueError, TypeError, AttributeError):
+            continue
+        if record.step <= last_step:
+            steps.append(record)
+    return steps
+
+
+def _line(step: StepLog) -> str:
+    """A step as a line of JSON, which has no NaN: losses and norms that are no numbers are null."""
+    values = {name: value if math.isfinite(value) else None for name, value in asdict(step).items()}
+    return json.dumps(values) + "\n"
 
 
 def peak_memory(device: torch.device) -> int:

@@ -12,114 +12,100 @@ import logging
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from satlisa.build import count_parameters, parameter_table
 from satlisa.checkpoint import save_model
-from satlisa.collator import Batch, Encoded, collate
-from satlisa.config import TrainConfig
-from satlisa.dataset import Skips
-from satlisa.errors import SatlisaError
+from satlisa.collator import Batch
+from satlisa.errors import SatlisaError, first_line
+from satlisa.faults import count_skips, halve_batch, is_out_of_memory, note_dropped, share_errors
+from satlisa.interrupt import Stopped
 from satlisa.loader import Loaded
 from satlisa.losses import LossSums, weigh
 from satlisa.model import SatLisa
-from satlisa.train_log import StepLog, TrainLog, peak_memory
+from satlisa.settings import TrainConfig
+from satlisa.train_log import StepLog, peak_memory
+from satlisa.training_run import PendingStep, Run, checkpoint_is_due, save_checkpoint
+from satlisa.validation import validate
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PendingStep:
-    """A step that was taken and whose numbers are still on the device.
-
-    `terms` (3,) are L_text, BCE and DICE; `seconds` counts from the step before, loading included.
-    """
-
-    step: int
-    terms: Tensor
-    grad_norm: Tensor
-    lr: float
-    num_samples: int
-    seconds: float
-
-
-@dataclass
-class Run:
-    """Everything that one training run holds: the wrapped model, what steps it, its data and its log."""
-
-    settings: TrainConfig
-    accelerator: Accelerator
-    model: SatLisa
-    wrapped: Any  # the model inside DDP when there are several processes
-    optimizer: Any
-    scheduler: Any
-    train_loader: Any
-    val_loader: Any
-    log: TrainLog
-    skips: Skips
-    val_skips: Skips
-    left_out: int = 0
-    step: int = 0
-    pending: PendingStep | None = None
-    clock: float = 0.0  # when the last step was taken
-    progress: Any = None
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        steps: int = self.settings.epochs * len(self.train_loader)
-        return min(steps, self.settings.max_steps) if self.settings.max_steps else steps
-
-
 def make_optimizer(model: SatLisa, settings: TrainConfig, total_steps: int) -> tuple[Any, Any]:
-    """AdamW over everything trained, and its cosine schedule with warm-up over `total_steps` optimizer steps."""
+    """AdamW over everything trained, and its cosine schedule with warm-up over `total_steps` optimizer steps.
+
+    The fused form leaves a step out on the device itself when it is told to (`found_inf`), so that nobody has to wait
+    for a loss to see that it is a number; with fp16 the gradient scaler does that.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    fused = model.device.type in ("cpu", "cuda") and model.compute_dtype != torch.float16
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
     warmup = math.ceil(settings.warmup_ratio * total_steps)
     return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, total_steps)
 
 
 def fit(run: Run) -> dict[str, Any]:
-    """Train all epochs, validate and save after each; returns what goes into `train_summary.json`."""
-    settings, started = run.settings, time.perf_counter()
-    if run.accelerator.is_main_process:
+    """Train what is left of the epochs, validate and save after each; returns what goes into `train_summary.json`.
+
+    Raises:
+        Stopped: the run was asked to stop; its checkpoint is written.
+    """
+    if run.is_main:
         logger.info("%s", parameter_table(count_parameters(run.model)))
-    run.progress = tqdm(
-        total=run.total_steps, desc="training", disable=not run.accelerator.is_main_process, unit="step"
-    )
-    for epoch in range(settings.epochs):
-        run.clock = time.perf_counter()
-        for loaded in run.train_loader:
-            if run.step == run.total_steps:
-                break
-            optimizer_step(run, loaded)
-        write_pending(run)
+    run.progress = tqdm(total=run.total_steps, initial=run.step, desc="training", disable=not run.is_main, unit="step")
+    while not run.is_complete:
+        train_epoch(run)
         if run.step == 0:
             reasons = "; ".join(run.skips.summary()) or "the split is empty"
-            raise SatlisaError(f"DATASET: no row of {settings.dataset} could be used for training ({reasons})")
-        if run.accelerator.is_main_process:
-            save_model(run.model, Path(settings.output_dir))
-        if len(run.val_loader):
-            report_validation(run, epoch + 1, validate(run))
-        if run.step == run.total_steps:
-            break
+            raise SatlisaError(f"DATASET: no row of {run.settings.dataset} could be used for training ({reasons})")
+        validation = validate(run) if len(run.val_loader.order) else {}
+        if validation is None:
+            stop(run)
+        elif validation:
+            report_validation(run, validation)
+        if run.is_main:
+            save_model(run.model, run.folder)
+        run.epoch, run.rows_done = run.epoch + 1, 0
+        save_checkpoint(run)
     run.progress.close()
-    return summary(run, time.perf_counter() - started)
+    return summary(run)
 
 
-def report_validation(run: Run, epoch: int, validation: dict[str, float]) -> None:
+def train_epoch(run: Run) -> None:
+    """The steps that are left of the epoch under way."""
+    run.clock = time.perf_counter()
+    while True:
+        try:
+            for loaded in run.train_loader.steps(run.epoch, run.rows_done):
+                if run.step >= run.total_steps:
+                    break
+                optimizer_step(run, loaded)
+            return write_pending(run)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = first_line(error)[:120]
+        halve_batch(run, reason)  # outside of `except`, whose traceback holds on to the tensors of the failed step
+
+
+def stop(run: Run) -> NoReturn:
+    """Write a checkpoint and leave."""
+    write_pending(run)
+    save_checkpoint(run)
+    raise Stopped
+
+
+def report_validation(run: Run, validation: dict[str, float]) -> None:
     """Write down what `validate` found after an epoch."""
+    epoch = run.epoch + 1
     run.log.validations.append({"epoch": epoch, "step": run.step, **validation})
     run.accelerator.log({f"validation/{name}": value for name, value in validation.items()}, step=run.step)
-    if run.accelerator.is_main_process:
+    if run.is_main:
         run.progress.write(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
 
 
@@ -128,19 +114,27 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
 
     Every process takes part in the count, in the backward pass and in the step, so that none waits for another.
     """
-    run.left_out += loaded.left_out
-    for error in loaded.errors:
-        run.skips.add(error)
-    num_tokens, num_masks, num_samples = effective_counts(run, loaded.batches)
-    if num_tokens == 0:
-        return
-    terms = run_batches(run, loaded.batches, num_tokens, num_masks)
-    lr = run.scheduler.get_last_lr()[0]
-    grad_norm = clip_and_step(run)
-    run.step += 1
-    write_pending(run)
-    seconds, run.clock = time.perf_counter() - run.clock, time.perf_counter()
-    run.pending = PendingStep(run.step, terms, grad_norm, lr, num_samples, seconds)
+    num_tokens, num_masks, num_samples, num_errors, left_out = effective_counts(run, loaded)
+    if num_tokens:
+        terms = run_batches(run, loaded.batches, num_tokens, num_masks)
+        terms = run.accelerator.reduce(terms, "sum")
+        lr = run.scheduler.get_last_lr()[0]
+        grad_norm = clip_and_step(run, terms)
+        run.step += 1
+        write_pending(run)
+        seconds, run.clock = time.perf_counter() - run.clock, time.perf_counter()
+        rows = [index for batch in loaded.batches for index in batch.indices]
+        run.pending = PendingStep(run.step, terms, grad_norm, lr, num_samples, rows, seconds)
+    run.rows_done = loaded.rows_done
+    run.left_out += left_out
+    if num_errors:
+        count_skips(run, share_errors(run, loaded.errors))
+    stops, checkpoints = run.add_up([bool(run.interrupt.reason), bool(num_tokens) and checkpoint_is_due(run)])
+    if stops:
+        stop(run)
+    if checkpoints:
+        write_pending(run)
+        save_checkpoint(run)
 
 
 def run_batches(run: Run, batches: list[Batch], num_tokens: int, num_masks: int) -> Tensor:
@@ -150,7 +144,7 @@ def run_batches(run: Run, batches: list[Batch], num_tokens: int, num_masks: int)
     """
     terms = torch.zeros(3, device=run.accelerator.device)
     weight = run.accelerator.num_processes if batches else 0  # DDP averages; the loss is a share of a sum already
-    for number, batch in enumerate(todo := batches or [any_batch(run)]):
+    for number, batch in enumerate(todo := batches or [run.train_loader.any_batch()]):
         with nullcontext() if number == len(todo) - 1 else run.accelerator.no_sync(run.wrapped):
             losses: LossSums = run.wrapped(batch.to(run.accelerator.device)).losses
             run.accelerator.backward(losses.total(run.model.config, num_tokens, num_masks) * weight)
@@ -159,27 +153,28 @@ def run_batches(run: Run, batches: list[Batch], num_tokens: int, num_masks: int)
     return terms
 
 
-def any_batch(run: Run) -> Batch:
-    """The first row of the dataset that can be used, as a batch."""
-    rows = run.train_loader.dataset
-    encoded = (rows[index][0] for index in range(len(rows)))
-    return collate([next(e for e in encoded if isinstance(e, Encoded))], run.model.processor.tokenizer.pad_token_id)
+def effective_counts(run: Run, loaded: Loaded) -> list[int]:
+    """Supervised tokens, masks, samples, broken rows and left-out instances of a step, summed over all processes."""
+    batches = loaded.batches
+    tokens, masks = sum(b.num_tokens for b in batches), sum(b.num_masks for b in batches)
+    return run.add_up([tokens, masks, sum(len(b.indices) for b in batches), len(loaded.errors), loaded.left_out])
 
 
-def effective_counts(run: Run, batches: list[Batch]) -> list[int]:
-    """Supervised tokens, masks and samples of a step, summed over all processes."""
-    own = [sum(b.num_tokens for b in batches), sum(b.num_masks for b in batches), sum(len(b.indices) for b in batches)]
-    if run.accelerator.num_processes == 1:
-        return own
-    counts: list[int] = run.accelerator.reduce(torch.tensor(own, device=run.accelerator.device), "sum").tolist()
-    return counts
+def clip_and_step(run: Run, terms: Tensor) -> Tensor:
+    """Clip, step optimizer and schedule, clear gradients; returns the gradient norm before clipping, ().
 
-
-def clip_and_step(run: Run) -> Tensor:
-    """Clip, step optimizer and schedule, clear gradients; returns the gradient norm before clipping, ()."""
+    A step whose losses `terms` (3,) or gradients are no numbers changes nothing but the schedule.
+    """
     trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
     norm: Tensor = run.accelerator.clip_grad_norm_(trained, run.settings.max_grad_norm or math.inf)
-    run.optimizer.step()
+    is_finite = norm.isfinite() & terms.isfinite().all()
+    if run.accelerator.scaler is not None:
+        run.optimizer.step()  # the scaler has seen the gradients
+    elif run.optimizer.defaults["fused"]:
+        run.optimizer.optimizer.found_inf = (~is_finite).float()
+        run.optimizer.step()
+    elif is_finite:
+        run.optimizer.step()
     if not run.accelerator.optimizer_step_was_skipped:  # fp16 scaling skips a step that overflowed
         run.scheduler.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -191,7 +186,7 @@ def write_pending(run: Run) -> None:
     pending, run.pending = run.pending, None
     if pending is None:
         return
-    text, bce, dice = run.accelerator.reduce(pending.terms, "sum").tolist()
+    text, bce, dice = pending.terms.tolist()
     record = StepLog(
         step=pending.step,
         epoch=round(pending.step / len(run.train_loader), 4),
@@ -205,54 +200,27 @@ def write_pending(run: Run) -> None:
         peak_memory=peak_memory(run.accelerator.device),
     )
     run.accelerator.log({f"train/{name}": value for name, value in vars(record).items()}, step=record.step)
-    if run.accelerator.is_main_process:
+    if run.is_main:
         run.log.add(record)
         run.progress.update()
         run.progress.set_postfix(loss=f"{record.loss:.3f}", text=f"{text:.3f}", dice=f"{dice:.3f}")
+    # With fp16, gradients overflow now and then, and the scaler takes care of it: there only the loss counts.
+    if math.isfinite(record.loss) and (run.accelerator.scaler or math.isfinite(record.grad_norm)):
+        run.streak = 0
+    else:
+        note_dropped(run, record.step, pending.rows)
 
 
-@torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
-    """Teacher-forced loss and mask IoU over the validation rows.
-
-    Returns:
-        loss, loss_text, loss_bce, loss_dice (means over all tokens and masks), mask_iou (mean over masks, in the
-        mask frame without its padding; empty in both counts 1), masks.
-    """
-    run.wrapped.eval()
-    sums = torch.zeros(6, dtype=torch.float64)  # on the CPU: MPS has no float64
-    for loaded in tqdm(run.val_loader, desc="validating", leave=False, disable=not run.accelerator.is_main_process):
-        for error in loaded.errors:
-            run.val_skips.add(error)
-        for batch in loaded.batches:
-            batch = batch.to(run.accelerator.device)
-            output = run.wrapped(batch)
-            losses, counts = output.losses, torch.tensor([batch.num_tokens, batch.num_masks])
-            iou = mask_iou(output.mask_logits > 0, batch.mask_targets > 0.5, batch.mask_valid)
-            sums += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).cpu(), counts])
-    run.wrapped.train()
-    totals = run.accelerator.reduce(sums.float().to(run.accelerator.device), "sum")
-    text, bce, dice, iou, tokens, masks = totals.tolist()
-    text, bce, dice = text / max(tokens, 1), bce / max(masks, 1), dice / max(masks, 1)
-    terms = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text, "loss_bce": bce, "loss_dice": dice}
-    return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
-
-
-def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """IoU of masks within their valid pixels, 1 where both are empty. All (N, m, m) bool; returns (N,) float32."""
-    union = ((predicted | truth) & valid).sum((1, 2))
-    return torch.where(union > 0, (predicted & truth & valid).sum((1, 2)) / union.clamp(min=1), 1.0)
-
-
-def summary(run: Run, seconds: float) -> dict[str, Any]:
+def summary(run: Run) -> dict[str, Any]:
     """What the run did: steps, time, parameters, validation, and every row that was not used."""
     counts = count_parameters(run.model)
     return {
         "steps": run.step,
-        "seconds": round(seconds, 1),
+        "seconds": round(run.elapsed(), 1),
         "parameters": {part: {"parameters": n, "trainable": t} for part, (n, t) in counts.items()},
         "validation": run.log.validations,
         "peak_memory": peak_memory(run.accelerator.device),
+        "dropped_steps": run.dropped,
         "skipped_rows": run.skips.summary(),
         "skipped_validation_rows": run.val_skips.summary(),
         "instances_left_out": run.left_out,

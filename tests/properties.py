@@ -10,13 +10,14 @@ import numpy as np
 from token_checks import Reader, check_tokens
 
 from satlisa.cell import without_surrogates
-from satlisa.config import ModelConfig, TrainConfig, settings
+from satlisa.config import ModelConfig
 from satlisa.conversation import parse_turns, split_answer, take_coordinates
 from satlisa.dataset import COLUMNS, read_sample
 from satlisa.errors import SatlisaError
 from satlisa.polygons import find_outline, find_regions, holds_coordinates, parse_polygons, parse_regions
 from satlisa.raster import coverage, covered_pixels, rasterize
 from satlisa.sample import Region, RowError, Sample
+from satlisa.settings import TrainConfig, variables
 
 HEIGHT, WIDTH = 30, 40
 
@@ -172,16 +173,16 @@ def check_environment(environ: dict[str, str]) -> None:
     except SatlisaError as error:
         assert any(name in str(error) for name in environ)
         return
-    for item in settings():
+    for item in variables():
         value, meta = getattr(made, item.name), item.metadata
         assert type(value) is type(item.default)
         assert value in meta["choices"] or not meta["choices"]
         assert meta["low"] is None or meta["low"] <= value < 2**63
         assert meta["high"] is None or value <= meta["high"]
-    again = {item.name.upper(): _spell(getattr(made, item.name)) for item in settings()}
+    again = {item.name.upper(): _spell(getattr(made, item.name)) for item in variables()}
     assert TrainConfig.from_env(again) == made
     resolved = made.resolve(4)
-    assert resolved.batch_size > 0 and resolved.grad_accum > 0 and len(made.lines()) == len(settings())
+    assert resolved.batch_size > 0 and resolved.grad_accum > 0 and len(made.lines()) == len(variables())
     made.seg_task_names()
     for use in (made.trackers, made.new_model_config):
         try:

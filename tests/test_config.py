@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from satlisa.config import ModelConfig, TrainConfig, help_text, markdown_table, settings
+from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
+from satlisa.settings import TrainConfig, help_text, markdown_table, variables
 
 REPOSITORY = Path(__file__).parents[1]
 HUB_DATASET = "rahuldshetty/satellite-multitask-omni"
@@ -168,9 +169,15 @@ GOOD: dict[str, tuple[str, Any]] = {
     "DATASET": ("./chips", "./chips"),
     "OUTPUT_DIR": ("runs/one", "runs/one"),
     "OVERWRITE": ("1", True),
+    "RESUME": ("never", "never"),
+    "CHECKPOINT_EVERY": ("2.5m", "2.5m"),
+    "KEEP_CHECKPOINTS": ("4", 4),
     "BATCH_SIZE": (" 4 ", 4),
     "GRAD_ACCUM": ("2", 2),
     "MAX_SAMPLES": ("100", 100),
+    "MAX_SKIP": ("0.2", 0.2),
+    "STREAMING": ("1", True),
+    "SHUFFLE_BUFFER": ("50", 50),
     "NUM_WORKERS": ("3", 3),
     "EPOCHS": ("5", 5),
     "MAX_STEPS": ("7", 7),
@@ -194,8 +201,8 @@ GOOD: dict[str, tuple[str, Any]] = {
 
 
 def test_every_variable_has_a_case_here() -> None:
-    assert [item.name.upper() for item in settings()] == sorted(GOOD, key=_declared)
-    assert all(item.metadata["meaning"] for item in settings())
+    assert [item.name.upper() for item in variables()] == sorted(GOOD, key=_declared)
+    assert all(item.metadata["meaning"] for item in variables())
 
 
 def _declared(name: str) -> int:
@@ -214,6 +221,10 @@ def test_each_variable_is_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
+        ("CHECKPOINT_EVERY", "often", "steps (500), minutes (10m) or 0"),
+        ("CHECKPOINT_EVERY", "-3", "steps (500), minutes (10m) or 0"),
+        ("KEEP_CHECKPOINTS", "0", "a whole number from 1 up"),
+        ("MAX_SKIP", "5%", "a number from 0 to 1"),
         ("PRESET", "tiny", "one of full, demo"),
         ("OVERWRITE", "yes", "0 or 1"),
         ("BATCH_SIZE", "two", "a whole number from 0 up"),
@@ -277,7 +288,7 @@ def test_zero_in_the_environment_asks_for_detection_even_in_the_demo() -> None:
 def test_every_value_is_printed_with_its_origin() -> None:
     config = TrainConfig.from_env({"PRESET": "demo", "BATCH_SIZE": "0", "SEED": "3"}).resolve(2)
     shown = {line.split()[0]: line for line in config.lines()}
-    assert list(shown) == [item.name.upper() for item in settings()]
+    assert list(shown) == [item.name.upper() for item in variables()]
     assert re.fullmatch(r"SEED +3 +environment", shown["SEED"])
     assert re.fullmatch(r"DATASET +demo +preset demo", shown["DATASET"])
     assert re.fullmatch(r"BATCH_SIZE +2 +hardware", shown["BATCH_SIZE"])
@@ -341,7 +352,7 @@ def test_lists_of_names() -> None:
 
 def test_help_names_every_variable_with_default_and_meaning() -> None:
     shown = help_text()
-    for item in settings():
+    for item in variables():
         assert re.search(rf"^  {item.name.upper()} ", shown, re.MULTILINE)
         assert item.metadata["meaning"] in shown
     assert re.search(r"^  LEARNING_RATE +0\.0002$", shown, re.MULTILINE)
@@ -353,11 +364,11 @@ def test_readme_has_the_table_of_the_code() -> None:
     assert block is not None, "README.md has no settings block"
     assert block[1].strip() == markdown_table(), (
         'paste into README.md, between the "settings" marks, the output of: '
-        'python -c "from satlisa.config import markdown_table; print(markdown_table())"'
+        'python -c "from satlisa.settings import markdown_table; print(markdown_table())"'
     )
 
 
 def test_only_config_reads_the_environment() -> None:
     scripts = [*(REPOSITORY / "satlisa").rglob("*.py"), *REPOSITORY.glob("*.py")]
     readers = [path.name for path in scripts if re.search(r"\bos\.environ\b|\bgetenv\b", path.read_text())]
-    assert readers == ["config.py"]
+    assert readers == ["errors.py", "settings.py"]  # the former for what it must not show

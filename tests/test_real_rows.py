@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pytest
@@ -80,10 +79,18 @@ def answer_fits(sample: Sample) -> bool:
 def test_the_default_dataset_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def load_dataset(name: str) -> Any:
-        asked.append(name)
-        return datasets.DatasetDict({"train": datasets.Dataset.from_dict({name: ["x"] for name in COLUMNS})})
+    class Builder:
+        config = datasets.BuilderConfig()
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        def __init__(self, name: str) -> None:
+            asked.append(name)
+
+        def download_and_prepare(self) -> None:
+            asked.append("download")
+
+        def as_dataset(self) -> datasets.DatasetDict:
+            return datasets.DatasetDict({"train": datasets.Dataset.from_dict({name: ["x"] for name in COLUMNS})})
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", Builder)
     assert load_rows(DEFAULT_DATASET, "train")[0]["task"] == "x"
-    assert asked == ["rahuldshetty/satellite-multitask-omni"]
+    assert asked == ["rahuldshetty/satellite-multitask-omni", "download"]

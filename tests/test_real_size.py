@@ -19,10 +19,10 @@ from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, SamConf
 from satlisa.answers import generate_instances, load_model
 from satlisa.build import count_parameters
 from satlisa.collator import collate, encode_sample
-from satlisa.config import TrainConfig
 from satlisa.prompts import as_turns, decode_answer, encode_prompt
 from satlisa.run import train
 from satlisa.sample import Sample, Turn
+from satlisa.settings import TrainConfig
 
 pytestmark = pytest.mark.slow
 

@@ -18,10 +18,12 @@ from model_fixtures import picture
 from satlisa import run as run_module
 from satlisa.build import checkpoint_layers
 from satlisa.checkpoint import load_model
-from satlisa.config import ModelConfig, TrainConfig
+from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.generation import answer
-from satlisa.loader import EncodedRows, make_loader
+from satlisa.loader import Encoder, StepLoader
+from satlisa.order import IndexedOrder
+from satlisa.settings import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 LOG_KEYS = {
@@ -86,6 +88,7 @@ def settings(config: ModelConfig, dataset: Path, output: Path, **more: str) -> T
         "BATCH_SIZE": "4",
         "GRAD_ACCUM": "2",
         "LEARNING_RATE": "1e-2",
+        "MAX_SKIP": "1",
     }
     return TrainConfig.from_env({**environ, **more})
 
@@ -170,8 +173,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass(tiny_model) -> None:  # 
             numbers += tensor.numel()
             return tensor
 
-        data = EncodedRows(rows(4), tiny_model.processor, tiny_model.segmenter, tiny_model.config)
-        (step,) = make_loader(data, 4)
+        (step,) = make_loader(tiny_model, rows(4), 4).steps()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             tiny_model(step.batches[0])
         return numbers
@@ -284,10 +286,16 @@ def test_long_answers_are_skipped_not_cut(tiny_model, tmp_path: Path) -> None:  
     long = rows(2)
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "word " * 200}]
     long[1]["conversations"] = json.dumps(turns)
-    data = EncodedRows(long, tiny_model.processor, tiny_model.segmenter, tiny_model.config)
-    (loaded,) = list(make_loader(data, 2))
+    (loaded,) = make_loader(tiny_model, long, 2).steps()
     assert [batch.indices for batch in loaded.batches] == [[0]]
     assert "512" in str(loaded.errors[0]) and loaded.errors[0].index == 1
+
+
+def make_loader(
+    model: Any, made: Any, batch_size: int, accumulate: int = 1, limit: int = 0, seed: int | None = None, **more: int
+) -> StepLoader:
+    encoder = Encoder(model.processor, model.segmenter, model.config)
+    return StepLoader(IndexedOrder(made, limit, seed), encoder, batch_size * accumulate, batch_size, **more)
 
 
 def seen(loader: Any) -> list[list[int]]:
@@ -296,12 +304,14 @@ def seen(loader: Any) -> list[list[int]]:
 
 
 def test_steps_and_shuffling(tiny_model) -> None:  # type: ignore[no-untyped-def]
-    data = EncodedRows(rows(9), tiny_model.processor, tiny_model.segmenter, tiny_model.config, limit=7)
-    steps = list(make_loader(data, 2, accumulate=3))
+    steps = list(make_loader(tiny_model, rows(9), 2, accumulate=3, limit=7).steps())
     assert [len(step.batches) for step in steps] == [3, 1]
     assert [sorted(step) for step in seen(steps)] == [[0, 1, 2, 3, 4, 5], [6]]
-    orders = [seen(make_loader(data, 1, shuffle_seed=seed)) for seed in (1, 1, 2)]
+    loaders = [make_loader(tiny_model, rows(9), 1, limit=7, seed=seed) for seed in (1, 1, 2)]
+    orders = [seen(loader.steps(epoch=3)) for loader in loaders]
     assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == [[row] for row in range(7)]
+    assert seen(loaders[0].steps(epoch=4)) != orders[0]
+    assert seen(loaders[0].steps(epoch=3, start=5)) == orders[0][5:]
 
 
 def test_batches_of_a_step_hold_samples_of_similar_length(tiny_model) -> None:  # type: ignore[no-untyped-def]
@@ -309,16 +319,14 @@ def test_batches_of_a_step_hold_samples_of_similar_length(tiny_model) -> None:  
     for number, row in enumerate(made):
         turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "word " * (1 + number * 5 % 8)}]
         row["conversations"] = json.dumps(turns)
-    data = EncodedRows(made, tiny_model.processor, tiny_model.segmenter, tiny_model.config)
-    (step,) = make_loader(data, 2, accumulate=4)
+    (step,) = make_loader(tiny_model, made, 2, accumulate=4).steps()
     lengths = torch.cat([batch.attention_mask.sum(1) for batch in step.batches])
     assert lengths.unique().numel() == 8 and torch.equal(lengths, lengths.sort(descending=True).values)
     assert [sorted(rows) for rows in seen([step])] == [list(range(8))]
 
 
 def test_workers_load_the_same_batches(tiny_model) -> None:  # type: ignore[no-untyped-def]
-    data = EncodedRows(rows(10), tiny_model.processor, tiny_model.segmenter, tiny_model.config)
-    alone, workers = (list(make_loader(data, 5, num_workers=n)) for n in (0, 2))
+    alone, workers = (list(make_loader(tiny_model, rows(10), 3, num_workers=n).steps()) for n in (0, 2))
     for a, b in zip(alone, workers, strict=True):
         assert seen([a]) == seen([b])
         assert all(torch.equal(x.input_ids, y.input_ids) for x, y in zip(a.batches, b.batches, strict=True))

@@ -1,0 +1,55 @@
+"""What the tests promise, for longer: `python -m stress kills|cases|stream|all`.
+
+Each part ends with a line of what was tried, what survived and what was lost; the exit code is 1 where something was.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+PARTS = ("kills", "cases", "stream")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(prog="python -m stress", description=__doc__)
+    parser.add_argument("part", choices=(*PARTS, "all"))
+    parser.add_argument("--kills", type=int, default=24, help="how often a training run is killed (%(default)s)")
+    parser.add_argument("--cases", type=int, default=10_000, help="cases of each property (%(default)s)")
+    parser.add_argument("--rows", type=int, default=10_000, help="rows of the stream (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (%(default)s)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    lost_anything = False
+    for part in PARTS if options.part == "all" else (options.part,):
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            tried, survived, lost = run_part(part, Path(folder), options)
+        seconds = time.perf_counter() - started
+        print(f"{part}: tried {tried}, survived {survived}, lost {len(lost)} ({seconds:.0f} s)", flush=True)
+        for line in lost[:20]:
+            print(f"  {line}")
+        lost_anything = lost_anything or bool(lost)
+    return int(lost_anything)
+
+
+def run_part(part: str, folder: Path, options: argparse.Namespace) -> tuple[int, int, list[str]]:
+    """One part; returns how many were tried, how many survived, and what was lost, in words."""
+    if part == "kills":
+        from stress import kills
+
+        return kills.main(folder, options.kills, options.seed)
+    if part == "cases":
+        from stress import cases
+
+        return cases.main(options.cases)
+    from stress import stream
+
+    return stream.main(folder, options.rows)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,150 @@
+"""Kill a training run again and again; it must end bit-equal to one that nobody touched.
+
+The run is the demo model on a few scenes, with a checkpoint after every step. Each start is a fork of this process,
+which has everything imported, so that a kill costs two seconds and not ten.
+"""
+
+import json
+import math
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from satlisa import run as training
+from satlisa.settings import TrainConfig
+from satlisa.snapshot import CHECKPOINT_FOLDER, list_snapshots, read_snapshot
+from satlisa.train_log import LOG_FILE, SUMMARY_FILE
+
+_TIMES = ("samples_per_second", "peak_memory")  # what two equal runs may differ in
+_PATIENCE = 120.0  # seconds in which a start must reach what it is to be killed at, or end
+
+
+def run_settings(folder: Path, **more: str) -> TrainConfig:
+    """A short run of the demo model: 36 steps of two rows, three epochs."""
+    environ = {
+        "PRESET": "demo", "OUTPUT_DIR": str(folder), "DEVICE": "cpu", "BATCH_SIZE": "2", "GRAD_ACCUM": "1",
+        "MAX_SAMPLES": "24", "VAL_SAMPLES": "4", "EPOCHS": "3", "CHECKPOINT_EVERY": "1",
+    }  # fmt: skip
+    return TrainConfig.from_env({**environ, **more})
+
+
+def start(settings: TrainConfig, log: Path) -> int:
+    """Train in a child process; returns its number."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with open(log, "ab") as file:
+            os.dup2(file.fileno(), 2)
+            os.dup2(file.fileno(), 1)
+        training.train(settings)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def ended(child: int, seconds: float = 0.0) -> int | None:
+    """The exit status of a child, None while it runs; waits up to `seconds` for it."""
+    until = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        if time.monotonic() >= until:
+            return None
+        time.sleep(0.002)
+
+
+def kill_when(child: int, folder: Path, rng: random.Random) -> str:
+    """Kill a child at a random moment, every second time while it writes a checkpoint; how it ended, in a word."""
+    writing = rng.random() < 0.5
+    steps = rng.randint(1, 3)
+    delay = rng.uniform(0.0, 0.4)
+    known = len((folder / LOG_FILE).read_text().splitlines()) if (folder / LOG_FILE).exists() else 0
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        if (status := ended(child)) is not None:
+            return "finished" if status == 0 else f"failed with status {status}"
+        log = folder / LOG_FILE
+        begun = log.exists() and len(log.read_text().splitlines()) >= min(known, 1) + steps
+        if begun and not writing:
+            time.sleep(delay)
+            break
+        if begun and any((folder / CHECKPOINT_FOLDER).glob("step-*.partial")):
+            break
+        time.sleep(0.0005)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):  # it was faster
+        return "finished" if status == 0 else f"failed with status {status}"
+    return "killed in writing" if any((folder / CHECKPOINT_FOLDER).glob("step-*.partial")) else "killed"
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """In what two finished run folders differ: weights, optimizer, random states, log, validation."""
+    found = []
+    for name in ("seg_projector.pt", "sam_mask_decoder.pt"):
+        a, b = (torch.load(folder / name, weights_only=True) for folder in (one, other))
+        found += [f"{name} {key}" for key in a if not torch.equal(a[key], b[key])]
+    for name in ("vlm_lora/adapter_model.safetensors", "seg_token.safetensors"):
+        a, b = (load_file(folder / name) for folder in (one, other))
+        found += [f"{name} {key}" for key in a if not torch.equal(a[key], b[key])]
+    snapshots = [read_snapshot(list_snapshots(folder)[-1]) for folder in (one, other)]
+    for part in ("trained", "optimizer", "random"):
+        a, b = (getattr(snapshot, part) for snapshot in snapshots)
+        found += [f"checkpoint {part} {key}" for key in {*a, *b} if key not in a or not torch.equal(a[key], b[key])]
+    logs = [steps_of(folder) for folder in (one, other)]
+    if logs[0] != logs[1]:
+        found.append(f"{LOG_FILE}: steps {[s['step'] for s in logs[0]]} and {[s['step'] for s in logs[1]]}")
+    summaries = [json.loads((folder / SUMMARY_FILE).read_text()) for folder in (one, other)]
+    for key in ("steps", "validation", "skipped_rows", "instances_left_out", "dropped_steps"):
+        if summaries[0][key] != summaries[1][key]:
+            found.append(f"{SUMMARY_FILE} {key}")
+    return found
+
+
+def steps_of(folder: Path) -> list[dict[str, Any]]:
+    """The log without times."""
+    lines = (folder / LOG_FILE).read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in _TIMES} for line in lines]
+
+
+def main(folder: Path, kills: int, seed: int) -> tuple[int, int, list[str]]:
+    """Kill a run `kills` times; returns how many starts were tried, how many survived, and what was lost."""
+    torch.set_num_threads(1)  # a fork does not take a pool of threads along
+    rng = random.Random(seed)
+    whole, broken = folder / "whole", folder / "broken"
+    log = folder / "output.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    status = ended(start(run_settings(whole), log), math.inf)
+    if status != 0:
+        return 1, 0, [f"the run that nobody touched failed, see {log}"]
+    lost: list[str] = []
+    done = 0
+    counts: dict[str, int] = {}
+    while done < kills:
+        how = kill_when(start(run_settings(broken), log), broken, rng)
+        counts[how] = counts.get(how, 0) + 1
+        if how.startswith("failed"):
+            return done, done, [f"start {done + 1} {how}, see {log}"]
+        for place in list_snapshots(broken):
+            read_snapshot(place)  # whole, or an error
+        if how == "finished":
+            lost += differences(whole, broken)
+            print(f"  a run ended after {done} kills, the next one begins", flush=True)
+            os.rename(broken, folder / f"broken-{done}")
+        else:
+            done += 1
+    status = ended(start(run_settings(broken), log), math.inf)
+    lost += differences(whole, broken) if status == 0 else [f"the last start failed with status {status}, see {log}"]
+    print("  " + ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())))
+    return kills, kills - len(lost) if not lost else 0, lost
