@@ -27,10 +27,10 @@ _PATIENCE = 120.0  # seconds in which a start must reach what it is to be killed
 
 
 def run_settings(folder: Path, **more: str) -> TrainConfig:
-    """A short run of the demo model: 36 steps of two rows, three epochs."""
+    """A short run of the demo model: 96 steps of two rows, eight epochs."""
     environ = {
         "PRESET": "demo", "OUTPUT_DIR": str(folder), "DEVICE": "cpu", "BATCH_SIZE": "2", "GRAD_ACCUM": "1",
-        "MAX_SAMPLES": "24", "VAL_SAMPLES": "4", "EPOCHS": "3", "CHECKPOINT_EVERY": "1",
+        "MAX_SAMPLES": "24", "VAL_SAMPLES": "4", "EPOCHS": "8", "CHECKPOINT_EVERY": "1",
     }  # fmt: skip
     return TrainConfig.from_env({**environ, **more})
 
@@ -67,26 +67,32 @@ def ended(child: int, seconds: float = 0.0) -> int | None:
 def kill_when(child: int, folder: Path, rng: random.Random) -> str:
     """Kill a child at a random moment, every second time while it writes a checkpoint; how it ended, in a word."""
     writing = rng.random() < 0.5
-    steps = rng.randint(1, 3)
-    delay = rng.uniform(0.0, 0.4)
+    steps = rng.randint(0, 2)  # that it may take before; none: it is killed while it loads
+    delay = rng.uniform(0.0, 0.4 if steps else 3.0)
     known = len((folder / LOG_FILE).read_text().splitlines()) if (folder / LOG_FILE).exists() else 0
+    left = half_written(folder)  # by an earlier start
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         if (status := ended(child)) is not None:
             return "finished" if status == 0 else f"failed with status {status}"
         log = folder / LOG_FILE
-        begun = log.exists() and len(log.read_text().splitlines()) >= min(known, 1) + steps
+        begun = steps == 0 or (log.exists() and len(log.read_text().splitlines()) >= known + steps)
         if begun and not writing:
             time.sleep(delay)
             break
-        if begun and any((folder / CHECKPOINT_FOLDER).glob("step-*.partial")):
+        if begun and half_written(folder) - left:
             break
         time.sleep(0.0005)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):  # it was faster
         return "finished" if status == 0 else f"failed with status {status}"
-    return "killed in writing" if any((folder / CHECKPOINT_FOLDER).glob("step-*.partial")) else "killed"
+    return "killed in writing" if half_written(folder) - left else "killed"
+
+
+def half_written(folder: Path) -> set[str]:
+    """Names of the checkpoints that are not whole."""
+    return {path.name for path in (folder / CHECKPOINT_FOLDER).glob("step-*.partial")}
 
 
 def differences(one: Path, other: Path) -> list[str]:
