@@ -4,8 +4,7 @@ Images stay encoded until a row is read. A row that cannot be read is a `RowErro
 """
 
 import re
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from satlisa.cell import describe, parse_cell
 from satlisa.conversation import parse_turns, says_seg, split_answer, take_coordinates
+from satlisa.dataset_paths import REFUSED, ImagePaths, check_saved, open_builder
 from satlisa.errors import SatlisaError, first_line
 from satlisa.images import open_image
 from satlisa.polygons import POLYGON_KEYS, find_outline, find_regions, reading_order
@@ -53,19 +53,42 @@ def load_rows(dataset: str, split: str) -> Rows:
         from satlisa.demo.rows import demo_rows
 
         return demo_rows("validation" if split in _VALIDATION else split)
-    folder = Path(dataset).expanduser()
-    splits = _load_folder(folder) if folder.exists() else _load_hub(dataset)
-    rows: Rows = _without_decoding(_choose_split(splits, split, dataset), dataset, folder)
+    found = open_split(dataset, split, _prepare)
+    rows: Rows = found.with_transform(ImagePaths.of(dataset, local_folder(dataset)))
     return rows
 
 
-def _load_folder(folder: Path) -> datasets.DatasetDict:
+def local_folder(dataset: str) -> Path | None:
+    """The folder that a dataset's name means; None where there is none, and it is a hub id."""
+    place = Path(dataset).expanduser()
+    return place if place.exists() else None
+
+
+def open_split(dataset: str, split: str, load: Callable[[Any], Any]) -> Any:
+    """A split with its columns checked and its images left as {"bytes", "path"}, not yet held against `ImagePaths`.
+
+    Args:
+        dataset, split: names, as for `load_rows`; not "demo".
+        load: makes splits of a builder of `datasets`; what `save_to_disk` wrote needs none.
+
+    Raises:
+        SatlisaError: as `load_rows`.
+    """
+    folder = local_folder(dataset)
+    splits = _load_hub(dataset, load) if folder is None else _load_folder(folder, load)
+    return _without_decoding(_choose_split(splits, split, dataset), dataset)
+
+
+def _load_folder(folder: Path, load: Callable[[Any], Any]) -> Any:
     if not folder.is_dir():
         raise SatlisaError(f"dataset {folder}: expected a folder, found a file; give the folder that holds it")
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            check_saved(folder)
             return _as_splits(datasets.load_from_disk(str(folder)))
-        return _as_splits(datasets.load_dataset(str(folder)))  # converted copies go to the cache of `datasets`
+        return load(open_builder(str(folder), folder))
+    except SatlisaError:
+        raise
     except Exception as error:  # whatever the readers of parquet, json, csv, ... raise for damaged files
         raise SatlisaError(
             f"dataset {folder}: cannot be read as a dataset folder ({first_line(error)}); "
@@ -73,12 +96,20 @@ def _load_folder(folder: Path) -> datasets.DatasetDict:
         ) from error
 
 
-def _load_hub(dataset: str) -> datasets.DatasetDict:
+def _prepare(builder: Any) -> datasets.DatasetDict:
+    """All splits; converted copies go to the cache of `datasets`."""
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _load_hub(dataset: str, load: Callable[[Any], Any]) -> Any:
     if dataset.startswith((".", "/", "~")) or dataset.count("/") > 1:
         here = Path.cwd()
         raise SatlisaError(f"dataset {dataset}: no such folder (current folder: {here}); check it, or {_ELSEWHERE}")
     try:
-        return _as_splits(datasets.load_dataset(dataset))
+        return load(open_builder(dataset, None))
+    except SatlisaError:
+        raise
     except datasets.exceptions.DatasetNotFoundError as error:
         raise SatlisaError(
             f"dataset {dataset}: neither a local folder nor found on the Hugging Face hub; check its name, "
@@ -99,7 +130,7 @@ def _as_splits(loaded: Any) -> datasets.DatasetDict:
     return loaded
 
 
-def _choose_split(splits: datasets.DatasetDict, split: str, dataset: str) -> datasets.Dataset:
+def _choose_split(splits: Any, split: str, dataset: str) -> Any:
     names = [split, *(_VALIDATION if split in _VALIDATION else ())]
     for name in names:
         if name in splits:
@@ -107,25 +138,17 @@ def _choose_split(splits: datasets.DatasetDict, split: str, dataset: str) -> dat
     raise SplitError(f"dataset {dataset}: no split {split!r}; it has {', '.join(splits)}")
 
 
-def _without_decoding(rows: datasets.Dataset, dataset: str, folder: Path) -> datasets.Dataset:
-    """Check the columns and leave images as {"bytes", "path"}; paths written as text are relative to the folder."""
-    missing = [column for column in COLUMNS if column not in rows.column_names]
+def _without_decoding(rows: Any, dataset: str) -> Any:
+    """Check the columns; leave images as {"bytes", "path"}."""
+    names = rows.column_names or []
+    missing = [column for column in COLUMNS if column not in names]
     if missing:
-        found = ", ".join(rows.column_names) or "none"
-        raise SatlisaError(f"dataset {dataset}: no column {', '.join(missing)}; found {found}; rename or add them")
-    feature = rows.features["image"]
-    if isinstance(feature, datasets.Image):
-        return rows.cast_column("image", datasets.Image(decode=False))
-    if folder.is_dir() and getattr(feature, "dtype", None) in ("string", "large_string"):
-        return rows.with_transform(partial(_join_paths, folder))
+        raise SatlisaError(
+            f"dataset {dataset}: no column {', '.join(missing)}; found {', '.join(names) or 'none'}; rename or add them"
+        )
+    if isinstance(rows.features["image"], datasets.Image):
+        rows = rows.cast_column("image", datasets.Image(decode=False))
     return rows
-
-
-def _join_paths(folder: Path, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    if "image" in columns:
-        paths = [path and str(folder / Path(path).expanduser()) for path in columns["image"]]
-        return {**columns, "image": paths}
-    return columns
 
 
 def read_sample(
@@ -154,8 +177,11 @@ def read_sample(
     if "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}:
         regions, column, text = _read_regions(metadata, answer, index)
         answer = text if regions else answer
+    cell = row.get("image")
+    if isinstance(cell, Mapping) and (refused := cell.get(REFUSED)):
+        raise RowError(index, "image", refused)
     try:
-        image = open_image(row.get("image"))  # type: ignore[arg-type]  # anything else is one of its errors
+        image = open_image(cell)  # type: ignore[arg-type]  # anything else is one of its errors
     except SatlisaError as error:
         raise RowError(index, "image", f"cannot be read: {error}") from error
     chosen, left_out = _choose_regions(regions, "instance" in task.casefold(), image.size, max_instances)

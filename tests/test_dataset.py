@@ -294,7 +294,7 @@ def test_hub_failures_name_the_way_out(error: Exception, message: str, monkeypat
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr(datasets, "load_dataset_builder", fail)
     with pytest.raises(SatlisaError, match=message) as caught:
         load_rows("someone/some-set", "train")
     assert "DATASET=" in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,185 @@
+"""Where a dataset may point: into its own folder or repository, and nowhere else.
+
+A dataset is somebody's data. Its README can aim `datasets` at any address or file, its files can be links, and its rows
+name images. What leads outside is refused before it is opened or asked for: a whole dataset in one line, a row as one.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import datasets
+import huggingface_hub
+import yaml  # type: ignore[import-untyped]
+
+from satlisa.errors import SatlisaError, redact
+
+REFUSED = "refused"
+"""A key of an image cell that must not be opened; its value says why."""
+
+_LONGEST_SHOWN = 200
+_YAML_FILE = ".huggingface.yaml"
+
+
+def open_builder(dataset: str, folder: Path | None) -> Any:
+    """The builder of `datasets` for a folder or a repository of the hub, once all that it would read lies within.
+
+    Nothing but its settings has been read then; `download_and_prepare` or `as_streaming_dataset` are next.
+
+    Args:
+        dataset: its name in messages, and a hub id where there is no `folder`.
+
+    Raises:
+        SatlisaError: data files elsewhere; `datasets` has errors of its own, of many types.
+    """
+    if folder is not None:
+        _check_settings(folder)
+    # Absolute, because `datasets` takes a bare name such as "json" for one of its readers.
+    builder = datasets.load_dataset_builder(os.path.abspath(folder) if folder is not None else dataset)
+    for name in [name for names in (builder.config.data_files or {}).values() for name in names]:
+        if folder is not None:
+            _check_inside(Path(name), folder)
+        elif not name.startswith(f"hf://datasets/{dataset}@"):
+            raise SatlisaError(f"dataset {dataset}: {show(name)} is not one of its own files; it is not loaded")
+    return builder
+
+
+def check_saved(folder: Path) -> None:
+    """Check what `load_from_disk` will read of a folder that `save_to_disk` wrote.
+
+    Raises:
+        SatlisaError: a file elsewhere; or others, where its JSON files are not what they should be.
+    """
+    for path in _saved_files(folder):
+        _check_inside(path, folder)
+
+
+def _saved_files(folder: Path) -> Iterator[Path]:
+    """Each file before it is read itself."""
+    index, splits = folder / "dataset_dict.json", [folder]
+    if index.is_file():
+        yield index
+        splits = [folder / _own_name(name, index) for name in json.loads(index.read_text())["splits"]]
+    for split in splits:
+        yield split / "dataset_info.json"
+        yield split / "state.json"
+        for entry in json.loads((split / "state.json").read_text())["_data_files"]:
+            yield split / _own_name(entry["filename"], split / "state.json")
+
+
+def _check_settings(folder: Path) -> None:
+    """Check where the settings in a folder's README, or beside it, aim `datasets`; they are read as it reads them."""
+    readme, beside = folder / "README.md", folder / _YAML_FILE
+    for path in (readme, beside, folder / "dataset_infos.json"):
+        _check_inside(path, folder)
+    found = []
+    if readme.is_file():
+        found.append((readme, huggingface_hub.DatasetCard.load(readme).data.to_dict()))
+    if beside.is_file():
+        found.append((beside, yaml.safe_load(beside.read_text(encoding="utf-8")) or {}))
+    for path, settings in found:
+        for config in settings.get("configs") or []:
+            for name in _texts([config.get("data_files"), config.get("data_dir")]):
+                _own_name(name, path)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested lists and objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def _own_name(name: str, source: Path) -> str:
+    """A relative path that a file gives, refused where it is an address or could lead out of the folder."""
+    if _is_address(name) or name.startswith(("/", "\\", "~")) or ".." in re.split(r"[/\\]", name) or name[1:2] == ":":
+        raise SatlisaError(f"{source} names {show(name)}; expected a path inside the dataset's folder")
+    return name
+
+
+def _is_address(name: str) -> bool:
+    """Whether `datasets` would hand a name to a file system over the network or inside of an archive."""
+    return "::" in name or len(urlsplit(name).scheme) > 1
+
+
+def own_folders(folder: Path) -> tuple[Path, ...]:
+    """Where the files of a dataset's folder may lie: in it, or in the blobs beside a snapshot of the hub's cache."""
+    folder = folder.resolve()
+    blobs = folder.parent.parent / "blobs"  # not resolved: blobs that are a link themselves lead outside
+    return (folder, blobs) if folder.parent.name == "snapshots" else (folder,)
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    target = path.resolve()
+    if not any(target.is_relative_to(root) for root in own_folders(folder)):
+        kind = "a link to" if path.is_symlink() else "at"
+        raise SatlisaError(
+            f"dataset {folder}: {path} is {kind} {target}, outside of the dataset's folder; put the file itself there"
+        )
+
+
+def show(name: str) -> str:
+    """A name out of a dataset, for a message."""
+    shown = redact(name)
+    return repr(shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…")
+
+
+@dataclass(frozen=True)
+class ImagePaths:
+    """Images that rows name by path: made absolute, and refused where they lie elsewhere. Bytes pass as they are.
+
+    Attributes:
+        roots: resolved folders that an image may lie in.
+        folder: where relative paths begin; None, where there is no folder, refuses them.
+    """
+
+    roots: tuple[Path, ...]
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, dataset: str, folder: Path | None) -> "ImagePaths":
+        """The rule for a dataset: its folder, or for one of the hub what has been downloaded of it."""
+        if folder is not None:
+            return cls(own_folders(folder), folder)
+        downloaded = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
+        return cls((Path(datasets.config.HF_DATASETS_CACHE).resolve(), downloaded.resolve()))
+
+    def __call__(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Columns of rows, as `with_transform` and `map(batched=True)` of `datasets` give and take them."""
+        if "image" not in columns:
+            return columns
+        return {**columns, "image": [self.check(cell) for cell in columns["image"]]}
+
+    def check(self, cell: Any) -> Any:
+        """An image cell; a refused one has neither bytes nor path, but `REFUSED`."""
+        path = cell.get("path") if isinstance(cell, Mapping) and cell.get("bytes") is None else cell
+        if not isinstance(path, str) or not path:
+            return cell
+        try:
+            found, reason = self._find(path)
+        except (OSError, ValueError, RuntimeError) as error:  # no path at all, or links in a circle
+            found, reason = None, f"cannot be followed ({type(error).__name__})"
+        if found is None:
+            return {"bytes": None, "path": None, REFUSED: f"path {show(path)} {reason}"}
+        return {"bytes": None, "path": str(found)}
+
+    def _find(self, path: str) -> tuple[Path | None, str]:
+        if _is_address(path):
+            return None, "is an address, and nothing is fetched for a row; put the image into the dataset"
+        if self.folder is None and not Path(path).is_absolute():
+            return None, "comes without bytes, and there is no folder that it could be in"
+        joined = Path(path) if self.folder is None else self.folder / path
+        target = joined.resolve()
+        if not any(target.is_relative_to(root) for root in self.roots):
+            place = "the dataset's folder" if self.folder is not None else "what was downloaded of the dataset"
+            return None, f"leads outside {place}"
+        return joined, ""
