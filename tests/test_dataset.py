@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from satlisa.dataset import COLUMNS, Skips, load_rows, read_sample
+from satlisa.dataset import COLUMNS, load_rows, read_sample
 from satlisa.errors import SatlisaError
 from satlisa.sample import RowError
+from satlisa.skips import Skips
 
 SQUARE = [[100, 100], [200, 100], [200, 200], [100, 200]]
 SQUARE_FRACTIONS = [[0.1, 0.1], [0.2, 0.1], [0.2, 0.2], [0.1, 0.2]]
