@@ -165,6 +165,12 @@ CASES: list[Case] = [
         for token in SPECIAL
     ),
     mask_case(
+        "answer: coordinates outside of the image",
+        skipped("holds 1 polygon, none of which covers any of the image"),
+        "{}",
+        conversations=chat(answer="At [[1100, 1100], [1600, 1100], [1600, 1600]]."),
+    ),
+    mask_case(
         "answer: <SEG> without polygons", skipped("has <SEG> in its answer"), "{}", conversations=chat(answer="<SEG>")
     ),
     case("task: null", Skipped("task", "is not a task's name: found None"), task=None),
