@@ -4,9 +4,12 @@ import argparse
 import logging
 import sys
 from dataclasses import fields, replace
-from pathlib import Path
+from functools import partial
 
-from satlisa.errors import SatlisaError
+from satlisa.commands import CommandParser, run_command, start_logging
+from satlisa.processes import Interrupted, interruptible, join
+
+logger = logging.getLogger("satlisa")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -14,10 +17,10 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The command line."""
-    about = "Evaluate a model on samples of every task of a dataset."
-    parser = argparse.ArgumentParser(prog="infer_dataset.py", description=about)
+    about = "Evaluate a model on samples of every task. Several processes (accelerate launch) share the work."
+    parser = CommandParser("infer_dataset.py", about)
     add = parser.add_argument
     hub_id = "rahuldshetty/satellite-omni-lisa"
     add("--model_repo", "--model_dir", dest="model_dir", default=hub_id, help="hub id or folder (%(default)s)")
@@ -27,49 +30,51 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="decides which samples (%(default)s)")
     add("--seg_tasks", type=names, default=(), help="tasks with masks not named segmentation, comma list")
     add("--output_dir", default="./eval_output", help="an earlier report in it is replaced (%(default)s)")
+    add("--resume", action="store_true", help="go on with the evaluation that was interrupted in output_dir")
     add("--report_samples", type=int, default=50, help="samples shown per task in REPORT.md (%(default)s)")
-    add("--device", help="cuda, cuda:1, cpu or mps (the best there is)")
+    add("--device", help="cuda, cuda:1, cpu or mps (the best there is, a GPU for each process)")
     add("--batch_size", type=int, default=8, help="questions answered together (%(default)s)")
     add("--max_new_tokens", type=int, default=256, help="longest answer (%(default)s)")
-    add("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and write the report; exit code 1 where no sample at all could be answered."""
     # torch and transformers take seconds that --help need not wait for
-    from satlisa.checkpoint import load_model
+    from satlisa.checkpoint import find_model_dir, load_model
     from satlisa.dataset import load_rows
     from satlisa.evaluate import EvalSettings, evaluate
-    from satlisa.report import REPORT_FILE, headline, plain_table, replacing, write_report
+    from satlisa.journal import Journal, fingerprint_model
+    from satlisa.report import REPORT_FILE, headline, plain_table, write_report
 
-    settings = EvalSettings(**{field.name: getattr(options, field.name) for field in fields(EvalSettings)})
-    with replacing(options.output_dir) as folder:
-        model = load_model(options.model_dir, options.device)
-        settings = replace(settings, dataset=options.dataset or model.config.dataset)
-        results = evaluate(model, load_rows(settings.dataset, settings.split), settings, folder / "images")
-        write_report(results, folder)
-    print("\n".join([plain_table(results), "", *headline(results)]))
-    print(f"\nReport: {Path(options.output_dir) / REPORT_FILE}")
+    settings = EvalSettings(**{f.name: getattr(options, f.name) for f in fields(EvalSettings) if f.name in options})
+    team = join()
+    with Journal(options.output_dir, resume=options.resume, team=team) as journal:
+        model = load_model(options.model_dir, team.device(options.device))
+        files = fingerprint_model(find_model_dir(options.model_dir))
+        settings = replace(settings, dataset=options.dataset or model.config.dataset, model_files=files)
+        results = evaluate(model, load_rows(settings.dataset, settings.split), settings, journal)
+        if team.is_main:
+            write_report(results, journal.folder)
     errors = [entry["error"] for entry in results["samples"]]
-    if None in errors:
-        return 0
-    print(f"infer_dataset.py: no sample was answered; the first error: {errors[0]}", file=sys.stderr)
-    return 1
+    if team.is_main:
+        print("\n".join([plain_table(results), "", *headline(results)]))
+        print(f"\nReport: {journal.output_dir / REPORT_FILE}")
+        if None not in errors:
+            print(f"infer_dataset.py: no sample was answered; the first error: {errors[0]}", file=sys.stderr)
+    return 0 if None in errors else 1
 
 
 def main() -> int:
-    """Exit code 2 for a mistake in what the user gave."""
+    """The exit code: besides `run`'s, 2 for a mistake in what the user gave, 130 and 143 for Ctrl-C and SIGTERM."""
     options = parser().parse_args()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("satlisa").setLevel(logging.DEBUG if options.debug else logging.INFO)
+    start_logging(options.debug)
     try:
-        return run(options)
-    except SatlisaError as error:
-        if options.debug:
-            raise
-        print(f"infer_dataset.py: {error}", file=sys.stderr)
-        return 2
+        with interruptible():
+            return run_command("infer_dataset.py", partial(run, options), options.debug)
+    except Interrupted as stopped:
+        logger.info("infer_dataset.py: %s", stopped)  # once for all processes
+        return 128 + stopped.number
 
 
 if __name__ == "__main__":

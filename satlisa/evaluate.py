@@ -3,6 +3,9 @@
 Truth is the whole truth: masks are scored at the image's own resolution against every instance of the row,
 also those beyond the `max_instances` that the model was trained to give. Whatever goes wrong with one sample
 becomes that sample's `error` and goes on to the next; it never stops the run and never counts as a score.
+
+Rows are taken in windows, and a window's batches are composed of its rows alone: so an evaluation that was interrupted,
+or that several processes share, has the numbers of one that ran through in one process.
 """
 
 import logging
@@ -10,12 +13,11 @@ import platform
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +25,13 @@ from tqdm import tqdm
 
 from satlisa import __version__
 from satlisa.dataset import Rows, read_sample
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
 from satlisa.generation import Answer, answer
+from satlisa.journal import Entry, Journal, fingerprint
 from satlisa.metrics import exact_match, intersection_union, iou, is_correct, summarise
+from satlisa.processes import Team
 from satlisa.raster import rasterize
-from satlisa.report import Pictures, save_pictures
+from satlisa.report import Pictures
 from satlisa.sample import Sample
 
 logger = logging.getLogger(__name__)
@@ -36,8 +40,17 @@ _ALL_INSTANCES = 2**31  # read_sample's limit, for the whole truth
 _BATCHES_AHEAD = 4  # read while others are answered; 32 images of 512² are 25 MB
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "pillow")
 
-Entry = dict[str, Any]
 AnswerFn = Callable[..., list[Answer]]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A row to evaluate: its number in the evaluation, its index in the split, its task, whether it gets pictures."""
+
+    number: int
+    index: int
+    task: str
+    is_pictured: bool
 
 
 @dataclass(frozen=True)
@@ -46,16 +59,18 @@ class EvalSettings:
 
     Attributes:
         model_dir: folder or hub id, for the record.
+        model_files: fingerprint of what lies in it, for the record.
         dataset, split: names, for the record; the rows are given.
         samples_per_task: how many rows of each task; 0 takes all.
         seed: decides which, where not all are taken.
         batch_size: questions answered at a time.
         max_new_tokens: limit of an answer.
         seg_tasks: tasks with masks whose name does not say segmentation.
-        report_samples: how many samples of each task get pictures and a place in REPORT.md.
+        report_samples: the first ones of each task get pictures and a place in REPORT.md.
     """
 
     model_dir: str = ""
+    model_files: str = ""
     dataset: str = ""
     split: str = "validation"
     samples_per_task: int = 3
@@ -93,7 +108,7 @@ def evaluate(
     model: Any,
     rows: Rows,
     settings: EvalSettings,
-    image_dir: Path | None = None,
+    journal: Journal | None = None,
     answer_fn: AnswerFn = answer,
 ) -> dict[str, Any]:
     """Answer and score the chosen rows.
@@ -102,31 +117,59 @@ def evaluate(
         model: a `SatLisa` with `config` and `device`.
         rows: a split (`load_rows`).
         settings: which rows, and how.
-        image_dir: where the pictures of the report go (an existing folder); none are written without it.
+        journal: where each window is written down, with its pictures; what it knows to be done is not done again,
+            and its team shares the rest. Without it there are no pictures.
         answer_fn: `generation.answer`, or a stand-in with its signature.
 
     Returns:
         {"settings": …, "tasks": {task: scores of `metrics.summarise`}, "samples": [one entry per row]}, plain
-        Python values that strict JSON can hold. An entry's `number` counts the samples of this evaluation and
-        names its pictures; its `index` is the row's number in the split.
+        Python values that strict JSON can hold, the same in each process. An entry's `number` counts the samples of
+        this evaluation and names its pictures; its `index` is the row's number in the split.
     """
     picked = choose(_tasks(rows), settings.samples_per_task, settings.seed)
     if not picked:
         raise SatlisaError(f"{settings.dataset}: its {settings.split} split holds no rows; choose another --split")
     started = time.time()
-    samples: list[Entry] = []
-    pictured: Counter[str] = Counter()
-    with tqdm(total=len(picked), desc="evaluating", unit="sample") as progress:
-        for entry, pictures in _entries(model, rows, picked, settings, answer_fn):
-            entry["number"] = len(samples)
-            if image_dir and pictures and pictured[entry["task"]] < settings.report_samples:
-                pictured[entry["task"]] += 1
-                entry["images"] = save_pictures(image_dir, entry["number"], *pictures)
-            samples.append(entry)
-            progress.update()
+    windows = _plan(picked, settings)
+    done = journal.start(_identify(settings, model, rows, picked), len(picked)) if journal else {}
+    team = journal.team if journal else Team()
+    own = [number for number in range(len(windows)) if number not in done][team.index :: team.size]
+    total = sum(len(windows[number]) for number in own)
+    scored = _score_windows(model, rows, [windows[number] for number in own], settings, answer_fn)
+    with tqdm(total=total, desc="evaluating", unit="sample", disable=not team.is_main) as progress:
+        for number, window in zip(own, scored, strict=True):
+            if journal:
+                journal.add(number, window)
+            else:
+                done[number] = [entry for entry, _ in window]
+            progress.update(len(window))
+    if journal:
+        done = journal.finish(len(windows))
+    samples = [entry for window in done.values() for entry in window]
     names = sorted({task for _, task in picked})
     tasks = {task: summarise(entry for entry in samples if entry["task"] == task) for task in names}
     return {"settings": _describe(settings, model, started), "tasks": tasks, "samples": samples}
+
+
+def _plan(picked: Sequence[tuple[int, str]], settings: EvalSettings) -> list[list[Pick]]:
+    """The windows: what is read ahead together and put into batches by length."""
+    seen: Counter[str] = Counter()
+    picks = []
+    for number, (index, task) in enumerate(picked):
+        picks.append(Pick(number, index, task, seen[task] < settings.report_samples))
+        seen[task] += 1
+    size = _BATCHES_AHEAD * settings.batch_size
+    return [picks[start : start + size] for start in range(0, len(picks), size)]
+
+
+def _identify(settings: EvalSettings, model: Any, rows: Sized, picked: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    """What decides the numbers, by the names that the user knows: with other values there is no going on."""
+    named = {f"--{name}": value for name, value in asdict(settings).items() if name != "model_files"}
+    return named | {
+        "--device": str(model.device).partition(":")[0],  # precision and kernels follow from its kind
+        "the model's files": settings.model_files,
+        "the choice of rows": fingerprint(f"{len(rows)} {picked}"),
+    }
 
 
 def _tasks(rows: Any) -> list[str]:
@@ -135,43 +178,41 @@ def _tasks(rows: Any) -> list[str]:
     return [str(task) for task in tasks]
 
 
-def _entries(
-    model: Any, rows: Rows, picked: Sequence[tuple[int, str]], settings: EvalSettings, answer_fn: AnswerFn
-) -> Iterator[tuple[Entry, Pictures | None]]:
-    """One entry per picked row, in order, and what to draw of it.
+def _score_windows(
+    model: Any, rows: Rows, windows: Sequence[Sequence[Pick]], settings: EvalSettings, answer_fn: AnswerFn
+) -> Iterator[list[tuple[Entry, Pictures | None]]]:
+    """Per window, an entry per pick in order, and what to draw of it; the next window is read by a thread meanwhile."""
 
-    A few batches are read ahead, by a thread while the model answers, and put together by length.
-    """
-    size = _BATCHES_AHEAD * settings.batch_size
-    windows = [picked[start : start + size] for start in range(0, len(picked), size)]
-
-    def read(window: Sequence[tuple[int, str]]) -> list[Sample | str]:
-        return [_read(rows, index, settings.seg_tasks) for index, _ in window]
+    def read(window: Sequence[Pick]) -> list[Sample | str]:
+        return [_read(rows, pick.index, settings.seg_tasks) for pick in window]
 
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(read, windows[0])
+        coming = reader.submit(read, windows[0] if windows else [])
         for window, following in zip_longest(windows, windows[1:]):
             samples = coming.result()
             if following:
                 coming = reader.submit(read, following)
-            scored = _score_window(model, samples, [task for _, task in window], settings, answer_fn)
-            for place, (index, task) in enumerate(window):
-                yield scored.get(place) or (_blank(index, task, error=samples[place]), None)
+            yield _score_window(model, window, samples, settings, answer_fn)
 
 
 def _score_window(
-    model: Any, samples: Sequence[Sample | str], tasks: Sequence[str], settings: EvalSettings, answer_fn: AnswerFn
-) -> dict[int, tuple[Entry, Pictures | None]]:
-    """Entries and pictures of the samples that could be read, by their place; instances' masks are not kept."""
-    readable = [(place, sample) for place, sample in enumerate(samples) if isinstance(sample, Sample)]
+    model: Any, window: Sequence[Pick], samples: Sequence[Sample | str], settings: EvalSettings, answer_fn: AnswerFn
+) -> list[tuple[Entry, Pictures | None]]:
+    """Entries and pictures of a window's picks, in order; instances' masks are not kept."""
+    readable = [(pick, sample) for pick, sample in zip(window, samples, strict=True) if isinstance(sample, Sample)]
     readable.sort(key=lambda item: (item[1].image.size, len(item[1].turns[-1].text)))
-    scored = {}
+    scored: dict[Pick, tuple[Entry, Pictures | None]] = {
+        pick: (_blank(pick, error=reason), None)
+        for pick, reason in zip(window, samples, strict=True)
+        if isinstance(reason, str)
+    }
     for start in range(0, len(readable), settings.batch_size):
         batch = readable[start : start + settings.batch_size]
         results = _answer(model, [sample for _, sample in batch], settings, answer_fn)
-        for (place, sample), result in zip(batch, results, strict=True):
-            scored[place] = _score(sample, tasks[place], result, model.config, settings.seg_tasks)
-    return scored
+        for (pick, sample), result in zip(batch, results, strict=True):
+            entry, pictures = _score(pick, sample, result, model.config, settings.seg_tasks)
+            scored[pick] = entry, pictures if pick.is_pictured else None
+    return [scored[pick] for pick in window]
 
 
 def _read(rows: Rows, index: int, seg_tasks: Collection[str]) -> Sample | str:
@@ -199,14 +240,13 @@ def _answer(model: Any, samples: Sequence[Sample], settings: EvalSettings, answe
 
 
 def _score(
-    sample: Sample, task: str, result: Answer | str, config: Any, seg_tasks: Collection[str]
+    pick: Pick, sample: Sample, result: Answer | str, config: Any, seg_tasks: Collection[str]
 ) -> tuple[Entry, Pictures | None]:
     """The entry of a sample, and what to draw of it."""
-    has_mask = bool(sample.regions) or _is_mask_task(task, seg_tasks)
+    has_mask = bool(sample.regions) or _is_mask_task(pick.task, seg_tasks)
     segs = min(len(sample.regions), config.max_instances)  # as many as the model was trained to give
     entry = _blank(
-        sample.index,
-        task,
+        pick,
         source=sample.source,
         prompt=sample.turns[-1].text,
         expected=" ".join([sample.answer, *[config.seg_token] * segs]).strip(),
@@ -217,7 +257,7 @@ def _score(
     entry |= {"output": result.text, "segs": result.num_segs}
     if not has_mask:
         words = result.text.replace(config.seg_token, " ")
-        entry["correct"] = is_correct(task, entry["prompt"], sample.answer, words)
+        entry["correct"] = is_correct(pick.task, entry["prompt"], sample.answer, words)
         entry["exact_match"] = exact_match(sample.answer, words)
         return entry, (sample.image, None, None)
     truth, prediction = _masks(sample, result)
@@ -241,7 +281,7 @@ def _masks(sample: Sample, result: Answer) -> tuple[np.ndarray, np.ndarray]:
     return rasterize(polygons, height, width), prediction
 
 
-def _blank(index: int, task: str, **known: Any) -> Entry:
+def _blank(pick: Pick, **known: Any) -> Entry:
     """An entry with every key that `results.json` promises, None where a key does not apply."""
     unknown = dict.fromkeys(
         (
@@ -258,12 +298,12 @@ def _blank(index: int, task: str, **known: Any) -> Entry:
         )
     )
     counts: Entry = {"segs": 0, "expected_segs": 0, "images": {}}
-    return {"number": None, "index": index, "task": task} | unknown | counts | known
+    return {"number": pick.number, "index": pick.index, "task": pick.task} | unknown | counts | known
 
 
 def _reason(error: Exception) -> str:
     """One line for the report; our own errors need no type name in front."""
-    first = (str(error).strip() or repr(error)).splitlines()[0]
+    first = first_line(error)
     return first if isinstance(error, SatlisaError) else f"{type(error).__name__}: {first}"
 
 

@@ -5,11 +5,9 @@ cannot limit a picture's width and GitHub and VS Code both allow it. Everything 
 dataset is escaped.
 """
 
-import contextlib
 import json
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from satlisa.metrics import summarise
 REPORT_FILE = "REPORT.md"
 RESULTS_FILE = "results.json"
 IMAGE_FOLDER = "images"
-_PARTIAL = ".partial"  # where a report grows until it is whole
 
 _WIDTH = 190  # of a picture, in the page's pixels: four of them fit beside each other on GitHub
 _MAX_TEXT = 600  # characters of a prompt or an answer in a table cell
@@ -33,63 +30,6 @@ _TRUTH = np.array([0, 229, 255], dtype=np.uint8)
 Results = Mapping[str, Any]
 Entry = Mapping[str, Any]
 Pictures = tuple[Image.Image, np.ndarray | None, np.ndarray | None]
-
-
-@contextlib.contextmanager
-def replacing(output_dir: str | Path) -> Iterator[Path]:
-    """A folder to build a report in, that takes the place of the one in `output_dir` when all goes well.
-
-    Files of a previous report are replaced, its pictures included; other files that lie there stay. When the
-    block raises, the previous report is still whole.
-
-    Raises:
-        SatlisaError: `output_dir` is a file, cannot be written, or holds files but no report of ours.
-    """
-    folder = Path(output_dir).expanduser()
-    is_new = not folder.exists()
-    partial = folder / _PARTIAL
-    try:
-        _check_replaceable(folder)
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        (partial / IMAGE_FOLDER).mkdir(parents=True)
-    except OSError as error:
-        raise SatlisaError(f"--output_dir {folder}: cannot be written ({error})") from error
-    try:
-        yield partial
-        _move(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if is_new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only succeeds where the folder is empty: nothing came of it
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Raise unless the folder is new, empty, or holds a report of ours."""
-    if folder.exists() and not folder.is_dir():
-        raise SatlisaError(f"--output_dir {folder}: expected a folder, found a file")
-    if not folder.exists() or {path.name for path in folder.iterdir()} <= {_PARTIAL}:
-        return
-    try:
-        read_results(folder / RESULTS_FILE)
-    except SatlisaError as error:
-        raise SatlisaError(
-            f"--output_dir {folder}: holds files but no earlier report of ours ({error}); "
-            "name a new or empty folder, nothing was changed"
-        ) from None
-
-
-def _move(partial: Path, folder: Path) -> None:
-    """Put the new report in the place of the old; results.json, which marks the folder as ours, goes last."""
-    images = folder / IMAGE_FOLDER
-    images.mkdir(exist_ok=True)
-    for stale in images.glob("sample_*_*.png"):
-        if re.fullmatch(r"sample_\d+_(input|gt_mask|pred_mask|overlay)\.png", stale.name):
-            stale.unlink()
-    for picture in (partial / IMAGE_FOLDER).iterdir():
-        picture.replace(images / picture.name)
-    for name in (REPORT_FILE, RESULTS_FILE):
-        (partial / name).replace(folder / name)
 
 
 def write_report(results: Results, folder: Path) -> None:

@@ -22,7 +22,8 @@ import satlisa.evaluate
 from satlisa.errors import SatlisaError
 from satlisa.evaluate import EvalSettings, choose, evaluate
 from satlisa.generation import Answer
-from satlisa.report import read_results
+from satlisa.journal import Journal
+from satlisa.report import read_results, write_report
 
 WIDTH, HEIGHT = 40, 20
 MODEL: Any = SimpleNamespace(
@@ -249,13 +250,15 @@ def test_rows_without_columns_do_as_well() -> None:
 def test_pictures_up_to_the_limit(tmp_path: Path) -> None:
     settings = EvalSettings(samples_per_task=0, report_samples=2)
     rows = make_rows(*[SCENE, BUILDINGS] * 4)
-    results = evaluate(MODEL, rows, settings, tmp_path, answering(REPLIES))
-    named = [Path(path).name for entry in results["samples"] for path in entry["images"].values()]
-    assert sorted(named) == sorted(path.name for path in tmp_path.iterdir())
+    with Journal(tmp_path) as journal:
+        results = evaluate(MODEL, rows, settings, journal, answering(REPLIES))
+        write_report(results, journal.folder)
+    named = [path for entry in results["samples"] for path in entry["images"].values()]
+    assert sorted(named) == sorted(f"images/{path.name}" for path in (tmp_path / "images").iterdir())
     assert [entry["number"] for entry in results["samples"] if entry["images"]] == [0, 1, 4, 5]
-    with Image.open(tmp_path / "sample_001_pred_mask.png") as saved:
+    with Image.open(tmp_path / "images/sample_001_pred_mask.png") as saved:
         np.testing.assert_array_equal(np.asarray(saved) > 0, columns(0, 30))
-    with Image.open(tmp_path / "sample_001_gt_mask.png") as saved:
+    with Image.open(tmp_path / "images/sample_001_gt_mask.png") as saved:
         np.testing.assert_array_equal(np.asarray(saved) > 0, columns(0, 20))
 
 
@@ -292,6 +295,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return MODEL
 
     monkeypatch.setattr(satlisa.checkpoint, "load_model", load_model)
+    monkeypatch.setattr(satlisa.checkpoint, "find_model_dir", Path)
     monkeypatch.setattr(satlisa.dataset, "load_rows", load_rows)
 
     def call(*arguments: str, replies: dict[str, Answer] = REPLIES) -> int:

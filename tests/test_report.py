@@ -19,7 +19,6 @@ from satlisa.report import (
     plain_table,
     read_results,
     render,
-    replacing,
     save_pictures,
     write_report,
 )
@@ -190,77 +189,21 @@ def test_headline_and_plain_table() -> None:
     assert lines[2].split()[:4] == ["building_segmentation", "2", "1", "0.750"]
 
 
-def build(folder: Path, results: dict[str, Any], pictures: tuple[str, ...] = ()) -> None:
-    with replacing(folder) as partial:
-        for name in pictures:
-            (partial / "images" / name).write_bytes(b"png")
-        write_report(results, partial)
-
-
 def test_results_are_strict_json(tmp_path: Path) -> None:
-    odd = {**TEXT, "output": "lone \ud800 surrogate, 🛰️"}
-    build(tmp_path / "out", make_results([odd]))
+    odd = make_results([{**TEXT, "output": "lone \ud800 surrogate, 🛰️"}])
+    write_report(odd, tmp_path)
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    loaded = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert loaded == make_results([odd])
-    assert read_results(tmp_path / "out/results.json") == loaded
+    loaded = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert loaded == odd == read_results(tmp_path / "results.json")
     with pytest.raises(ValueError, match="JSON"):
-        build(tmp_path / "nan", make_results([TEXT]) | {"settings": {"seconds": float("nan")}})
-    assert not (tmp_path / "nan").exists()
+        write_report(odd | {"settings": {"seconds": float("nan")}}, tmp_path)
 
 
-def test_a_new_report_replaces_ours_and_leaves_the_rest(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "out"
-    build(out, make_results([TEXT, MASK]), ("sample_000_input.png", "sample_1003_gt_mask.png"))
-    (out / "notes.txt").write_text("mine")
-    (out / "images" / "sample_000_input_crop.png").write_text("mine too")
-    build(out, make_results([MASK]), ("sample_003_input.png",))
-    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
-        "REPORT.md",
-        "images/sample_000_input_crop.png",
-        "images/sample_003_input.png",
-        "notes.txt",
-        "results.json",
-    ]
-    assert len(read_results(out / "results.json")["samples"]) == 1
-
-
-def test_a_run_that_fails_leaves_the_old_report_whole(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    build(out, make_results([TEXT]), ("sample_000_input.png",))
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    with pytest.raises(RuntimeError, match="halfway"), replacing(out) as partial:
-        (partial / "images" / "sample_000_input.png").write_bytes(b"new")
-        raise RuntimeError("halfway")
-    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
-    assert not (out / ".partial").exists()
-
-
-def test_a_killed_run_does_not_block_the_next(tmp_path: Path) -> None:
-    (tmp_path / "out/.partial/images").mkdir(parents=True)
-    (tmp_path / "out/.partial/images/sample_009_input.png").write_bytes(b"old")
-    build(tmp_path / "out", make_results([TEXT]))
-    assert list((tmp_path / "out/images").iterdir()) == []
-
-
-@pytest.mark.parametrize(("name", "content"), [("photo.jpg", "x"), ("results.json", "[]"), ("results.json", "{oops")])
-def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(SatlisaError, match="no earlier report of ours"), replacing(tmp_path):
-        pytest.fail("the block must not run")
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, content)]
-
-
-def test_output_dir_that_cannot_be_one(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(SatlisaError, match="found a file"), replacing(tmp_path / "file"):
-        pass
-    with pytest.raises(SatlisaError, match="cannot be written"), replacing(tmp_path / "file" / "below"):
-        pass
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(RuntimeError), replacing(tmp_path / "empty"):
-        raise RuntimeError
-    assert (tmp_path / "empty").is_dir()
+@pytest.mark.parametrize("content", ["[]", "{oops", '{"settings": {}}'])
+def test_results_of_somebody_else(tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(SatlisaError, match=r"results\.json"):
+        read_results(tmp_path / "results.json")
