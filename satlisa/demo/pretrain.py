@@ -53,7 +53,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for vlm/ and sam/ (%(default)s)")
     parser.add_argument("--vlm-steps", type=int, default=1000, help="steps of the text side (%(default)s)")
     parser.add_argument("--sam-steps", type=int, default=1200, help="steps of the SAM side (%(default)s)")
-    parser.add_argument("--broaden-steps", type=int, default=900, help="steps with collages after that (%(default)s)")
+    parser.add_argument("--broaden-steps", type=int, default=700, help="steps with collages after that (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, help="scenes to learn from (%(default)s)")
     parser.add_argument("--collages", type=int, default=2500, help="collages to learn from (%(default)s)")
     parser.add_argument("--validation-scenes", type=int, default=200, help="scenes to score on (%(default)s)")
