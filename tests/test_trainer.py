@@ -224,11 +224,13 @@ def test_broken_validation_rows_are_listed(tiny_config: ModelConfig, tmp_path: P
     assert "`metadata`" in line and "rows 3, 4" in line
 
 
-@pytest.mark.parametrize("broken", [(), (0, 1, 2)])
-def test_two_processes_train_like_one(tiny_config: ModelConfig, tmp_path: Path, broken: tuple[int, ...]) -> None:
-    """The same losses and gradients, masks on one process only; and no hang where one has nothing but broken rows."""
-    made = [{**row, "conversations": "{"} if n in broken else row for n, row in enumerate(rows(8))]
-    write_dataset(tmp_path / "data", {"train": made})
+@pytest.mark.parametrize(("count", "broken"), [(8, ()), (7, (0, 1, 2))])
+def test_two_processes_train_like_one(
+    count: int, broken: tuple[int, ...], tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    """The same losses and gradients: masks on one process only, a process with nothing but broken rows or with none."""
+    made = [{**row, "conversations": "{"} if n in broken else row for n, row in enumerate(rows(count))]
+    write_dataset(tmp_path / "data", {"train": made, "validation": rows(3)})
     environ = {
         "DATASET": str(tmp_path / "data"),
         "VLM_MODEL": tiny_config.vlm_model_id,
@@ -237,6 +239,7 @@ def test_two_processes_train_like_one(tiny_config: ModelConfig, tmp_path: Path, 
         "ACCELERATE_USE_CPU": "1",
         "EPOCHS": "1",
         "GRAD_ACCUM": "1",
+        "MAX_SKIP": "1",
         "OMP_NUM_THREADS": "1",
     }
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
@@ -254,6 +257,10 @@ def test_two_processes_train_like_one(tiny_config: ModelConfig, tmp_path: Path, 
         assert done.returncode == 0, done.stderr[-3000:]
         logs.append(log_of(folder))
     assert [len(log) for log in logs] == [2, 2, 2]
+    summaries = [json.loads((tmp_path / f"run{n}" / "train_summary.json").read_text()) for n in (1, 2, 4)]
+    assert all(summary["skipped_rows"] == summaries[0]["skipped_rows"] for summary in summaries)
+    for summary in summaries:
+        assert summary["validation"][0] == pytest.approx(summaries[0]["validation"][0], rel=1e-4)
     for key in ("loss", "loss_text", "loss_bce", "loss_dice", "grad_norm"):
         for log in logs[1:]:
             np.testing.assert_allclose([r[key] for r in log], [r[key] for r in logs[0]], rtol=1e-5, err_msg=key)
