@@ -290,7 +290,11 @@ def test_the_command_writes_both_folders(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[1]
     subprocess.run(
-        [sys.executable, *command, "--validation-scenes", "3"], check=True, cwd=root, env=environment, timeout=300
+        [sys.executable, *command, *"--validation-scenes 3 --broaden-steps 3 --collages 6".split()],
+        check=True,
+        cwd=root,
+        env=environment,
+        timeout=300,
     )
     assert "<SEG>" not in AutoProcessor.from_pretrained(tmp_path / "vlm").tokenizer.get_vocab()
     assert Qwen3_5ForConditionalGeneration.from_pretrained(tmp_path / "vlm").config.model_type == "qwen3_5"
