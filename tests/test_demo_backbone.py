@@ -287,7 +287,7 @@ def test_box_iou_by_hand():
 
 def test_the_command_writes_both_folders(tmp_path):
     command = f"-m satlisa.demo.pretrain --output {tmp_path} --vlm-steps 2 --sam-steps 2 --scenes 12".split()
-    command += "--broaden-steps 3 --collages 6 --validation-scenes 3".split()
+    command += ["--broaden-steps", "3", "--collages", "6", "--validation-scenes", "3"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, *command], check=True, cwd=root, env=environment, timeout=300)
