@@ -106,7 +106,7 @@ class ModelConfig:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # the last of them where it is nested thousands deep
             raise SatlisaError(f"{path}: not a readable JSON file ({error})") from error
         if not isinstance(content, dict):
             raise SatlisaError(f"{path}: expected a JSON object, found {type(content).__name__}")
@@ -128,7 +128,9 @@ class ModelConfig:
     def save(self, path: str | Path) -> None:
         """Write the file whole or not at all."""
         partial = Path(path).with_name(Path(path).name + ".partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        # Half a character, which JSON may spell, has no UTF-8; backslashreplace writes it as JSON's own \udXXX.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
 
 

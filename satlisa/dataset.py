@@ -59,8 +59,11 @@ def load_rows(dataset: str, split: str) -> Rows:
 
 def local_folder(dataset: str) -> Path | None:
     """The folder that a dataset's name means; None where there is none, and it is a hub id."""
-    place = Path(dataset).expanduser()
-    return place if place.exists() else None
+    try:
+        place = Path(dataset).expanduser()
+        return place if place.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a path, the home of nobody, a NUL
+        return None
 
 
 def open_split(dataset: str, split: str, load: Callable[[Any], Any]) -> Any:
