@@ -1,6 +1,7 @@
 """What a training run leaves behind to look at: `train_log.jsonl`, `loss_curve.png`, `train_summary.json`."""
 
 import json
+import logging
 import math
 import os
 import sys
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from satlisa.errors import first_line
+
+logger = logging.getLogger(__name__)
 
 LOG_FILE = "train_log.jsonl"
 CURVE_FILE = "loss_curve.png"
@@ -39,6 +44,7 @@ class TrainLog:
         self.folder = folder
         self.steps: list[StepLog] = []
         self.validations: list[dict[str, float]] = []
+        self._unwritten = ""  # lines that a full disk did not take
 
     def begin(self, earlier: Path | None = None, step: int = 0) -> None:
         """Start an empty log, or go on with the one in the run folder `earlier` behind `step`: steps that it has
@@ -49,10 +55,22 @@ class TrainLog:
         os.replace(partial, self.folder / LOG_FILE)
 
     def add(self, step: StepLog) -> None:
-        """Write one step down, flushed line by line so that a killed run keeps its log."""
+        """Write one step down, flushed line by line so that a killed run keeps its log.
+
+        A full disk does not stop the run: the line is written with the next one that finds room.
+        """
         self.steps.append(step)
-        with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
-            file.write(_line(step))
+        self._unwritten += _line(step)
+        path = self.folder / LOG_FILE
+        size = path.stat().st_size
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(self._unwritten)
+        except OSError as error:
+            os.truncate(path, size)  # without what may have been written of a line
+            logger.warning("step %d is not in %s yet (%s)", step.step, LOG_FILE, first_line(error))
+            return
+        self._unwritten = ""
 
     def draw(self) -> None:
         """`loss_curve.png`: the loss and its terms per step, validation points on top."""

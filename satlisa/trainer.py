@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
@@ -69,7 +70,7 @@ def fit(run: Run) -> dict[str, Any]:
         elif validation:
             report_validation(run, validation)
         if run.is_main:
-            save_model(run.model, run.folder)
+            write_model(run)
         run.epoch, run.rows_done = run.epoch + 1, 0
         save_checkpoint(run)
     run.progress.close()
@@ -91,6 +92,21 @@ def train_epoch(run: Run) -> None:
                 raise
             reason = first_line(error)[:120]
         halve_batch(run, reason)  # outside of `except`, whose traceback holds on to the tensors of the failed step
+
+
+def write_model(run: Run) -> None:
+    """Put the model into the run folder.
+
+    Raises:
+        SatlisaError: no room or no right to write.
+    """
+    try:
+        save_model(run.model, run.folder)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own for it
+        raise SatlisaError(
+            f"OUTPUT_DIR: the model cannot be written to {run.folder} ({first_line(error)}); make room and run the "
+            "same command again, which goes on from the last checkpoint"
+        ) from error
 
 
 def stop(run: Run) -> NoReturn:

@@ -17,7 +17,7 @@ from test_trainer import ROOT, log_of, rows, settings, write_dataset
 
 from satlisa import run as run_module
 from satlisa import snapshot as snapshot_module
-from satlisa import trainer
+from satlisa import train_log, trainer
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.settings import TrainConfig
@@ -224,6 +224,43 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(
     assert "no checkpoint of step 4" in caplog.text and "No space left" in caplog.text
     assert [read_snapshot(place).state["step"] for place in list_snapshots(folder)] == [2, 5]
     assert not list((folder / "checkpoints").glob("*.partial")) and len(log_of(folder)) == 5
+
+
+def test_a_full_disk_costs_no_line_of_the_log(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    tried = []
+
+    def full_at_times(path: Path, *arguments: Any, **more: Any) -> Any:
+        tried.append(path)
+        if len(tried) in (2, 3):
+            with open(path, "a") as file:
+                file.write('{"step": 2, "epo')
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open(path, *arguments, **more)
+
+    monkeypatch.setattr(train_log, "open", full_at_times, raising=False)
+    run_module.train(short(tiny_config, dataset_dir, tmp_path, EPOCHS="1"))
+    assert [record["step"] for record in log_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert "step 3 is not in train_log.jsonl yet" in caplog.text
+
+
+def test_a_model_that_cannot_be_written_is_one_line_and_can_be_gone_on_with(
+    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    made = short(tiny_config, dataset_dir, tmp_path, MODEL_CONFIG=dropping)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_model", full)
+        with pytest.raises(SatlisaError, match=r"cannot be written .*No space left.*goes on from the last checkpoint"):
+            run_module.train(made)
+    run_module.train(made)
+    assert differences(whole, tmp_path) == []
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
