@@ -4,11 +4,15 @@ Each part ends with a line of what was tried, what survived and what was lost; t
 """
 
 import argparse
-import logging
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import datasets
+import transformers
+
+from satlisa.commands import start_logging
 
 PARTS = ("kills", "cases", "stream")
 
@@ -22,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=10_000, help="rows of the stream (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (%(default)s)")
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(message)s")
+    start_logging()
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
     lost_anything = False
     for part in PARTS if options.part == "all" else (options.part,):
         started = time.perf_counter()
