@@ -24,7 +24,7 @@ from satlisa.model import SatLisa
 from satlisa.order import IndexedOrder, Order
 from satlisa.resume import Start, choose_start, identify
 from satlisa.settings import TrainConfig, help_text, variables
-from satlisa.snapshot import read_snapshot
+from satlisa.snapshot import Snapshot, read_snapshot
 from satlisa.stream import open_stream
 from satlisa.train_log import TrainLog
 from satlisa.trainer import fit, make_optimizer
@@ -83,9 +83,10 @@ def train(settings: TrainConfig) -> Path:
             )
             return folder
         model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
-        run = start(settings, model, orders, identity, interrupt)
-        if beginning.place:
-            go_on(run, beginning.place)
+        snapshot = read_snapshot(beginning.place) if beginning.place else None
+        run = start(settings, model, orders, identity, interrupt, snapshot.state["step_size"] if snapshot else 0)
+        if snapshot and beginning.place:
+            go_on(run, snapshot, beginning.place)
         elif run.is_main:
             run.log.begin()
         try:
@@ -119,9 +120,8 @@ def on_main_process(state: PartialState, work: Callable[[], Start]) -> Start:
     return result
 
 
-def go_on(run: Run, place: Path) -> None:
+def go_on(run: Run, snapshot: Snapshot, place: Path) -> None:
     """Put a run where a checkpoint left it, and say from where it goes on."""
-    snapshot = read_snapshot(place)
     restore(run, snapshot)
     before, now = snapshot.state["num_processes"], run.accelerator.num_processes
     changed = (
@@ -177,9 +177,17 @@ def validation_order(settings: TrainConfig) -> Order:
 
 
 def start(
-    settings: TrainConfig, model: SatLisa, orders: dict[str, Order], identity: dict[str, Any], interrupt: Interrupt
+    settings: TrainConfig,
+    model: SatLisa,
+    orders: dict[str, Order],
+    identity: dict[str, Any],
+    interrupt: Interrupt,
+    step_size: int = 0,
 ) -> Run:
-    """Put model, optimizer and loaders on the accelerator."""
+    """Put model, optimizer and loaders on the accelerator.
+
+    `step_size`: rows of a step, of a run that goes on; 0: as many as the settings and the processes make.
+    """
     trackers = settings.trackers()
     accelerator = Accelerator(
         # bf16 and fp16 are the model's own autocast; the accelerator adds fp16's gradient scaling.
@@ -218,7 +226,7 @@ def start(
         wrapped=model,
         optimizer=None,
         scheduler=None,
-        train_loader=make_loader(orders["train"], step_size=together * settings.grad_accum),
+        train_loader=make_loader(orders["train"], step_size=step_size or together * settings.grad_accum),
         val_loader=make_loader(orders["validation"], step_size=together),
         log=TrainLog(Path(settings.output_dir)),
         identity=identity,

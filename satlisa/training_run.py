@@ -168,12 +168,13 @@ def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
 def restore(run: Run, snapshot: Snapshot) -> None:
     """Put a run where a checkpoint left it; the number of processes may be another one.
 
-    Steps hold as many rows as before, so that the same rows come next.
+    Its loader must hold as many rows a step as before, so that the same rows come next and the schedule is the same.
 
     Raises:
         SatlisaError: the checkpoint is of another model.
     """
     state = snapshot.state
+    assert run.train_loader.step_size == state["step_size"]
     parameters = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
     if shapes != (found := {name: tuple(tensor.shape) for name, tensor in snapshot.trained.items()}):
@@ -187,7 +188,6 @@ def restore(run: Run, snapshot: Snapshot) -> None:
         group["lr"] = lr
     if run.accelerator.scaler and state["scaler"]:
         run.accelerator.scaler.load_state_dict(state["scaler"])
-    run.train_loader.step_size = state["step_size"]
     run.step, run.epoch, run.rows_done = state["step"], state["epoch"], state["rows_done"]
     run.skips, run.val_skips = _from_lists(state["skips"]), _from_lists(state["val_skips"])
     run.left_out, run.dropped, run.streak = state["left_out"], state["dropped"], state["streak"]

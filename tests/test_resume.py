@@ -313,7 +313,7 @@ def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path
     environ = {
         "DATASET": str(tmp_path / "data"), "VLM_MODEL": tiny_config.vlm_model_id, "OMP_NUM_THREADS": "1",
         "SAM_MODEL": tiny_config.sam_model_id, "DEVICE": "cpu", "ACCELERATE_USE_CPU": "1", "EPOCHS": "2",
-        "BATCH_SIZE": "2", "GRAD_ACCUM": "1", "CHECKPOINT_EVERY": "3", "LEARNING_RATE": "1e-2",
+        "BATCH_SIZE": "2", "GRAD_ACCUM": "1", "CHECKPOINT_EVERY": "3",
         "KEEP_CHECKPOINTS": "99",
     }  # fmt: skip
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
