@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from accelerate.utils import gather_object
 
 from satlisa.errors import SatlisaError
 from satlisa.losses import weigh
@@ -18,12 +17,6 @@ logger = logging.getLogger(__name__)
 
 MOST_DROPPED = 5  # steps in a row whose loss is no number, after which a run stops
 _LITTLE_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
-
-
-def share_errors(run: Run, errors: Sequence[RowError]) -> list[RowError]:
-    """The errors of all processes; all take part."""
-    own = list(errors)
-    return gather_object(own) if run.accelerator.num_processes > 1 else own
 
 
 def count_skips(run: Run, errors: Sequence[RowError]) -> None:
@@ -53,8 +46,7 @@ def note_dropped(run: Run, step: int, rows: Sequence[int]) -> None:
     Raises:
         SatlisaError: it was the fifth in a row.
     """
-    own = [find_culprits(run, rows)]
-    culprits, together = zip(*(gather_object(own) if run.accelerator.num_processes > 1 else own), strict=True)
+    culprits, together = zip(*run.gather([find_culprits(run, rows)]), strict=True)
     found = sorted(row for rows in culprits for row in rows)
     named = found or sorted(row for rows in together for row in rows)
     run.dropped.append({"step": step, "rows": named})

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from satlisa.errors import SatlisaError, first_line
@@ -34,7 +34,7 @@ class Snapshot:
     """A training checkpoint in memory.
 
     Attributes:
-        state: what is no tensor (see `trainer.progress_of`), strict JSON.
+        state: what is no tensor (`training_run.take_snapshot`), strict JSON.
         trained: parameters by name.
         optimizer: the optimizer's tensors, as "name/key".
         random: states of the random generators, as "process/generator".
@@ -118,7 +118,7 @@ def read_snapshot(place: Path) -> Snapshot:
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != state["sha256"].get(path.name):
                 raise SatlisaError(f"{path}: damaged, its contents are not those that were written")
-            tensors[name] = load_file(path)
+            tensors[name] = load(content)
         except (OSError, SafetensorError) as error:
             raise SatlisaError(f"{path}: not a readable file of tensors ({first_line(error)})") from error
     return Snapshot(state, **tensors)

@@ -24,7 +24,7 @@ from satlisa.build import count_parameters, parameter_table
 from satlisa.checkpoint import save_model
 from satlisa.collator import Batch
 from satlisa.errors import SatlisaError, first_line
-from satlisa.faults import count_skips, halve_batch, is_out_of_memory, note_dropped, share_errors
+from satlisa.faults import count_skips, halve_batch, is_out_of_memory, note_dropped
 from satlisa.interrupt import Stopped
 from satlisa.loader import Loaded
 from satlisa.losses import LossSums, weigh
@@ -144,7 +144,7 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
     run.rows_done = loaded.rows_done
     run.left_out += left_out
     if num_errors:
-        count_skips(run, share_errors(run, loaded.errors))
+        count_skips(run, run.gather(loaded.errors))
     stops, checkpoints = run.add_up([bool(run.interrupt.reason), bool(num_tokens) and checkpoint_is_due(run)])
     if stops:
         stop(run)

@@ -109,6 +109,11 @@ class Run:
         torch.distributed.all_reduce(sums, group=self.control)
         return [int(number) for number in sums]
 
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The items of all processes, which all take part, in the order of the processes."""
+        gathered: list[Any] = gather_object(items) if self.accelerator.num_processes > 1 else items
+        return gathered
+
     def elapsed(self) -> float:
         """Seconds of this start and of the earlier ones."""
         return self.seconds + time.perf_counter() - self.started
@@ -125,7 +130,7 @@ def checkpoint_is_due(run: Run) -> bool:
 def save_checkpoint(run: Run) -> None:
     """Write a checkpoint; all processes take part. A disk that is full costs this checkpoint, not the run."""
     own = {f"{run.accelerator.process_index}/{name}": state for name, state in take_random().items()}
-    states = gather_object([own]) if run.accelerator.num_processes > 1 else [own]
+    states = run.gather([own])
     run.saved = time.perf_counter()
     if not run.is_main:
         return

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from satlisa.faults import share_errors
 from satlisa.losses import weigh
 from satlisa.sample import RowError
 from satlisa.training_run import Run
@@ -36,7 +35,7 @@ def validate(run: Run) -> dict[str, float] | None:
             iou = mask_iou(output.mask_logits > 0, batch.mask_targets > 0.5, batch.mask_valid)
             sums[:6] += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).cpu(), counts])
     run.model.train()
-    for error in share_errors(run, errors):
+    for error in run.gather(errors):
         run.val_skips.add(error)
     totals = run.accelerator.reduce(sums.float().to(run.accelerator.device), "sum")
     text, bce, dice, iou, tokens, masks, stopped = totals.tolist()

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from satlisa.demo.collages import SIDE, Collage
 from satlisa.demo.gallery import Exhibit
-from satlisa.demo.pretrain_sam import BATCH_SIZE, PROMPTS_PER_IMAGE, draw_mask, mask_iou
+from satlisa.demo.pretrain_sam import BATCH_SIZE, JITTER, PROMPTS_PER_IMAGE, draw_mask, mask_iou
 
 LEARNING_RATE = 7e-4
 REBUILD_WEIGHT = 2.0
 _PATCH = 8  # pixels of a cell of the embedding
 _POINTS = 8  # on a surface
 _LEAST = 100  # pixels of a shape that is asked for; 64 are one cell of the embedding
-_JITTER = 2.0  # pixels that the corners of a prompted box are off
 
 
 def as_collage(exhibit: Exhibit) -> Collage:
@@ -55,7 +54,7 @@ def make_prompts(
     targets = torch.from_numpy(masks.reshape(*masks.shape[:2], half, 2, half, 2).mean((3, 5)) >= 0.5).float()
     if kind == "box":
         boxes = np.array([[_box(mask) for mask in of_picture] for of_picture in masks])
-        return {"input_boxes": torch.tensor(boxes + rng.uniform(-_JITTER, _JITTER, boxes.shape)).float()}, targets
+        return {"input_boxes": torch.tensor(boxes + rng.uniform(-JITTER, JITTER, boxes.shape)).float()}, targets
     count = _POINTS if kind == "all" else 1
     points = torch.tensor(np.array([[_points(mask, count, rng) for mask in of_picture] for of_picture in masks]))
     return {"input_points": points.float(), "input_labels": torch.ones(points.shape[:-1], dtype=torch.int64)}, targets

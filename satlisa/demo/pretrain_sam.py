@@ -17,7 +17,7 @@ LEARNING_RATE = 1.5e-3
 BATCH_SIZE = 8
 PROMPTS_PER_IMAGE = 4
 _PADDING_POINT = -10  # SAM's label of a point that is not there
-_JITTER = 2.0  # pixels that the corners of a prompted box are off
+JITTER = 2.0  # pixels that the corners of a prompted box are off
 
 
 def draw_mask(things: Sequence[SceneObject], size: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def point_in(thing: SceneObject, rng: np.random.Generator) -> np.ndarray:
 def box_prompts(chosen: Sequence[Sequence[SceneObject]], rng: np.random.Generator) -> dict[str, Tensor]:
     """The objects' boxes, a little off: `input_boxes` (B, P, 4) in pixels."""
     boxes = np.array([[thing.box for thing in things] for things in chosen]) * IMAGE_SIZE / 1000
-    return {"input_boxes": torch.tensor(boxes + rng.uniform(-_JITTER, _JITTER, boxes.shape)).float()}
+    return {"input_boxes": torch.tensor(boxes + rng.uniform(-JITTER, JITTER, boxes.shape)).float()}
 
 
 def point_prompts(groups: Sequence[Sequence[Sequence[SceneObject]]], rng: np.random.Generator) -> dict[str, Tensor]:
