@@ -1,5 +1,7 @@
 """Fixtures that several test files share: tiny model folders, a wired tiny model, samples to feed it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tiny
@@ -8,7 +10,9 @@ from PIL import Image
 
 from satlisa.build import assemble, load_parts
 from satlisa.config import ModelConfig
+from satlisa.loader import Encoder, StepLoader
 from satlisa.model import SatLisa
+from satlisa.order import IndexedOrder
 from satlisa.sample import Region, Sample, Turn
 
 
@@ -66,3 +70,11 @@ def make_samples(count: int = 16) -> list[Sample]:
             )
         )
     return samples
+
+
+def make_loader(
+    model: Any, made: Any, batch_size: int, accumulate: int = 1, limit: int = 0, seed: int | None = None, **more: int
+) -> StepLoader:
+    """Steps of `accumulate` batches of such rows."""
+    encoder = Encoder(model.processor, model.segmenter, model.config)
+    return StepLoader(IndexedOrder(made, limit, seed), encoder, batch_size * accumulate, batch_size, **more)
