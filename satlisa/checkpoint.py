@@ -29,6 +29,7 @@ from satlisa.errors import SatlisaError, first_line
 from satlisa.hardware import detect
 from satlisa.model import SatLisa
 from satlisa.prompts import as_turns, encode_prompt
+from satlisa.sharding import trained_state
 from satlisa.state_matching import State, find_states, match_one_of
 
 logger = logging.getLogger(__name__)
@@ -44,20 +45,26 @@ _REQUIRED = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
 Adapter = tuple[Any, State]
 
 
-def save_model(model: SatLisa, model_dir: str | Path) -> None:
+def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = None) -> None:
     """Write the trained parts of a model, and the settings to rebuild the rest, into `model_dir`.
 
     Files and folders are written beside their places and renamed, so that a reader never meets half a file.
+
+    Args:
+        trained: the trained parameters by name, where the caller has them already (`trained_state`).
     """
     folder = Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    adapter, tokenizer = model.vlm, model.processor.tokenizer
-    _replace(folder / ADAPTER_FOLDER, lambda path: adapter.save_pretrained(path, save_embedding_layers=False))
-    _replace(folder / TOKENIZER_FOLDER, tokenizer.save_pretrained)
-    _replace(folder / PROJECTOR_FILE, lambda path: torch.save(_on_cpu(model.projector), path))
-    _replace(folder / DECODER_FILE, lambda path: torch.save(_on_cpu(model.segmenter.sam.mask_decoder), path))
-    row = {"seg_row": model.seg_row.detach().cpu().contiguous()}
-    _replace(folder / SEG_ROW_FILE, lambda path: save_file(row, path))
+    state = trained_state(model) if trained is None else trained
+    adapter, projector, decoder = (
+        _below(state, part) for part in ("vlm.", "projector.", "segmenter.sam.mask_decoder.")
+    )
+    save_adapter = partial(model.vlm.save_pretrained, save_embedding_layers=False, state_dict=adapter)
+    _replace(folder / ADAPTER_FOLDER, save_adapter)
+    _replace(folder / TOKENIZER_FOLDER, model.processor.tokenizer.save_pretrained)
+    _replace(folder / PROJECTOR_FILE, partial(torch.save, projector))
+    _replace(folder / DECODER_FILE, partial(torch.save, decoder))
+    _replace(folder / SEG_ROW_FILE, partial(save_file, {"seg_row": state["seg_row"]}))
     model.config.save(folder / CONFIG_FILE)
 
 
@@ -72,8 +79,8 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     os.replace(beside, path)
 
 
-def _on_cpu(module: torch.nn.Module) -> State:
-    return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+def _below(state: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def load_model(model_dir: str | Path, device: str | torch.device | None = None) -> SatLisa:

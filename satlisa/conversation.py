@@ -74,6 +74,7 @@ def take_coordinates(answer: str) -> tuple[str, list[Region]]:
     Raises:
         ValueError: JSON with coordinates that breaks off or cannot be read.
     """
+    answer = _SEG.sub(" ", answer)
     kept: list[str] = []
     regions: list[Region] = []
     position = failed = 0
@@ -98,6 +99,7 @@ def take_coordinates(answer: str) -> tuple[str, list[Region]]:
             position = end
         elif isinstance(value, Mapping) and _count_numbers(value) >= 6:
             raise ValueError(f"holds JSON whose polygons are not under a known key: found {describe(value)}")
+    # Once more: what was cut may have stood in the middle of a marker, or have spelt one.
     return _tidy(_SEG.sub(" ", "".join([*kept, answer[position:]]))), regions
 
 

@@ -11,6 +11,7 @@ import torch
 from satlisa.errors import SatlisaError
 from satlisa.losses import weigh
 from satlisa.sample import RowError
+from satlisa.sharding import gathered
 from satlisa.training_run import Run
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ def note_dropped(run: Run, step: int, rows: Sequence[int]) -> None:
     Raises:
         SatlisaError: it was the fifth in a row.
     """
-    culprits, together = zip(*run.gather([find_culprits(run, rows)]), strict=True)
+    with gathered(run.model, run.accelerator):
+        own = find_culprits(run, rows)
+    culprits, together = zip(*run.gather([own]), strict=True)
     found = sorted(row for rows in culprits for row in rows)
     named = found or sorted(row for rows in together for row in rows)
     run.dropped.append({"step": step, "rows": named})

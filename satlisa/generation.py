@@ -22,6 +22,8 @@ from satlisa.model import SatLisa
 from satlisa.prompts import Prompt, as_turns, decode_answer, encode_image, render_prompt
 from satlisa.sample import Turn
 
+_LONGEST = 8  # a prompt may have so many times the tokens of a whole training sample
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -76,12 +78,16 @@ def answer(
 
     Returns:
         One `Answer` per prompt, in order.
+
+    Raises:
+        SatlisaError: not one image per prompt, an image that the processor cannot size, or a prompt that is too long.
     """
     if len(images) != len(prompts):
         raise SatlisaError(f"expected one image per prompt, found {len(images)} images and {len(prompts)} prompts")
     if max_new_tokens < 1:
         raise SatlisaError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
     encoded = encode_prompts(model.processor, images, prompts)
+    check_lengths(model, encoded, max_new_tokens)
     # Prompts of one length need no padding, and prompts about one image share its features, so they go together.
     first = {id(prompt.pixel_values): number for number, prompt in reversed(list(enumerate(encoded)))}
     order = sorted(range(len(encoded)), key=lambda n: (len(encoded[n].input_ids), first[id(encoded[n].pixel_values)]))
@@ -93,6 +99,20 @@ def answer(
             rows = generate(model, asked, max_new_tokens)
             answers |= zip(part, _with_masks(model, [images[n] for n in part], asked, rows), strict=True)
     return [answers[number] for number in range(len(prompts))]
+
+
+def check_lengths(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+    """Refuse what is far longer than anything the model was trained on: it would take the memory of all its batch.
+
+    Raises:
+        SatlisaError: a prompt of more tokens than `_LONGEST` training samples, or than the language model has room for.
+    """
+    room = model.qwen.config.text_config.max_position_embeddings - max_new_tokens
+    most = min(_LONGEST * model.config.max_seq_length, room)
+    if (found := max((len(prompt.input_ids) for prompt in prompts), default=0)) > most:
+        raise SatlisaError(
+            f"expected a prompt of at most {most} tokens, the image's included, found {found}; shorten it"
+        )
 
 
 def encode_prompts(

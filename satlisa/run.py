@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, broadcast_object_list, set_seed
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
 
 from satlisa.build import assemble, checkpoint_layers, load_parts
 from satlisa.commands import MISTAKE, run_command, start_logging
@@ -24,6 +24,7 @@ from satlisa.model import SatLisa
 from satlisa.order import IndexedOrder, Order
 from satlisa.resume import Start, choose_start, identify
 from satlisa.settings import TrainConfig, help_text, variables
+from satlisa.sharding import check_sharding
 from satlisa.snapshot import Snapshot, read_snapshot
 from satlisa.stream import open_stream
 from satlisa.train_log import TrainLog
@@ -62,7 +63,6 @@ def train(settings: TrainConfig) -> Path:
         SatlisaError: data, models, hardware or folder that cannot be used.
     """
     with Interrupt() as interrupt:
-        settings.trackers()  # checked before anything is loaded
         hardware = detect(settings.device, settings.precision)
         settings = settings.resolve(hardware.batch_size)
         logger.info(
@@ -70,12 +70,12 @@ def train(settings: TrainConfig) -> Path:
         )
         logger.info("%s", kernels(hardware.device))
         folder = Path(settings.output_dir)
-        state = PartialState(cpu=settings.device == "cpu")
+        accelerator = make_accelerator(settings, hardware)
         set_seed(settings.seed)
         orders = {"train": train_order(settings), "validation": validation_order(settings)}
         config = settings.new_model_config()
         identity = identify(settings, config, orders["train"])
-        beginning = on_main_process(state, lambda: choose_start(settings, identity))
+        beginning = on_main_process(accelerator, lambda: choose_start(settings, identity))
         if beginning.finished:
             logger.info(
                 "the run in %s is finished, nothing is left to do; train anew with OVERWRITE=1 or in another folder",
@@ -84,7 +84,8 @@ def train(settings: TrainConfig) -> Path:
             return folder
         model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
         snapshot = read_snapshot(beginning.place) if beginning.place else None
-        run = start(settings, model, orders, identity, interrupt, snapshot.state["step_size"] if snapshot else 0)
+        step_size = snapshot.state["step_size"] if snapshot else 0
+        run = start(settings, accelerator, model, orders, identity, interrupt, step_size)
         if snapshot and beginning.place:
             go_on(run, snapshot, beginning.place)
         elif run.is_main:
@@ -104,15 +105,28 @@ def train(settings: TrainConfig) -> Path:
     return folder
 
 
-def on_main_process(state: PartialState, work: Callable[[], Start]) -> Start:
+def make_accelerator(settings: TrainConfig, hardware: Hardware) -> Accelerator:
+    """The processes of this run, before anything is loaded."""
+    accelerator = Accelerator(
+        # bf16 and fp16 are the model's own autocast; the accelerator adds fp16's gradient scaling.
+        mixed_precision="fp16" if hardware.dtype == torch.float16 else "no",
+        cpu=settings.device == "cpu",
+        log_with=settings.trackers() or None,
+        project_dir=settings.output_dir,
+    )
+    check_sharding(accelerator, hardware.dtype)
+    return accelerator
+
+
+def on_main_process(accelerator: Accelerator, work: Callable[[], Start]) -> Start:
     """What the main process finds out, told to all; its error is everybody's."""
     found: list[Any] = [None]
-    if state.is_main_process:
+    if accelerator.is_main_process:
         try:
             found = [work()]
         except SatlisaError as error:
             found = [error]
-    if state.num_processes > 1:
+    if accelerator.num_processes > 1:
         broadcast_object_list(found)
     if isinstance(found[0], SatlisaError):
         raise found[0]
@@ -178,6 +192,7 @@ def validation_order(settings: TrainConfig) -> Order:
 
 def start(
     settings: TrainConfig,
+    accelerator: Accelerator,
     model: SatLisa,
     orders: dict[str, Order],
     identity: dict[str, Any],
@@ -188,20 +203,7 @@ def start(
 
     `step_size`: rows of a step, of a run that goes on; 0: as many as the settings and the processes make.
     """
-    trackers = settings.trackers()
-    accelerator = Accelerator(
-        # bf16 and fp16 are the model's own autocast; the accelerator adds fp16's gradient scaling.
-        mixed_precision="fp16" if model.compute_dtype == torch.float16 else "no",
-        cpu=settings.device == "cpu",
-        log_with=trackers or None,
-        project_dir=settings.output_dir,
-    )
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise SatlisaError(
-            f"accelerate: {accelerator.distributed_type.value} shards models, which this training does not know; what "
-            "is trained is 10 million parameters, so choose multi-GPU (DDP) in the accelerate config"
-        )
-    if trackers:
+    if settings.trackers():
         values = {item.name: getattr(settings, item.name) for item in variables()}
         accelerator.init_trackers("logs", config=values)
     model = model.to(accelerator.device).train()
@@ -233,7 +235,7 @@ def start(
         interrupt=interrupt,
         control=torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None,
     )
-    optimizer, run.scheduler = make_optimizer(model, settings, run.total_steps)
+    optimizer, run.scheduler = make_optimizer(model, settings, run.total_steps, sharded=accelerator.is_fsdp2)
     run.wrapped, run.optimizer = accelerator.prepare(model, optimizer)
     return run
 

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from satlisa.errors import SatlisaError, first_line
+from satlisa.sharding import laid_out_like, whole
 
 CHECKPOINT_FOLDER = "checkpoints"
 STATE_FILE = "state.json"
@@ -161,7 +162,7 @@ def _force(folder: Path) -> None:
 def take_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors by the names of the parameters that they belong to."""
     return {
-        f"{name}/{key}": value.detach().cpu().clone()
+        f"{name}/{key}": whole(value.detach()).cpu().clone()
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -169,11 +170,13 @@ def take_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 
 def put_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put tensors of `take_optimizer` back. The optimizer holds the model's trained parameters in their order."""
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    places = {name: place for place, name in enumerate(parameters)}
     states: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit("/", 1)
-        states.setdefault(names.index(name), {})[key] = tensor
+        laid_out = laid_out_like(tensor, parameters[name]) if tensor.ndim else tensor  # a count of steps is nobody's
+        states.setdefault(places[name], {})[key] = laid_out
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -30,6 +30,7 @@ from satlisa.loader import Loaded
 from satlisa.losses import LossSums, weigh
 from satlisa.model import SatLisa
 from satlisa.settings import TrainConfig
+from satlisa.sharding import trained_state, whole
 from satlisa.train_log import StepLog, peak_memory
 from satlisa.training_run import PendingStep, Run, checkpoint_is_due, save_checkpoint
 from satlisa.validation import validate
@@ -37,14 +38,17 @@ from satlisa.validation import validate
 logger = logging.getLogger(__name__)
 
 
-def make_optimizer(model: SatLisa, settings: TrainConfig, total_steps: int) -> tuple[Any, Any]:
+def make_optimizer(
+    model: SatLisa, settings: TrainConfig, total_steps: int, *, sharded: bool = False
+) -> tuple[Any, Any]:
     """AdamW over everything trained, and its cosine schedule with warm-up over `total_steps` optimizer steps.
 
     The fused form leaves a step out on the device itself when it is told to (`found_inf`), so that nobody has to wait
-    for a loss to see that it is a number; with fp16 the gradient scaler does that.
+    for a loss to see that it is a number; with fp16 the gradient scaler does that. Of a sharded model it would want
+    a sharded answer, so there the plain form is used, and the loss waited for.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fused = model.device.type in ("cpu", "cuda") and model.compute_dtype != torch.float16
+    fused = model.device.type in ("cpu", "cuda") and model.compute_dtype != torch.float16 and not sharded
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
     warmup = math.ceil(settings.warmup_ratio * total_steps)
     return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, total_steps)
@@ -69,8 +73,7 @@ def fit(run: Run) -> dict[str, Any]:
             stop(run)
         elif validation:
             report_validation(run, validation)
-        if run.is_main:
-            write_model(run)
+        write_model(run)
         run.epoch, run.rows_done = run.epoch + 1, 0
         save_checkpoint(run)
     run.progress.close()
@@ -95,13 +98,16 @@ def train_epoch(run: Run) -> None:
 
 
 def write_model(run: Run) -> None:
-    """Put the model into the run folder.
+    """Put the model into the run folder; all processes take part.
 
     Raises:
         SatlisaError: no room or no right to write.
     """
+    trained = trained_state(run.model)
+    if not run.is_main:
+        return
     try:
-        save_model(run.model, run.folder)
+        save_model(run.model, run.folder, trained)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own for it
         raise SatlisaError(
             f"OUTPUT_DIR: the model cannot be written to {run.folder} ({first_line(error)}); make room and run the "
@@ -182,7 +188,7 @@ def clip_and_step(run: Run, terms: Tensor) -> Tensor:
     A step whose losses `terms` (3,) or gradients are no numbers changes nothing but the schedule.
     """
     trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
-    norm: Tensor = run.accelerator.clip_grad_norm_(trained, run.settings.max_grad_norm or math.inf)
+    norm = whole(run.accelerator.clip_grad_norm_(trained, run.settings.max_grad_norm or math.inf))
     is_finite = norm.isfinite() & terms.isfinite().all()
     if run.accelerator.scaler is not None:
         run.optimizer.step()  # the scaler has seen the gradients

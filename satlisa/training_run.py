@@ -17,6 +17,7 @@ from satlisa.loader import StepLoader
 from satlisa.model import SatLisa
 from satlisa.sample import RowError
 from satlisa.settings import TrainConfig, parse_interval
+from satlisa.sharding import laid_out_like, trained_state
 from satlisa.skips import Skips
 from satlisa.snapshot import Snapshot, put_optimizer, put_random, take_optimizer, take_random, write_snapshot
 from satlisa.train_log import TrainLog
@@ -46,7 +47,7 @@ class Run:
     """The wrapped model, what steps it, its data and its log, and how far it has come.
 
     Attributes:
-        wrapped: the model inside DDP when there are several processes.
+        wrapped: the model inside DDP when there are several processes; with FSDP the model itself, in pieces.
         identity: what must be the same for the run to go on (`resume.identify`).
         epoch, rows_done: whole epochs, and rows of the epoch under way, that lie behind; of all processes.
         dropped: steps whose loss was no number, and the rows at fault; `streak` counts the last ones in a row.
@@ -131,11 +132,12 @@ def save_checkpoint(run: Run) -> None:
     """Write a checkpoint; all processes take part. A disk that is full costs this checkpoint, not the run."""
     own = {f"{run.accelerator.process_index}/{name}": state for name, state in take_random().items()}
     states = run.gather([own])
+    snapshot = take_snapshot(run, states)
     run.saved = time.perf_counter()
     if not run.is_main:
         return
     try:
-        write_snapshot(take_snapshot(run, states), run.folder, run.settings.keep_checkpoints)
+        write_snapshot(snapshot, run.folder, run.settings.keep_checkpoints)
     except OSError as error:
         logger.warning(
             "no checkpoint of step %d (%s); the run goes on, and the checkpoints before are as they were",
@@ -145,7 +147,8 @@ def save_checkpoint(run: Run) -> None:
 
 
 def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
-    """The state of a run between two steps; the step before must have been written down (`write_pending`)."""
+    """The state of a run between two steps, made by all processes together; the step before must have been written
+    down (`write_pending`)."""
     assert run.pending is None
     scheduler = {key: value for key, value in run.scheduler.state_dict().items() if key != "lr_lambdas"}
     state = {
@@ -165,9 +168,8 @@ def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
         "streak": run.streak,
         "seconds": run.elapsed(),
     }
-    trained = {name: p.detach().cpu().contiguous() for name, p in run.model.named_parameters() if p.requires_grad}
     random_state = {name: tensor for states in random_states for name, tensor in states.items()}
-    return Snapshot(state, trained, take_optimizer(run.model, run.optimizer.optimizer), random_state)
+    return Snapshot(state, trained_state(run.model), take_optimizer(run.model, run.optimizer.optimizer), random_state)
 
 
 def restore(run: Run, snapshot: Snapshot) -> None:
@@ -186,7 +188,7 @@ def restore(run: Run, snapshot: Snapshot) -> None:
         wrong = sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
         raise SatlisaError(f"checkpoint of step {state['step']}: of another model; {wrong[0]} does not fit")
     for name, parameter in parameters.items():
-        parameter.data.copy_(snapshot.trained[name])
+        parameter.data.copy_(laid_out_like(snapshot.trained[name], parameter))
     put_optimizer(run.model, run.optimizer.optimizer, snapshot.optimizer)
     run.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
     for group, lr in zip(run.optimizer.param_groups, state["scheduler"]["_last_lr"], strict=True):

@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from satlisa.losses import weigh
 from satlisa.sample import RowError
+from satlisa.sharding import gathered
 from satlisa.training_run import Run
 
 
@@ -18,8 +19,27 @@ def validate(run: Run) -> dict[str, float] | None:
         mask frame without its padding; empty in both counts 1), masks. None when a process was asked to stop.
     """
     run.model.eval()
-    sums = torch.zeros(7, dtype=torch.float64)  # on the CPU: MPS has no float64
     errors: list[RowError] = []
+    with gathered(run.model, run.accelerator):
+        sums = _own_share(run, errors)
+    run.model.train()
+    for error in run.gather(errors):
+        run.val_skips.add(error)
+    totals = run.accelerator.reduce(sums.float().to(run.accelerator.device), "sum")
+    text, bce, dice, iou, tokens, masks, stopped = totals.tolist()
+    if stopped:
+        return None
+    text, bce, dice = text / max(tokens, 1), bce / max(masks, 1), dice / max(masks, 1)
+    terms = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text, "loss_bce": bce, "loss_dice": dice}
+    return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
+
+
+def _own_share(run: Run, errors: list[RowError]) -> Tensor:
+    """Sums over this process's rows, (7,): L_text, BCE, DICE, IoU, tokens, masks, and whether it was asked to stop.
+
+    The rows that cannot be used are added to `errors`.
+    """
+    sums = torch.zeros(7, dtype=torch.float64)  # on the CPU: MPS has no float64
     steps = tqdm(
         run.val_loader.steps(), "validating", len(run.val_loader), leave=False, unit="step", disable=not run.is_main
     )
@@ -34,16 +54,7 @@ def validate(run: Run) -> dict[str, float] | None:
             losses, counts = output.losses, torch.tensor([batch.num_tokens, batch.num_masks])
             iou = mask_iou(output.mask_logits > 0, batch.mask_targets > 0.5, batch.mask_valid)
             sums[:6] += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).cpu(), counts])
-    run.model.train()
-    for error in run.gather(errors):
-        run.val_skips.add(error)
-    totals = run.accelerator.reduce(sums.float().to(run.accelerator.device), "sum")
-    text, bce, dice, iou, tokens, masks, stopped = totals.tolist()
-    if stopped:
-        return None
-    text, bce, dice = text / max(tokens, 1), bce / max(masks, 1), dice / max(masks, 1)
-    terms = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text, "loss_bce": bce, "loss_dice": dice}
-    return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
+    return sums
 
 
 def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:

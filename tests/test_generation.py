@@ -178,3 +178,13 @@ def test_wrong_calls(tiny_model: SatLisa) -> None:
         answer(tiny_model, [picture(8, 8)], ["a", "b"])
     with pytest.raises(SatlisaError, match="max_new_tokens"):
         answer(tiny_model, [picture(64, 64)], ["a"], max_new_tokens=0)
+
+
+def test_a_prompt_that_is_far_too_long(tiny_model: SatLisa) -> None:
+    """4,096 tokens are the room of the tiny model, and eight training samples."""
+    image = picture(64, 48)
+    with pytest.raises(SatlisaError, match=r"at most 4072 tokens, the image's included, found \d{5,}; shorten it"):
+        answer(tiny_model, [image, image], ["What is it?", "word " * 20_000], max_new_tokens=24)
+    tiny_model.config.max_seq_length = 60
+    with pytest.raises(SatlisaError, match=r"at most 480 tokens"):
+        answer(tiny_model, [image], ["word " * 500], max_new_tokens=1)
