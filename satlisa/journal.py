@@ -30,6 +30,7 @@ from satlisa.checkpoint import (
     TOKENIZER_FOLDER,
 )
 from satlisa.errors import SatlisaError
+from satlisa.lock import alone_in
 from satlisa.processes import Interrupted, Team
 from satlisa.report import IMAGE_FOLDER, REPORT_FILE, RESULTS_FILE, Pictures, read_results, save_pictures
 
@@ -63,26 +64,34 @@ class Journal:
         self.team = team or Team()
         self._is_new = not self.output_dir.exists()
         self._started = False
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "Journal":
         """Make the folder; what lies in it stays for `start` to judge.
 
         Raises:
-            SatlisaError: `output_dir` is a file, cannot be written, or holds files but no report of ours.
+            SatlisaError: `output_dir` is a file, cannot be written, holds files but no report of ours, or another
+                evaluation is at work in it.
         """
         if self.team.is_main:
-            try:
-                _check_replaceable(self.output_dir)
-                (self.folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise self._unwritable(error) from error
+            with contextlib.ExitStack() as held:
+                held.enter_context(alone_in(self.output_dir, "--output_dir"))
+                try:
+                    _check_replaceable(self.output_dir)
+                    (self.folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise self._unwritable(error) from error
+                self._held = held.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self.team.is_main:
-            return
+        if self.team.is_main:
+            with self._held:
+                self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
         if error is None:
             try:
                 _move(self.folder, self.output_dir)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from satlisa.collator import Batch, Encoded, collate, encode_sample
 from satlisa.config import ModelConfig
 from satlisa.dataset import read_sample
-from satlisa.errors import SatlisaError, first_line
+from satlisa.errors import first_line
 from satlisa.order import Order, RowRef, cut
 from satlisa.sample import RowError
 from satlisa.segmenter import Segmenter
@@ -54,8 +54,6 @@ class Encoder:
             return encode_sample(sample, self.processor, self.segmenter, self.config), sample.left_out
         except RowError as error:
             return error, 0
-        except SatlisaError as error:  # an image that the processor cannot size
-            return RowError(row.index, "image", str(error)), 0
 
 
 class StepLoader(IterableDataset[Loaded]):

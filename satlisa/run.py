@@ -4,6 +4,7 @@ import logging
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +21,10 @@ from satlisa.errors import SatlisaError
 from satlisa.hardware import Hardware, detect, kernels
 from satlisa.interrupt import Interrupt, Stopped
 from satlisa.loader import Encoder, StepLoader
+from satlisa.lock import alone_in
 from satlisa.model import SatLisa
 from satlisa.order import IndexedOrder, Order
-from satlisa.resume import Start, choose_start, identify
+from satlisa.resume import Identity, Start, choose_start, identify
 from satlisa.settings import TrainConfig, help_text, variables
 from satlisa.sharding import check_sharding
 from satlisa.snapshot import Snapshot, read_snapshot
@@ -62,7 +64,7 @@ def train(settings: TrainConfig) -> Path:
     Raises:
         SatlisaError: data, models, hardware or folder that cannot be used.
     """
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, ExitStack() as held:
         hardware = detect(settings.device, settings.precision)
         settings = settings.resolve(hardware.batch_size)
         logger.info(
@@ -75,7 +77,7 @@ def train(settings: TrainConfig) -> Path:
         orders = {"train": train_order(settings), "validation": validation_order(settings)}
         config = settings.new_model_config()
         identity = identify(settings, config, orders["train"])
-        beginning = on_main_process(accelerator, lambda: choose_start(settings, identity))
+        beginning = on_main_process(accelerator, partial(begin, held, settings, identity))
         if beginning.finished:
             logger.info(
                 "the run in %s is finished, nothing is left to do; train anew with OVERWRITE=1 or in another folder",
@@ -132,6 +134,12 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], Start]) -> Star
         raise found[0]
     result: Start = found[0]
     return result
+
+
+def begin(held: ExitStack, settings: TrainConfig, identity: Identity) -> Start:
+    """Where to start, in a folder that no other run may write until `held` is left."""
+    held.enter_context(alone_in(Path(settings.output_dir), "OUTPUT_DIR"))
+    return choose_start(settings, identity)
 
 
 def go_on(run: Run, snapshot: Snapshot, place: Path) -> None:
@@ -195,7 +203,7 @@ def start(
     accelerator: Accelerator,
     model: SatLisa,
     orders: dict[str, Order],
-    identity: dict[str, Any],
+    identity: Identity,
     interrupt: Interrupt,
     step_size: int = 0,
 ) -> Run:

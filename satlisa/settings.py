@@ -193,7 +193,7 @@ def _parse(item: Any, text: str) -> Any:
     if meta["choices"]:
         expected = "one of " + ", ".join(meta["choices"])
     if meta["low"] is not None:
-        expected += f" from {meta['low']}" + (f" to {meta['high']}" if meta["high"] is not None else " up to 2^63")
+        expected += f" from {meta['low']}" + (f" to {meta['high']}" if meta["high"] is not None else " up")
     value: Any = text
     try:
         if kind is bool:
