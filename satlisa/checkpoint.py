@@ -25,6 +25,7 @@ from transformers import AutoTokenizer
 from satlisa.adapter import find_seg_row, put_adapter, read_adapter
 from satlisa.build import Parts, add_seg_token, assemble, check_model_id, explain, load_parts
 from satlisa.config import ModelConfig
+from satlisa.disk import settle
 from satlisa.errors import SatlisaError, first_line
 from satlisa.hardware import detect
 from satlisa.model import SatLisa
@@ -70,13 +71,16 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file or folder beside `path`, then put it in that place."""
-    beside = path.with_name(path.name + ".partial")
-    if beside.is_dir():
-        shutil.rmtree(beside)  # of a run that was killed
+    beside, old = (path.with_name(path.name + ending) for ending in (".partial", ".old"))
+    for left in (beside, old):
+        if left.is_dir():
+            shutil.rmtree(left)  # of a run that was killed
     write(beside)
+    settle(beside)
     if path.is_dir():
-        shutil.rmtree(path)  # a folder cannot be replaced by a rename alone
+        os.rename(path, old)  # a folder cannot be replaced by a rename alone
     os.replace(beside, path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _below(state: State, prefix: str) -> State:

@@ -61,8 +61,8 @@ def note_dropped(run: Run, step: int, rows: Sequence[int]) -> None:
     if run.streak == MOST_DROPPED:
         raise SatlisaError(
             f"step {step}: {MOST_DROPPED} steps in a row had a loss or gradient that is not finite (the last one: "
-            f"{where}); lower LEARNING_RATE, try PRECISION=fp32, or look at these rows. Nothing was learnt from them: "
-            f"the last checkpoint in {run.folder} is good"
+            f"{where}). Nothing was learnt from them, and the checkpoints in {run.folder} are from before. Look at "
+            "these rows, or train anew in another OUTPUT_DIR with a lower LEARNING_RATE or PRECISION=fp32"
         )
 
 
@@ -70,6 +70,7 @@ def note_dropped(run: Run, step: int, rows: Sequence[int]) -> None:
 def find_culprits(run: Run, rows: Sequence[int]) -> tuple[list[int], list[int]]:
     """Those of these rows whose loss alone is no number, and all of them."""
     found = []
+    run.model.eval()  # dropout would take numbers from the random generator, which other steps are to get
     for row in rows:
         if (batch := run.train_loader.one(row)) is None:
             continue
@@ -77,6 +78,7 @@ def find_culprits(run: Run, rows: Sequence[int]) -> tuple[list[int], list[int]]:
         loss = weigh(run.model.config, *losses.means(batch.num_tokens, batch.num_masks))
         if not math.isfinite(loss):
             found.append(row)
+    run.model.train()
     return found, list(rows)
 
 

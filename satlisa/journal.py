@@ -29,6 +29,7 @@ from satlisa.checkpoint import (
     SEG_ROW_FILE,
     TOKENIZER_FOLDER,
 )
+from satlisa.disk import write_whole
 from satlisa.errors import SatlisaError
 from satlisa.lock import alone_in
 from satlisa.processes import Interrupted, Team
@@ -265,10 +266,7 @@ def _move(partial: Path, folder: Path) -> None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, json.dumps(value, allow_nan=False).encode())
 
 
 def _read_json(path: Path) -> Any:

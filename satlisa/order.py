@@ -37,6 +37,9 @@ class Order(Protocol):
     def row(self, index: int) -> RowRef:
         """One row by its number in the split."""
 
+    def some(self, count: int) -> Iterator[RowRef]:
+        """Up to `count` rows that are cheap to read, always the same ones."""
+
 
 def cut(rows: Iterator[RowRef], size: int) -> Iterator[list[RowRef]]:
     """Steps of `size` rows; the last may be shorter."""
@@ -69,6 +72,11 @@ class IndexedOrder:
     def row(self, index: int) -> RowRef:
         """One row by its number in the split."""
         return RowRef(index, lambda: self.source[index])
+
+    def some(self, count: int) -> Iterator[RowRef]:
+        """Rows from everywhere in the split."""
+        number = min(count, len(self))
+        return (self.row(place * len(self) // number) for place in range(number))
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,11 @@ class StreamedOrder:
     def row(self, index: int) -> RowRef:
         """One row by its number in the split: the stream is read up to it."""
         return RowRef(index, lambda: next(iter(self.source.skip(index) if index else self.source)))
+
+    def some(self, count: int) -> Iterator[RowRef]:
+        """The first rows of the split."""
+        rows = islice(iter(self.source), min(count, self.length))
+        return (RowRef(index, partial(_same, row)) for index, row in enumerate(rows))
 
 
 def _same(row: Any) -> Any:

@@ -1,33 +1,34 @@
-"""Where a run starts: at the beginning, or at a checkpoint of the run that was there before."""
+"""Where a run starts: at the beginning, or at a checkpoint of the run that was there before.
 
-import hashlib
+The decision (`choose_start`) changes nothing. The folder is made ready (`prepare`) when everything else is loaded, so
+that a start that fails costs nobody a checkpoint.
+"""
+
 import json
 import logging
-import shutil
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from satlisa.config import ModelConfig
-from satlisa.errors import SatlisaError
-from satlisa.order import Order
+from satlisa.disk import write_whole
+from satlisa.errors import SatlisaError, first_line
+from satlisa.identity import Identity, differences
 from satlisa.settings import TrainConfig
-from satlisa.snapshot import CHECKPOINT_FOLDER, STATE_FILE, clean, list_snapshots, read_snapshot, read_state
+from satlisa.snapshot import (
+    CHECKPOINT_FOLDER,
+    STATE_FILE,
+    clean,
+    discard,
+    list_snapshots,
+    read_snapshot,
+    read_state,
+)
 from satlisa.train_log import SUMMARY_FILE
 
 logger = logging.getLogger(__name__)
 
-IDENTITY_FILE = "run.json"
-# What decides a run's result. The others (workers, cache, trackers, …) may change from one start to the next.
-_DECISIVE = (
-    "preset", "dataset", "max_samples", "epochs", "max_steps", "learning_rate", "warmup_ratio", "weight_decay",
-    "max_grad_norm", "precision", "seed", "seg_tasks", "vlm_model", "sam_model", "streaming", "shuffle_buffer",
-)  # fmt: skip
-_PROBED_ROWS = 8
-_MOST_SHOWN = 6
-
-Identity = dict[str, Any]
+RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -36,102 +37,154 @@ class Start:
 
     Attributes:
         place: folder of the checkpoint to go on from; None: from the beginning.
+        is_new: a run begins in this folder, which first loses what an earlier one left there.
         finished: the run is there already, nothing is left to do.
     """
 
     place: Path | None = None
+    is_new: bool = False
     finished: bool = False
 
 
-def identify(settings: TrainConfig, config: ModelConfig, order: Order) -> Identity:
-    """What must be the same for a run to go on: settings, model and training rows, JSON values by the names that a
-    user knows. BATCH_SIZE and GRAD_ACCUM count as their product, which is what a step depends on."""
-    decisive: Identity = {name.upper(): getattr(settings, name) for name in _DECISIVE}
-    decisive["BATCH_SIZE × GRAD_ACCUM"] = settings.batch_size * settings.grad_accum
-    model = {key: value for key, value in config.to_dict().items() if key != "dataset"}
-    decisive |= {f"model_config.json {key}": value for key, value in model.items()}
-    decisive |= {"DATASET rows": len(order), "DATASET contents": _fingerprint(order)}
-    as_read: Identity = json.loads(json.dumps(decisive, default=str))  # as it comes back from a file
-    return as_read
-
-
-def _fingerprint(order: Order) -> str:
-    """A hash of the texts of some training rows: another dataset of the same size is told apart."""
-    digest = hashlib.sha256()
-    for number, row in zip(range(_PROBED_ROWS), order.rows(0, 0), strict=False):
-        try:
-            cells = row.fetch()
-        except Exception:  # a damaged row is met again in training, and counted there
-            cells = {}
-        texts = [str(cells.get(column)) for column in ("task", "source", "conversations", "metadata")]
-        digest.update(json.dumps([number, row.index, *texts]).encode())
-    return digest.hexdigest()[:16]
-
-
 def choose_start(settings: TrainConfig, identity: Identity) -> Start:
-    """Look into the run folder, decide by RESUME and OVERWRITE, and make the folder ready to be written.
+    """Look into the run folder and decide by RESUME and OVERWRITE.
 
     Raises:
         SatlisaError: a folder that would be written over without having been asked to, a run with other settings, or
             no checkpoint that can be read.
     """
     folder = Path(settings.output_dir)
-    if folder.is_file():
-        raise SatlisaError(f"OUTPUT_DIR: {folder} is a file; name a folder")
-    if settings.resume not in ("auto", "never"):
-        return Start(_named(settings, identity))
-    used = folder.is_dir() and any(folder.iterdir())
-    if used and settings.resume == "auto" and (known := _identity_of(folder)) is not None:
-        differing = differences(known, identity)
-        finished = (folder / SUMMARY_FILE).exists()
-        if not differing and not finished:
-            clean(folder)
-            return Start(_newest(folder))
-        if not differing and not settings.overwrite:
-            return Start(finished=True)
-        if differing and not settings.overwrite:
-            raise SatlisaError(
-                f"OUTPUT_DIR: {folder} holds a run with other settings: {differing}; set them back to go on with it, "
-                "name another folder, or write over it with OVERWRITE=1"
-            )
-    if used and not settings.overwrite:
-        raise SatlisaError(f"OUTPUT_DIR: {folder} is not empty; name another folder, or allow it with OVERWRITE=1")
-    _prepare(folder, identity)
-    return Start()
-
-
-def _prepare(folder: Path, identity: Identity) -> None:
-    """Make the folder, without what an earlier run left that this one could be taken for."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
-        (folder / SUMMARY_FILE).unlink(missing_ok=True)
-        (folder / CHECKPOINT_FOLDER).mkdir()
-        text = json.dumps(identity, indent=1, ensure_ascii=False)
-        (folder / CHECKPOINT_FOLDER / IDENTITY_FILE).write_text(text + "\n", encoding="utf-8")
+        _check_folder(folder)
+        if settings.resume == "never":
+            return _anew(settings)
+        known, source = _record_of(folder)
+        place = None
+        if settings.resume != "auto" and not (known == identity and _began_from(settings, source)):
+            place = _named(settings.resume, identity)
+            if source != str(place.resolve()):
+                return _from_elsewhere(settings, place)
+        return _go_on(settings, identity, known, Path(source) if source else None, place)
     except OSError as error:
-        raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be written ({error})") from error
+        raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be used ({first_line(error)})") from error
 
 
-def _identity_of(folder: Path) -> Identity | None:
-    """What the run in a folder was; None where there is none that could be gone on with."""
+def _go_on(
+    settings: TrainConfig, identity: Identity, known: Identity | None, source: Path | None, place: Path | None
+) -> Start:
+    """Where the run that is in the folder goes on; a new one from `place` where there is none, or where it may be
+    written over. `source` is the checkpoint that the run in the folder began from."""
+    folder = Path(settings.output_dir)
+    if known is None:
+        return _anew(settings, place)
+    if differing := differences(known, identity):
+        if settings.overwrite or not _is_used(folder):
+            return _anew(settings, place)
+        raise SatlisaError(
+            f"OUTPUT_DIR: {folder} holds a run with other settings: {differing}; set them back to go on with it, "
+            "name another folder, or write over it with OVERWRITE=1"
+        )
+    if (folder / SUMMARY_FILE).exists():
+        return _anew(settings, place) if settings.overwrite else Start(finished=True)
+    if (newest := _newest(folder)) is not None:
+        return Start(newest)
+    if source is not None:
+        read_snapshot(source)
+    if _is_used(folder):
+        logger.info("%s: no checkpoint was written yet, the run starts where it began", folder)
+    return Start(source, is_new=True)
+
+
+def _from_elsewhere(settings: TrainConfig, place: Path) -> Start:
+    """From a checkpoint that RESUME names: of another run, or an earlier one of this."""
+    folder = Path(settings.output_dir)
+    if place.parent.resolve() != (folder / CHECKPOINT_FOLDER).resolve():
+        return _anew(settings, place)
+    behind = [later.name for later in list_snapshots(folder) if later.name > place.name]
+    if not behind and not (folder / SUMMARY_FILE).exists():
+        return Start(place)
+    if not settings.overwrite:
+        raise SatlisaError(
+            f"RESUME: going back to {place.name} would discard what this run did behind it "
+            f"({len(behind)} checkpoints); allow it with OVERWRITE=1, or go on from it in another OUTPUT_DIR"
+        )
+    return Start(place, is_new=True)
+
+
+def _began_from(settings: TrainConfig, source: str | None) -> bool:
+    """Whether the unfinished run in the folder began from what RESUME names, which may be gone by now: the command that
+    began it is given again."""
+    named = str(Path(settings.resume).expanduser().resolve())
+    return source == named and not (Path(settings.output_dir) / SUMMARY_FILE).exists()
+
+
+def _anew(settings: TrainConfig, place: Path | None = None) -> Start:
+    """A new run in the folder, if it may be."""
+    folder = Path(settings.output_dir)
+    if _is_used(folder) and not settings.overwrite:
+        raise SatlisaError(f"OUTPUT_DIR: {folder} is not empty; name another folder, or allow it with OVERWRITE=1")
+    return Start(place, is_new=True)
+
+
+def prepare(folder: Path, identity: Identity, start: Start) -> None:
+    """Make the folder ready: for a new run without checkpoints and summary of an earlier one, which this one could be
+    taken for. Checkpoints up to the one that it starts from, and everything that is not ours, stay.
+
+    Raises:
+        SatlisaError: it cannot be written.
+    """
     try:
-        known = json.loads((folder / CHECKPOINT_FOLDER / IDENTITY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return known if isinstance(known, dict) else None
+        if start.is_new:
+            (folder / CHECKPOINT_FOLDER).mkdir(parents=True, exist_ok=True)
+            (folder / SUMMARY_FILE).unlink(missing_ok=True)
+            own = start.place is not None and start.place.parent.resolve() == (folder / CHECKPOINT_FOLDER).resolve()
+            for old in list_snapshots(folder):
+                if start.place is None or not own or old.name > start.place.name:
+                    discard(old)
+            record = {"from": str(start.place.resolve()) if start.place else None, "identity": identity}
+            text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+            write_whole(folder / CHECKPOINT_FOLDER / RUN_FILE, text.encode())
+        clean(folder)
+    except OSError as error:
+        raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be written ({first_line(error)})") from error
 
 
-def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The settings in which two runs differ, in words; "" where there are none."""
-    missing = "nothing"
-    found = [
-        f"{name} was {known.get(name, missing)!r}, is {wanted.get(name, missing)!r}"
-        for name in sorted({*known, *wanted})
-        if known.get(name, missing) != wanted.get(name, missing)
-    ]
-    more = [f"and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
-    return "; ".join([*found[:_MOST_SHOWN], *more])
+def _check_folder(folder: Path) -> None:
+    """Refuse what can be no run folder, before models are loaded for it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise SatlisaError(f"OUTPUT_DIR: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SatlisaError(f"OUTPUT_DIR: {there} cannot be written; name another folder")
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether anything is in a folder, apart from the record of a run that did not get to its first step."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    checkpoints = folder / CHECKPOINT_FOLDER
+    if names == {CHECKPOINT_FOLDER} and checkpoints.is_dir():
+        return not {path.name for path in checkpoints.iterdir()} <= {RUN_FILE}
+    return bool(names)
+
+
+def _record_of(folder: Path) -> tuple[Identity | None, str | None]:
+    """What the run in a folder is, and the checkpoint of another that it began from; None where there is none.
+
+    Where the record is lost, the newest checkpoint knows what it is of.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / CHECKPOINT_FOLDER / RUN_FILE).read_text(encoding="utf-8"))
+        return dict(record["identity"]), record["from"]
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    for place in reversed(list_snapshots(folder)):
+        try:
+            return read_state(place)["identity"], None
+        except SatlisaError:
+            continue
+    return None, None
 
 
 def _newest(folder: Path) -> Path | None:
@@ -152,23 +205,21 @@ def _newest(folder: Path) -> Path | None:
             f"{folder / CHECKPOINT_FOLDER}: none of its {len(places)} checkpoints can be read; start over with "
             "RESUME=never OVERWRITE=1"
         )
-    logger.info("%s: no checkpoint was written yet, the run starts from the beginning", folder)
     return None
 
 
-def _named(settings: TrainConfig, identity: Identity) -> Path:
-    """The checkpoint that RESUME names: its folder, or a run folder, of which it is the newest."""
-    folder, named = Path(settings.output_dir), Path(settings.resume).expanduser()
-    if not named.is_dir():
-        raise SatlisaError(f"RESUME: expected auto, never or the folder of a checkpoint or run, found '{named}'")
+def _named(resume: str, identity: Identity) -> Path:
+    """The checkpoint that RESUME names: its folder, or a run folder, of which it is the newest. It is read whole."""
+    named = Path(resume).expanduser()
+    try:
+        is_folder = named.is_dir()
+    except OSError:  # too long for a path
+        is_folder = False
+    if not is_folder:
+        raise SatlisaError(f"RESUME: expected auto, never or the folder of a checkpoint or run, found '{resume}'")
     place = named if (named / STATE_FILE).exists() else _newest(named)
     if place is None:
         raise SatlisaError(f"RESUME: {named} holds no checkpoint")
-    if differing := differences(read_state(place).get("identity", {}), identity):
+    if differing := differences(read_snapshot(place).state["identity"], identity):
         raise SatlisaError(f"RESUME: {place} is of a run with other settings: {differing}; set them back")
-    read_snapshot(place)
-    if place.parent.parent.resolve() != folder.resolve():
-        if folder.is_dir() and any(folder.iterdir()) and not settings.overwrite:
-            raise SatlisaError(f"OUTPUT_DIR: {folder} is not empty; name another folder, or allow it with OVERWRITE=1")
-        _prepare(folder, identity)
     return place

@@ -3,12 +3,12 @@
 import logging
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -17,14 +17,15 @@ from accelerate.utils import broadcast_object_list, set_seed
 from satlisa.build import assemble, checkpoint_layers, load_parts
 from satlisa.commands import MISTAKE, run_command, start_logging
 from satlisa.dataset import SplitError, load_rows
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
 from satlisa.hardware import Hardware, detect, kernels
+from satlisa.identity import Identity, identify
 from satlisa.interrupt import Interrupt, Stopped
 from satlisa.loader import Encoder, StepLoader
 from satlisa.lock import alone_in
 from satlisa.model import SatLisa
 from satlisa.order import IndexedOrder, Order
-from satlisa.resume import Identity, Start, choose_start, identify
+from satlisa.resume import Start, choose_start, prepare
 from satlisa.settings import TrainConfig, help_text, variables
 from satlisa.sharding import check_sharding
 from satlisa.snapshot import Snapshot, read_snapshot
@@ -34,6 +35,8 @@ from satlisa.trainer import fit, make_optimizer
 from satlisa.training_run import Run, restore
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 _PACKAGES = ("torch", "torchvision", "transformers", "peft", "datasets", "accelerate", "numpy", "Pillow")
 
 
@@ -67,12 +70,12 @@ def train(settings: TrainConfig) -> Path:
     with Interrupt() as interrupt, ExitStack() as held:
         hardware = detect(settings.device, settings.precision)
         settings = settings.resolve(hardware.batch_size)
+        accelerator = make_accelerator(settings, hardware)
         logger.info(
             "%s, %s\n%s", hardware.name, str(hardware.dtype).removeprefix("torch."), "\n".join(settings.lines())
         )
         logger.info("%s", kernels(hardware.device))
         folder = Path(settings.output_dir)
-        accelerator = make_accelerator(settings, hardware)
         set_seed(settings.seed)
         orders = {"train": train_order(settings), "validation": validation_order(settings)}
         config = settings.new_model_config()
@@ -88,20 +91,23 @@ def train(settings: TrainConfig) -> Path:
         snapshot = read_snapshot(beginning.place) if beginning.place else None
         step_size = snapshot.state["step_size"] if snapshot else 0
         run = start(settings, accelerator, model, orders, identity, interrupt, step_size)
+        on_main_process(accelerator, partial(prepare, folder, identity, beginning))
         if snapshot and beginning.place:
             go_on(run, snapshot, beginning.place)
         elif run.is_main:
-            run.log.begin()
+            with writing(folder):
+                run.log.begin()
         try:
-            if interrupt.reason:
+            if any(run.add_up([bool(interrupt.reason)])):
                 raise Stopped
             finish(run, hardware, fit(run))
         except Stopped:
             logger.info(
-                "stopped by %s after %d of %d steps; run the same command again to go on",
+                "stopped by %s after %d of %d steps; run the same command %s to go on",
                 interrupt.reason or "another process",
                 run.step,
                 run.total_steps,
+                "without RESUME=never" if settings.resume == "never" else "again",
             )
         run.accelerator.end_training()
     return folder
@@ -117,10 +123,23 @@ def make_accelerator(settings: TrainConfig, hardware: Hardware) -> Accelerator:
         project_dir=settings.output_dir,
     )
     check_sharding(accelerator, hardware.dtype)
+    if not accelerator.is_main_process:
+        logging.getLogger("satlisa").setLevel(logging.WARNING)  # what goes well, the main process says
     return accelerator
 
 
-def on_main_process(accelerator: Accelerator, work: Callable[[], Start]) -> Start:
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """A folder that cannot be written is told in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise SatlisaError(
+            f"OUTPUT_DIR: {folder} cannot be written ({first_line(error)}); make room and run the same command again"
+        ) from error
+
+
+def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """What the main process finds out, told to all; its error is everybody's."""
     found: list[Any] = [None]
     if accelerator.is_main_process:
@@ -132,7 +151,7 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], Start]) -> Star
         broadcast_object_list(found)
     if isinstance(found[0], SatlisaError):
         raise found[0]
-    result: Start = found[0]
+    result: T = found[0]
     return result
 
 
@@ -146,13 +165,17 @@ def go_on(run: Run, snapshot: Snapshot, place: Path) -> None:
     """Put a run where a checkpoint left it, and say from where it goes on."""
     restore(run, snapshot)
     before, now = snapshot.state["num_processes"], run.accelerator.num_processes
+    precisions = snapshot.state["dtype"], str(run.model.compute_dtype).removeprefix("torch.")
+    if precisions[0] != precisions[1] and run.is_main:
+        logger.warning("%s then, %s now: what follows differs from a run in one precision", *precisions)
     changed = (
         ""
         if before == now
         else f"; {before} processes then, {now} now, the same {snapshot.state['step_size']} rows a step"
     )
     if run.is_main:
-        run.log.begin(place.parent.parent, run.step)
+        with writing(run.folder):
+            run.log.begin(place.parent.parent, run.step)
         logger.info(
             "going on from %s: %d of %d steps, %d rows into epoch %d%s",
             place,
@@ -168,8 +191,9 @@ def finish(run: Run, hardware: Hardware, summary: dict[str, Any]) -> None:
     """Draw the curve, write `train_summary.json`, and say what was not used and where the model is."""
     if not run.is_main:
         return
-    run.log.draw()
-    run.log.summarize({**describe(run.settings, hardware), **summary})
+    with writing(run.folder):
+        run.log.draw()
+        run.log.summarize({**describe(run.settings, hardware), **summary})
     for split, key in (("train", "skipped_rows"), ("validation", "skipped_validation_rows")):
         for line in summary[key]:
             logger.warning("%s split: %s", split, line)

@@ -18,6 +18,8 @@ from satlisa.config import DEFAULT_DATASET, REPOSITORY_CONFIG, ModelConfig
 from satlisa.errors import SatlisaError
 
 EFFECTIVE_BATCH = 16  # DESIGN §3: GRAD_ACCUM = 16 // BATCH_SIZE
+_MOST = 2**20  # rows of a batch, batches of a step
+_PATHS = ("output_dir", "model_config")  # those of datasets, models and caches are expanded where they are opened
 
 
 def setting(
@@ -40,8 +42,10 @@ class TrainConfig:
     resume: str = setting("auto", "auto: go on where this run stopped; never: start over; or a checkpoint's path")
     checkpoint_every: str = setting("10m", "steps (`500`) or minutes (`10m`) between checkpoints; 0: after epochs only")
     keep_checkpoints: int = setting(2, "how many checkpoints are kept, the newest", low=1)
-    batch_size: int = setting(0, "samples per step and device; 0: 1 on T4-class GPUs and CPU, 2 from A10G up", low=0)
-    grad_accum: int = setting(0, "steps per optimizer step; 0: 16 // BATCH_SIZE", low=0)
+    batch_size: int = setting(
+        0, "samples per step and device; 0: 1 on T4-class GPUs and CPU, 2 from A10G up", low=0, high=_MOST
+    )
+    grad_accum: int = setting(0, "steps per optimizer step; 0: 16 // BATCH_SIZE", low=0, high=_MOST)
     max_samples: int = setting(0, "use only the first rows of the training split; 0: all", low=0)
     max_skip: float = setting(0.05, "share of the rows that may be skipped before the run stops", low=0, high=1)
     streaming: bool = setting(False, "1: read the dataset as a stream, for those larger than memory or disk")
@@ -80,6 +84,7 @@ class TrainConfig:
         given = {item.name: environ.get(item.name.upper(), "").strip() for item in variables()}
         given = {name: text for name, text in given.items() if text}
         values = {item.name: _parse(item, given[item.name]) for item in variables() if item.name in given}
+        values |= {name: _expand(values[name]) for name in _PATHS if name in values}
         parse_interval(values.get("checkpoint_every", "0"))
         preset = PRESETS[values.get("preset", "full")]
         origins = {item.name: "default" for item in variables()}
@@ -137,6 +142,14 @@ class TrainConfig:
 
 # Trackers of accelerate, whose packages have the same names.
 TRACKERS = ("tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio")
+
+
+def _expand(name: str) -> str:
+    """A path with `~` filled in, which shells do not do in every place."""
+    try:
+        return str(Path(name).expanduser())
+    except RuntimeError:  # the home of nobody
+        return name
 
 
 def _absolute(name: str) -> str:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from satlisa.disk import force, write
 from satlisa.errors import SatlisaError, first_line
 from satlisa.sharding import laid_out_like, whole
 
@@ -54,24 +55,30 @@ def write_snapshot(snapshot: Snapshot, folder: Path, keep: int) -> Path:
         OSError: no room or no right to write; the checkpoints that are there are as they were.
     """
     place = folder / CHECKPOINT_FOLDER / name_of(snapshot.state)
+    if place.is_dir():
+        try:
+            read_snapshot(place)
+            return place  # the same step of the same run: written twice it could be lost between the two
+        except SatlisaError:
+            discard(place)
     partial = place.with_name(place.name + _BESIDE)
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
         contents = {f"{name}.safetensors": save(getattr(snapshot, name)) for name in TENSORS}
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        sums["state"] = _sum_of_state(snapshot.state)
         state = json.dumps({**snapshot.state, "sha256": sums}, indent=1, allow_nan=False).encode()
         for name, content in {**contents, STATE_FILE: state}.items():
-            _write(partial / name, content)
-        _force(partial)
-        _discard(place)  # the same again, of a run that went on from an earlier one
+            write(partial / name, content)
+        force(partial)
         os.rename(partial, place)
-        _force(place.parent)
+        force(place.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     for old in list_snapshots(folder)[:-keep]:
-        _discard(old)
+        discard(old)
     return place
 
 
@@ -100,9 +107,15 @@ def read_state(place: Path) -> dict[str, Any]:
         raise SatlisaError(
             f"{place}: not a training checkpoint, no readable {STATE_FILE} ({first_line(error)})"
         ) from error
-    if not isinstance(state, dict) or not isinstance(state.get("sha256"), dict) or "step" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("sha256"), dict):
         raise SatlisaError(f"{place / STATE_FILE}: not the state of a training checkpoint")
+    if _sum_of_state({key: value for key, value in state.items() if key != "sha256"}) != state["sha256"].get("state"):
+        raise SatlisaError(f"{place / STATE_FILE}: damaged, its contents are not those that were written")
     return state
+
+
+def _sum_of_state(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def read_snapshot(place: Path) -> Snapshot:
@@ -125,7 +138,7 @@ def read_snapshot(place: Path) -> Snapshot:
     return Snapshot(state, **tensors)
 
 
-def _discard(place: Path) -> None:
+def discard(place: Path) -> None:
     """Remove a checkpoint: renamed first, so that it is never there by half."""
     if place.is_dir():
         beside = place.with_name(place.name + ".old" + _BESIDE)
@@ -139,24 +152,6 @@ def clean(folder: Path) -> None:
     checkpoints = folder / CHECKPOINT_FOLDER
     for path in checkpoints.glob(f"step-*{_BESIDE}") if checkpoints.is_dir() else ():
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _force(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk; where a system cannot (Windows), they follow in its own time."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def take_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -196,6 +191,8 @@ def take_random() -> dict[str, Tensor]:
     }
     if torch.cuda.is_available():
         found["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        found["mps"] = torch.mps.get_rng_state()
     return found
 
 
@@ -217,3 +214,5 @@ def put_random(tensors: dict[str, Tensor]) -> None:
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
+    if "mps" in tensors and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(tensors["mps"])

@@ -1,5 +1,6 @@
 """What a training run leaves behind to look at: `train_log.jsonl`, `loss_curve.png`, `train_summary.json`."""
 
+import contextlib
 import json
 import logging
 import math
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from satlisa.disk import force, write_whole
 from satlisa.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -43,16 +45,14 @@ class TrainLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.steps: list[StepLog] = []
-        self.validations: list[dict[str, float]] = []
+        self.validations: list[dict[str, float | None]] = []  # None: no number
         self._unwritten = ""  # lines that a full disk did not take
 
     def begin(self, earlier: Path | None = None, step: int = 0) -> None:
         """Start an empty log, or go on with the one in the run folder `earlier` behind `step`: steps that it has
         beyond that one are taken again."""
         self.steps = read_log(earlier / LOG_FILE, step) if earlier else []
-        partial = self.folder / (LOG_FILE + ".partial")
-        partial.write_text("".join(map(_line, self.steps)), encoding="utf-8")
-        os.replace(partial, self.folder / LOG_FILE)
+        write_whole(self.folder / LOG_FILE, "".join(map(_line, self.steps)).encode())
 
     def add(self, step: StepLog) -> None:
         """Write one step down, flushed line by line so that a killed run keeps its log.
@@ -62,15 +62,23 @@ class TrainLog:
         self.steps.append(step)
         self._unwritten += _line(step)
         path = self.folder / LOG_FILE
-        size = path.stat().st_size
+        if not path.exists():  # somebody has removed it
+            self._unwritten = "".join(map(_line, self.steps))
+        size = path.stat().st_size if path.exists() else 0
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(self._unwritten)
         except OSError as error:
-            os.truncate(path, size)  # without what may have been written of a line
+            if path.exists():
+                os.truncate(path, size)  # without what may have been written of a line
             logger.warning("step %d is not in %s yet (%s)", step.step, LOG_FILE, first_line(error))
             return
         self._unwritten = ""
+
+    def force(self) -> None:
+        """Wait until the steps are on the disk: a checkpoint is never ahead of the log."""
+        with contextlib.suppress(OSError):
+            force(self.folder / LOG_FILE)
 
     def draw(self) -> None:
         """`loss_curve.png`: the loss and its terms per step, validation points on top."""
@@ -85,8 +93,9 @@ class TrainLog:
             top.plot(steps, [getattr(record, name) for record in self.steps], label=label, linewidth=1)
         if self.validations:
             at = [point["step"] for point in self.validations]
-            top.plot(at, [point["loss"] for point in self.validations], "ko-", label="L, validation", markersize=4)
-            bottom.plot(at, [point["mask_iou"] for point in self.validations], "o-", label="mask IoU, validation")
+            loss, iou = ([_or_nan(point[name]) for point in self.validations] for name in ("loss", "mask_iou"))
+            top.plot(at, loss, "ko-", label="L, validation", markersize=4)
+            bottom.plot(at, iou, "o-", label="mask IoU, validation")
         top.set(yscale="log", ylabel="loss", title="Training")
         bottom.set(ylim=(0, 1), xlabel="optimizer step", ylabel="mask IoU")
         for axis in (top, bottom):
@@ -98,9 +107,8 @@ class TrainLog:
 
     def summarize(self, summary: dict[str, Any]) -> None:
         """`train_summary.json`, replaced whole."""
-        partial = self.folder / (SUMMARY_FILE + ".partial")
-        partial.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.folder / SUMMARY_FILE)
+        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(self.folder / SUMMARY_FILE, text.encode())
 
 
 def read_log(path: Path, last_step: int) -> list[StepLog]:
@@ -109,7 +117,7 @@ def read_log(path: Path, last_step: int) -> list[StepLog]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             values = json.loads(line)
-            numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+            numbers: dict[str, Any] = {name: _or_nan(value) for name, value in values.items()}
             record = StepLog(**numbers)
         except (ValueError, TypeError, AttributeError):
             continue
@@ -120,8 +128,16 @@ def read_log(path: Path, last_step: int) -> list[StepLog]:
 
 def _line(step: StepLog) -> str:
     """A step as a line of JSON, which has no NaN: losses and norms that are no numbers are null."""
-    values = {name: value if math.isfinite(value) else None for name, value in asdict(step).items()}
-    return json.dumps(values) + "\n"
+    return json.dumps(without_nan(asdict(step))) + "\n"
+
+
+def without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers as JSON may have them: None in the place of those that are not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _or_nan(value: Any) -> Any:
+    return math.nan if value is None else value
 
 
 def peak_memory(device: torch.device) -> int:

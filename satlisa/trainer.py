@@ -11,8 +11,10 @@ for the GPU, and then the GPU for the CPU.
 import logging
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -31,11 +33,13 @@ from satlisa.losses import LossSums, weigh
 from satlisa.model import SatLisa
 from satlisa.settings import TrainConfig
 from satlisa.sharding import trained_state, whole
-from satlisa.train_log import StepLog, peak_memory
+from satlisa.train_log import StepLog, peak_memory, without_nan
 from satlisa.training_run import PendingStep, Run, checkpoint_is_due, save_checkpoint
 from satlisa.validation import validate
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def make_optimizer(
@@ -63,12 +67,14 @@ def fit(run: Run) -> dict[str, Any]:
     if run.is_main:
         logger.info("%s", parameter_table(count_parameters(run.model)))
     run.progress = tqdm(total=run.total_steps, initial=run.step, desc="training", disable=not run.is_main, unit="step")
+    if run.is_complete:
+        write_model(run)  # from the last checkpoint of a run, into a folder of its own
     while not run.is_complete:
-        train_epoch(run)
+        within_memory(run, partial(train_epoch, run))
         if run.step == 0:
             reasons = "; ".join(run.skips.summary()) or "the split is empty"
             raise SatlisaError(f"DATASET: no row of {run.settings.dataset} could be used for training ({reasons})")
-        validation = validate(run) if len(run.val_loader.order) else {}
+        validation = within_memory(run, partial(validate, run)) if len(run.val_loader.order) else {}
         if validation is None:
             stop(run)
         elif validation:
@@ -83,13 +89,18 @@ def fit(run: Run) -> dict[str, Any]:
 def train_epoch(run: Run) -> None:
     """The steps that are left of the epoch under way."""
     run.clock = time.perf_counter()
+    for loaded in run.train_loader.steps(run.epoch, run.rows_done):
+        if run.step >= run.total_steps:
+            break
+        optimizer_step(run, loaded)
+    write_pending(run)
+
+
+def within_memory(run: Run, work: Callable[[], T]) -> T:
+    """Do something, with smaller batches where memory ends."""
     while True:
         try:
-            for loaded in run.train_loader.steps(run.epoch, run.rows_done):
-                if run.step >= run.total_steps:
-                    break
-                optimizer_step(run, loaded)
-            return write_pending(run)
+            return work()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -116,16 +127,25 @@ def write_model(run: Run) -> None:
 
 
 def stop(run: Run) -> NoReturn:
-    """Write a checkpoint and leave."""
+    """Write a checkpoint and leave.
+
+    Raises:
+        Stopped: it is written.
+        SatlisaError: it is not.
+    """
     write_pending(run)
-    save_checkpoint(run)
+    if reason := save_checkpoint(run):
+        raise SatlisaError(
+            f"stopped by {run.interrupt.reason or 'another process'} after step {run.step}, without a checkpoint of it "
+            f"({reason}); the same command goes on from the one before"
+        )
     raise Stopped
 
 
 def report_validation(run: Run, validation: dict[str, float]) -> None:
     """Write down what `validate` found after an epoch."""
     epoch = run.epoch + 1
-    run.log.validations.append({"epoch": epoch, "step": run.step, **validation})
+    run.log.validations.append({"epoch": epoch, "step": run.step, **without_nan(validation)})
     run.accelerator.log({f"validation/{name}": value for name, value in validation.items()}, step=run.step)
     if run.is_main:
         run.progress.write(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
@@ -134,8 +154,10 @@ def report_validation(run: Run, validation: dict[str, float]) -> None:
 def optimizer_step(run: Run, loaded: Loaded) -> None:
     """One effective batch: count, run its batches, step; nothing where no row of it could be used.
 
-    Every process takes part in the count, in the backward pass and in the step, so that none waits for another.
+    Every process takes part in the count, in the backward pass and in the step, so that none waits for another. What is
+    counted of a step stands before anything else can fail.
     """
+    before = run.pending
     num_tokens, num_masks, num_samples, num_errors, left_out = effective_counts(run, loaded)
     if num_tokens:
         terms = run_batches(run, loaded.batches, num_tokens, num_masks)
@@ -143,20 +165,23 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
         lr = run.scheduler.get_last_lr()[0]
         grad_norm = clip_and_step(run, terms)
         run.step += 1
-        write_pending(run)
         seconds, run.clock = time.perf_counter() - run.clock, time.perf_counter()
         rows = [index for batch in loaded.batches for index in batch.indices]
         run.pending = PendingStep(run.step, terms, grad_norm, lr, num_samples, rows, seconds)
     run.rows_done = loaded.rows_done
-    run.left_out += left_out
+    run.left_out += left_out if run.epoch == 0 else 0  # the same ones in every epoch
     if num_errors:
         count_skips(run, run.gather(loaded.errors))
+    if num_tokens:
+        write_down(run, before)
     stops, checkpoints = run.add_up([bool(run.interrupt.reason), bool(num_tokens) and checkpoint_is_due(run)])
     if stops:
         stop(run)
     if checkpoints:
         write_pending(run)
-        save_checkpoint(run)
+        # While steps are dropped nothing is learnt: further checkpoints would only push out those of before.
+        if not run.streak:
+            save_checkpoint(run)
 
 
 def run_batches(run: Run, batches: list[Batch], num_tokens: int, num_masks: int) -> Tensor:
@@ -206,6 +231,11 @@ def clip_and_step(run: Run, terms: Tensor) -> Tensor:
 def write_pending(run: Run) -> None:
     """Write down the step that was taken last, if it is not written yet."""
     pending, run.pending = run.pending, None
+    write_down(run, pending)
+
+
+def write_down(run: Run, pending: PendingStep | None) -> None:
+    """Write down a step, if there is one: this waits until the device has taken it."""
     if pending is None:
         return
     text, bce, dice = pending.terms.tolist()

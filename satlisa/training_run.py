@@ -128,22 +128,26 @@ def checkpoint_is_due(run: Run) -> bool:
     return bool(seconds) and run.is_main and time.perf_counter() - run.saved >= seconds
 
 
-def save_checkpoint(run: Run) -> None:
-    """Write a checkpoint; all processes take part. A disk that is full costs this checkpoint, not the run."""
+def save_checkpoint(run: Run) -> str:
+    """Write a checkpoint; all processes take part. A disk that is full costs this checkpoint, not the run.
+
+    Returns:
+        Why there is none, in the main process; "" where it is written, and in the others.
+    """
     own = {f"{run.accelerator.process_index}/{name}": state for name, state in take_random().items()}
     states = run.gather([own])
     snapshot = take_snapshot(run, states)
     run.saved = time.perf_counter()
     if not run.is_main:
-        return
+        return ""
+    run.log.force()
     try:
         write_snapshot(snapshot, run.folder, run.settings.keep_checkpoints)
     except OSError as error:
-        logger.warning(
-            "no checkpoint of step %d (%s); the run goes on, and the checkpoints before are as they were",
-            run.step,
-            first_line(error),
-        )
+        reason = first_line(error)
+        logger.warning("no checkpoint of step %d (%s); the checkpoints before are as they were", run.step, reason)
+        return reason
+    return ""
 
 
 def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
@@ -157,6 +161,7 @@ def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
         "rows_done": run.rows_done,
         "step_size": run.train_loader.step_size,
         "num_processes": run.accelerator.num_processes,
+        "dtype": str(run.model.compute_dtype).removeprefix("torch."),
         "identity": run.identity,
         "scheduler": scheduler,
         "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler else None,

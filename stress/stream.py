@@ -1,24 +1,23 @@
-"""Train from a stream of many rows and watch the memory: it must stay where it was after the first steps."""
+"""Train from a stream of many rows and watch the memory: it must stay where it was in the first of them."""
 
 import io
 import json
 import resource
 import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil  # comes with accelerate
-import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
 from satlisa.demo.backbone import IMAGE_SIZE
-from satlisa.loader import Encoder, StepLoader
+from satlisa.run import train
 from satlisa.settings import TrainConfig
-from satlisa.stream import open_stream
+from satlisa.train_log import LOG_FILE
 
 _SHARDS = 8
 _STEP = 16
@@ -57,30 +56,46 @@ def write_dataset(folder: Path, rows: int) -> None:
         data.to_parquet(folder / "data" / f"train-{shard:05d}-of-{_SHARDS:05d}.parquet")
 
 
-def memory_along(folder: Path) -> Iterator[tuple[int, int]]:
-    """Rows done and resident bytes, along an epoch of the training's own loader over a stream."""
-    from satlisa.build import assemble, load_parts
+class Watch(threading.Thread):
+    """Notes along a run how many rows lie behind and how much memory is resident: `points`."""
 
-    settings = TrainConfig.from_env({"PRESET": "demo"})
-    config = settings.new_model_config()
-    model = assemble(load_parts(config, torch.float32), config)
-    encoder = Encoder(model.processor, model.segmenter, model.config)
-    order = open_stream(str(folder), "train", buffer=_BUFFER, seed=0)
-    process = psutil.Process()
-    for loaded in StepLoader(order, encoder, _STEP, _STEP).steps():
-        yield loaded.rows_done, process.memory_info().rss
+    def __init__(self, log: Path) -> None:
+        super().__init__(daemon=True)
+        self.log, self.ended = log, threading.Event()
+        self.points: list[tuple[int, int]] = []
+
+    def run(self) -> None:
+        """Look twice a second."""
+        process = psutil.Process()
+        while not self.ended.wait(0.5):
+            if self.log.exists() and (steps := self.log.read_text().count("\n")):
+                self.points.append((steps * _STEP, process.memory_info().rss))
 
 
 def main(folder: Path, rows: int) -> tuple[int, int, list[str]]:
-    """Rows tried, rows that came through, and what was lost: rows, or flat memory."""
+    """Rows tried, rows that were trained on, and what was lost: rows, or flat memory."""
     rows = rows // _SHARDS * _SHARDS
+    early_rows = max(rows // 10, 2 * _BUFFER)
+    if rows < 4 * early_rows:
+        raise SystemExit(f"--rows: expected at least {8 * _BUFFER}, found {rows}; memory is compared along them")
     write_dataset(folder / "data", rows)
-    points = list(memory_along(folder / "data"))
-    done = points[-1][0]
-    early = max(size for place, size in points if place <= max(rows // 10, 2 * _BUFFER))
-    late = max(size for place, size in points if place > rows * 9 // 10)
-    print(f"  {IMAGE_SIZE}² demo model, {rows} rows in {_SHARDS} files, {_BUFFER} shuffled together")
-    print(f"  resident memory: {early / 1e6:.0f} MB in the first tenth, {late / 1e6:.0f} MB in the last")
+    environ = {
+        "PRESET": "demo", "DATASET": str(folder / "data"), "OUTPUT_DIR": str(folder / "run"), "STREAMING": "1",
+        "SHUFFLE_BUFFER": str(_BUFFER), "BATCH_SIZE": str(_STEP), "EPOCHS": "1", "MAX_STEPS": "0", "DEVICE": "cpu",
+        "CHECKPOINT_EVERY": "1m",
+    }  # fmt: skip
+    watch = Watch(folder / "run" / LOG_FILE)
+    watch.start()
+    train(TrainConfig.from_env(environ))
+    watch.ended.set()
+    watch.join()
+    done = min(rows, len((folder / "run" / LOG_FILE).read_text().splitlines()) * _STEP)
+    early = max(size for place, size in watch.points if place <= early_rows)
+    late = max(size for place, size in watch.points if place > rows * 9 // 10)
+    print(f"  {IMAGE_SIZE}² demo model, {rows} rows in {_SHARDS} files, {_BUFFER} shuffled together, {_STEP} a step")
+    print(
+        f"  resident memory: {early / 1e6:.0f} MB in the first {early_rows} rows, {late / 1e6:.0f} MB in the last tenth"
+    )
     unit = 1 if sys.platform == "darwin" else 1024
     print(f"  peak of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6:.0f} MB")
     lost = [] if done == rows else [f"{rows - done} rows never came"]

@@ -13,11 +13,13 @@ import torch
 from test_trainer import ROOT, log_of, rows, settings, write_dataset
 
 from satlisa import run as run_module
+from satlisa import trainer
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.hardware import Hardware
 from satlisa.model import SatLisa
 from satlisa.snapshot import list_snapshots, read_snapshot
+from stress.kills import differences
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,14 @@ def test_a_loss_that_is_no_number_drops_the_step(
     made = settings(
         tiny_config, dataset_dir, tmp_path, GRAD_ACCUM="1", CHECKPOINT_EVERY="1", EPOCHS="1", KEEP_CHECKPOINTS="99"
     )
+    original, after = trainer.clip_and_step, []
+
+    def clip_and_step(run: Any, terms: Any) -> Any:
+        norm = original(run, terms)
+        after.append({name: p.detach().clone() for name, p in run.model.named_parameters() if p.requires_grad})
+        return norm
+
+    monkeypatch.setattr(trainer, "clip_and_step", clip_and_step)
     run_module.train(made)
     log = log_of(tmp_path)
     (dropped,) = [record["step"] for record in log if record["loss"] is None]
@@ -58,8 +68,9 @@ def test_a_loss_that_is_no_number_drops_the_step(
     assert summary["dropped_steps"] == [{"step": dropped, "rows": [7]}]
     found = {s.state["step"]: s for s in map(read_snapshot, list_snapshots(tmp_path))}
     for step in range(2, len(log)):
-        same = all(torch.equal(found[step].trained[k], found[step - 1].trained[k]) for k in found[step].trained)
+        same = all(torch.equal(after[step - 1][name], after[step - 2][name]) for name in after[0])
         assert same == (step == dropped)
+    assert set(found) == {*range(1, len(log) + 1)} - {dropped}  # which would push out one in which something was learnt
     assert all(tensor.isfinite().all() for tensor in found[len(log)].trained.values())
     assert all(tensor.isfinite().all() for tensor in found[len(log)].optimizer.values())
 
@@ -78,12 +89,48 @@ def test_five_in_a_row_stop_the_run(
         return output
 
     monkeypatch.setattr(SatLisa, "forward", forward)
-    with pytest.raises(SatlisaError, match=r"step 8: 5 steps in a row .*LEARNING_RATE.*last checkpoint"):
+    with pytest.raises(SatlisaError, match=r"step 8: 5 steps in a row .*checkpoints in .* from before.*LEARNING_RATE"):
         run_module.train(made)
     assert [record["loss"] is None for record in log_of(tmp_path)] == [False] * 3 + [True] * 5
-    good, last = (read_snapshot(place) for place in list_snapshots(tmp_path))
-    assert (good.state["step"], last.state["step"]) == (3, 6)
-    assert all(torch.equal(good.trained[name], last.trained[name]) for name in good.trained)
+    (good,) = (read_snapshot(place) for place in list_snapshots(tmp_path))
+    assert (good.state["step"], good.state["streak"]) == (3, 0)
+    monkeypatch.setattr(SatLisa, "forward", original)
+    run_module.train(made)
+    assert all(record["loss"] is not None for record in log_of(tmp_path))
+
+
+def test_a_dropped_step_takes_no_random_numbers(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout: the rows at fault are looked for at once before a checkpoint, else a step later."""
+    (tmp_path / "config.json").write_text(json.dumps({**tiny_config.to_dict(), "lora_dropout": 0.3}))
+    poison(monkeypatch, {7})
+    more = {"MODEL_CONFIG": str(tmp_path / "config.json"), "EPOCHS": "1", "GRAD_ACCUM": "1"}
+    for name, every in (("often", "1"), ("never", "0")):
+        made = settings(tiny_config, dataset_dir, tmp_path / name, CHECKPOINT_EVERY=every, **more)
+        run_module.train(made)
+    assert json.loads((tmp_path / "often" / "train_summary.json").read_text())["dropped_steps"]
+    assert differences(tmp_path / "often", tmp_path / "never") == []
+
+
+def test_a_validation_that_is_no_number(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset(tmp_path / "data", {"train": rows(6), "validation": rows(3)})
+    original = SatLisa.forward
+
+    def forward(self: SatLisa, batch: Any) -> Any:
+        output = original(self, batch)
+        if not self.training:
+            output.losses.text = output.losses.text * float("nan")
+        return output
+
+    monkeypatch.setattr(SatLisa, "forward", forward)
+    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", EPOCHS="2", GRAD_ACCUM="1"))
+    first, second = json.loads((folder / "train_summary.json").read_text())["validation"]
+    assert first["loss"] is None and second["loss_text"] is None and second["loss_bce"] > 0
+    assert read_snapshot(list_snapshots(folder)[-1]).state["validations"] == [first, second]
+    assert (folder / "loss_curve.png").stat().st_size > 10_000
 
 
 def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
@@ -177,3 +224,34 @@ sys.exit(main([]))
     lines = (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()
     assert len(lines) <= 2
     assert time.monotonic() - started < 100  # starting up included; the launcher waits 30 s for the other process
+
+
+def test_out_of_memory_in_validation_and_between_steps(
+    tiny_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Batches are halved there too; no step is taken twice or lost from the log."""
+    write_dataset(tmp_path / "data", {"train": rows(9), "validation": rows(9)})
+    hardware = Hardware(torch.device("cpu"), torch.float32, 4, "a card with too little memory")
+    monkeypatch.setattr(run_module, "detect", lambda *_: hardware)
+    more = {"BATCH_SIZE": "0", "GRAD_ACCUM": "1", "EPOCHS": "2"}
+    run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "enough", **more))
+    original, write_down, failures = SatLisa.forward, trainer.write_down, []
+
+    def forward(self: SatLisa, batch: Any) -> Any:
+        if not self.training and len(batch.indices) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(self, batch)
+
+    def failing(run: Any, pending: Any) -> None:
+        write_down(run, pending)
+        if pending and pending.step == 5 and not failures:
+            failures.append(5)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SatLisa, "forward", forward)
+    monkeypatch.setattr(trainer, "write_down", failing)
+    run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "little", **more))
+    assert failures and "BATCH_SIZE=2 GRAD_ACCUM=2" in caplog.text and "BATCH_SIZE=1 GRAD_ACCUM=4" in caplog.text
+    a, b = log_of(tmp_path / "enough"), log_of(tmp_path / "little")
+    assert [r["step"] for r in a] == [r["step"] for r in b] == [1, 2, 3, 4, 5, 6]
+    assert [r["loss"] for r in a] == pytest.approx([r["loss"] for r in b], rel=1e-3)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_sigterm_from_outside_exits_with_0(dataset_dir: Path, tiny_config: Model
     )  # fmt: skip
     log = tmp_path / "run" / "train_log.jsonl"
     while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
-        pass
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the loader processes get it too
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr[-2000:]
@@ -204,11 +205,57 @@ def test_from_a_named_checkpoint_into_another_folder(
     assert differences(whole, tmp_path / "new") == []
 
 
+def test_from_a_finished_run_into_another_folder(
+    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path
+) -> None:
+    """Nothing is left to train, and the model is there all the same."""
+    run_module.train(short(tiny_config, dataset_dir, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(whole)))
+    for name in ("seg_projector.pt", "sam_mask_decoder.pt", "vlm_lora/adapter_model.safetensors"):
+        assert (tmp_path / "new" / name).read_bytes() == (whole / name).read_bytes()
+        mode = (tmp_path / "new" / name).stat().st_mode
+        assert mode == (tmp_path / "new" / "model_config.json").stat().st_mode  # others may read it, too
+    assert [record["step"] for record in log_of(tmp_path / "new")] == list(range(1, 13))
+
+
+def test_a_start_that_fails_costs_nothing(
+    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for folder in ("run", "new"):
+        made = short(tiny_config, dataset_dir, tmp_path / folder, OVERWRITE="1", VLM_MODEL=str(tmp_path / "nowhere"))
+        with pytest.raises(SatlisaError, match="nowhere"):
+            run_module.train(made)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_stop_without_room_for_a_checkpoint_says_so(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(snapshot_module, "write", full)
+    at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(
+        SatlisaError, match="stopped by SIGTERM after step 3, without a checkpoint of it .*No space left"
+    ):
+        run_module.train(short(tiny_config, dataset_dir, tmp_path / "run"))
+
+
+def test_a_log_that_is_removed_comes_back(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, 3, (tmp_path / "run" / "train_log.jsonl").unlink)
+    run_module.train(short(tiny_config, dataset_dir, tmp_path / "run", EPOCHS="1"))
+    assert [record["step"] for record in log_of(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_full_disk_costs_a_checkpoint_not_the_run(
     tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    original, written = snapshot_module._write, []
+    original, written = snapshot_module.write, []
 
     def write(path: Path, content: bytes) -> None:
         written.append(path)
@@ -217,7 +264,7 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(
             raise OSError(errno.ENOSPC, "No space left on device")
         original(path, content)
 
-    monkeypatch.setattr(snapshot_module, "_write", write)
+    monkeypatch.setattr(snapshot_module, "write", write)
     folder = run_module.train(
         short(tiny_config, dataset_dir, tmp_path, EPOCHS="1", MAX_STEPS="5", KEEP_CHECKPOINTS="9")
     )
@@ -308,7 +355,8 @@ def test_a_planted_checkpoint_runs_no_code(
 
 
 def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path) -> None:
-    """Two processes train, one goes on from the middle: each row of the rest comes once, the losses are the same."""
+    """Two processes train, one goes on from the middle, and two again from the middle of that: each row of the rest
+    comes once, the losses are the same."""
     write_dataset(tmp_path / "data", {"train": [row for n, row in enumerate(rows(26)) if n % 10 != 9]})
     environ = {
         "DATASET": str(tmp_path / "data"), "VLM_MODEL": tiny_config.vlm_model_id, "OMP_NUM_THREADS": "1",
@@ -328,16 +376,17 @@ def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path
         return done.stderr
 
     train(2, tmp_path / "two")
-    shutil.copytree(tmp_path / "two", tmp_path / "one")
-    (tmp_path / "one" / "train_summary.json").unlink()
-    for place in list_snapshots(tmp_path / "one"):
-        if place.name > "step-00000009":
-            shutil.rmtree(place)
-    said = train(1, tmp_path / "one")
-    assert "2 processes then, 1 now, the same 4 rows a step" in said
-    for key in ("step", "loss", "grad_norm", "lr"):
-        a, b = ([record[key] for record in log_of(tmp_path / name)] for name in ("two", "one"))
-        np.testing.assert_allclose(b, a, rtol=1e-4, err_msg=key)
+    for before, now, source, folder, last in ((2, 1, "two", "one", 6), (1, 2, "one", "again", 9)):
+        shutil.copytree(tmp_path / source, tmp_path / folder)
+        (tmp_path / folder / "train_summary.json").unlink()
+        for place in list_snapshots(tmp_path / folder):
+            if place.name > f"step-{last:08d}":
+                shutil.rmtree(place)
+        said = train(now, tmp_path / folder)
+        assert f"{before} processes then, {now} now, the same 4 rows a step" in said
+        for key in ("step", "loss", "grad_norm", "lr"):
+            a, b = ([record[key] for record in log_of(tmp_path / name)] for name in ("two", folder))
+            np.testing.assert_allclose(b, a, rtol=1e-4, err_msg=key)
 
 
 def test_time_between_checkpoints(

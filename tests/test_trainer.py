@@ -221,6 +221,15 @@ def test_broken_validation_rows_are_listed(tiny_config: ModelConfig, tmp_path: P
     assert "`metadata`" in line and "rows 3, 4" in line
 
 
+def test_instances_beyond_the_limit_are_counted_once(tiny_config: ModelConfig, tmp_path: Path) -> None:
+    """Two instances in two of these rows, one of which is left out; two epochs."""
+    write_dataset(tmp_path / "data", {"train": rows(6)})
+    (tmp_path / "config.json").write_text(json.dumps({**tiny_config.to_dict(), "max_instances": 1}))
+    more = {"EPOCHS": "2", "MODEL_CONFIG": str(tmp_path / "config.json")}
+    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", **more))
+    assert json.loads((folder / "train_summary.json").read_text())["instances_left_out"] == 2
+
+
 @pytest.mark.parametrize(("count", "broken"), [(8, ()), (7, (0, 1, 2))])
 def test_two_processes_train_like_one(
     count: int, broken: tuple[int, ...], tiny_config: ModelConfig, tmp_path: Path
@@ -303,7 +312,7 @@ def test_script_help_and_mistakes(tmp_path: Path) -> None:
     assert shown.returncode == 0 and "GRAD_ACCUM" in shown.stdout
     wrong = script(tmp_path, BATCH_SIZE="two")
     assert wrong.returncode == 2
-    assert wrong.stderr.strip() == "train.py: BATCH_SIZE: expected a whole number from 0 up, found 'two'"
+    assert wrong.stderr.strip() == "train.py: BATCH_SIZE: expected a whole number from 0 to 1048576, found 'two'"
     assert list(tmp_path.iterdir()) == []
 
 
