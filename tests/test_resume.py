@@ -237,9 +237,7 @@ def test_a_stop_without_room_for_a_checkpoint_says_so(
 
     monkeypatch.setattr(snapshot_module, "write", full)
     at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(
-        SatlisaError, match="stopped by SIGTERM after step 3, without a checkpoint of it .*No space left"
-    ):
+    with pytest.raises(SatlisaError, match=r"stopped by SIGTERM after step 3, without a checkpoint of it .*No space"):
         run_module.train(short(tiny_config, dataset_dir, tmp_path / "run"))
 
 
