@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder|train_step|cache|inference|evaluate|memory|all`."""
+"""`python -m benchmarks encoder|train_step|cache|inference|evaluate|memory|compile|all`."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from dataclasses import asdict
 import torch
 
 from benchmarks import works
+from benchmarks.compiled import compiled
 from benchmarks.measure import Row, table
 from satlisa.errors import SatlisaError
 from satlisa.hardware import DTYPES, detect
@@ -19,6 +20,7 @@ WORKS = {
     "inference": works.inference,
     "evaluate": works.evaluation,
     "memory": works.memory,
+    "compile": compiled,
 }
 
 

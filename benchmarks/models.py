@@ -104,9 +104,9 @@ def make_sam() -> SamModel:
     with torch.no_grad():
         for name, parameter in sam.vision_encoder.named_parameters():
             if "rel_pos" in name:
+                parameter.normal_(std=0.3)
+            elif parameter.ndim > 1:  # the default, std 1e-10, is for loading weights; here attention is to be felt
                 parameter.normal_(std=0.1)
-            elif parameter.ndim > 1:  # the default, std 1e-10, is for loading weights
-                parameter.normal_(std=0.02)
         sam.shared_image_embedding.positional_embedding.normal_()
     return sam.eval()
 

@@ -161,9 +161,7 @@ def _training_sides(bench: Bench) -> tuple[Side, Side, tuple[Batch, list[Encoded
     """A training step of ours and of the peer's on the same samples; each returns its loss."""
     model = bench.model().train()
     peer = Peer(model)
-    samples = [_sample(bench, n, with_mask=(bench.batch_size - n) % 2 == 1) for n in range(bench.batch_size)]
-    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
-    batch = collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device)
+    batch, encoded, samples = training_batch(bench, model)
     sam_pixels = model.segmenter.preprocess([sample.image for sample in samples]).to(bench.device)
 
     def ours() -> float:
@@ -174,6 +172,13 @@ def _training_sides(bench: Bench) -> tuple[Side, Side, tuple[Batch, list[Encoded
         return finish(model, peer.loss(batch, encoded, sam_pixels))
 
     return ours, theirs, (batch, encoded)
+
+
+def training_batch(bench: Bench, model: SatLisa) -> tuple[Batch, list[Encoded], list[Sample]]:
+    """A batch, half of it text and half of it with a mask, its samples encoded and as they were."""
+    samples = [_sample(bench, n, with_mask=(bench.batch_size - n) % 2 == 1) for n in range(bench.batch_size)]
+    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
+    return collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device), encoded, samples
 
 
 def finish(model: SatLisa, loss: Tensor) -> float:
@@ -217,10 +222,14 @@ class Script(LogitsProcessor):  # type: ignore[misc]
 
 def script_answers(model: SatLisa, peer: Peer) -> None:
     """Let both sides follow the script, each with its own count of steps."""
-    ids = model.seg_token_id, model.processor.tokenizer.eos_token_id
-    ours, plain = Script(*ids), model.token_logits
-    model.token_logits = lambda hidden: ours(None, plain(hidden))  # type: ignore[method-assign]
-    peer.logits_processor = LogitsProcessorList([Script(*ids)])
+    follow_script(model)
+    peer.logits_processor = LogitsProcessorList([Script(model.seg_token_id, model.processor.tokenizer.eos_token_id)])
+
+
+def follow_script(model: SatLisa) -> None:
+    """Let our side follow it."""
+    script, plain = Script(model.seg_token_id, model.processor.tokenizer.eos_token_id), model.token_logits
+    model.token_logits = lambda hidden: script(None, plain(hidden))  # type: ignore[method-assign]
 
 
 def compare_answers(ours: Sequence[Answer], theirs: Sequence[Answer]) -> str:

@@ -10,16 +10,18 @@ scores beside them once more. Here they are made for a block of queries at a tim
 product, [q/√d, rel_h, rel_w] · [k, one-hot row, one-hot column], which a stock flash kernel computes (CUDA).
 """
 
+from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Biases of one block, in numbers: 4 MB in float32, which stays in the caches. A global layer's attention took 0.17 s on
-# two cores with blocks of 2**20, 0.20 s with 2**19 and 0.24 s with 2**21; with own products and softmax instead
-# of torch's attention 0.3 to 0.6 s; with heads of 14 that are not padded to 16 0.23 s.
-_BLOCK_SCORES = 2**20
+# Biases of one block, in numbers: 8 MB in float32, which stays in the caches. A global layer's attention took 0.17 s on
+# two quiet cores with 2**20 as with 2**21 of them, and on busy ones less with 2**21 (half as many calls wait for the
+# slower core); 0.20 s and more with fewer or more; with own products and softmax instead of torch's attention 0.3 to
+# 0.6 s; with heads of 14 that are not padded to 16 0.23 s.
+_BLOCK_SCORES = 2**21
 _ALIGNMENT = 8  # kernels want widths in multiples of this
 
 
@@ -40,16 +42,30 @@ class RelativeAttention(nn.Module):
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, None]:
         """(B, h, w, heads·d) → the same, for B images or windows of h×w tokens; no attention weights are kept."""
         batch, height, width, channels = hidden_states.shape
-        qkv = self.qkv(hidden_states).view(batch, height * width, 3, self.num_heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).flatten(1, 2)  # (B·heads, h·w, d) each
-        grid = query.view(-1, height, width, query.shape[-1])
-        rel_h = torch.einsum("nhwc,hkc->nhwk", grid, _by_distance(self.rel_pos_h, height).to(query.dtype))
-        rel_w = torch.einsum("nhwc,wkc->nhwk", grid, _by_distance(self.rel_pos_w, width).to(query.dtype))
+        depth, heads = channels // self.num_heads, self.num_heads
+        spare = -depth % _ALIGNMENT
+        # Widths are rounded up by rows and columns of zeros in the weights, which copies nothing of the tokens.
+        qkv = F.linear(hidden_states, *_with_rows(self.qkv, 3 * heads, spare))
+        query, key, value = qkv.view(batch, height * width, 3, heads, depth + spare).permute(2, 0, 3, 1, 4)
+        grid = query.unflatten(2, (height, width))  # (B, heads, h, w, D)
+        by_row, by_column = (
+            F.pad(_by_distance(table, side).to(query.dtype), (0, spare))
+            for table, side in ((self.rel_pos_h, height), (self.rel_pos_w, width))
+        )
+        rel_h = torch.einsum("bnhwc,hkc->bnhwk", grid, by_row)
+        rel_w = torch.einsum("bnhwc,wkc->bnhwk", grid, by_column)
         attend = attend_folded if query.is_cuda else attend_in_blocks
-        mixed = attend(query, key, value, rel_h.flatten(1, 2), rel_w.flatten(1, 2))
-        mixed = mixed.view(batch, self.num_heads, height, width, -1).permute(0, 2, 3, 1, 4)
-        attended: Tensor = self.proj(mixed.reshape(batch, height, width, channels))
+        mixed = attend(query, key, value, rel_h, rel_w, depth**-0.5)  # (B, h·w, heads, D)
+        weight = F.pad(self.proj.weight.unflatten(1, (heads, depth)), (0, spare)).flatten(1)
+        attended = F.linear(mixed.reshape(batch, height, width, -1), weight, self.proj.bias)
         return attended, None
+
+
+def _with_rows(linear: Any, groups: int, spare: int) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a linear layer, `spare` rows of zeros behind each group of its rows."""
+    weight = F.pad(linear.weight.unflatten(0, (groups, -1)), (0, 0, 0, spare)).flatten(0, 1)
+    bias = None if linear.bias is None else F.pad(linear.bias.unflatten(0, (groups, -1)), (0, spare)).flatten()
+    return weight, bias
 
 
 def _by_distance(table: Tensor, side: int) -> Tensor:
@@ -58,45 +74,49 @@ def _by_distance(table: Tensor, side: int) -> Tensor:
     return table[place[:, None] - place[None, :] + side - 1]
 
 
-def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-    """Attention over a grid of h·w tokens, for a few queries at a time; their biases never exceed `_BLOCK_SCORES`.
+def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """Attention over a grid of h·w tokens, for a few rows of queries at a time; their biases take `_BLOCK_SCORES`
+    numbers, or as many as one row of one head needs.
 
     Args:
-        query, key, value: (N, h·w, d), one row per head and image.
-        rel_h, rel_w: (N, h·w, h) and (N, h·w, w), each query's bias for the keys' rows and columns.
+        query, key, value: (B, heads, h·w, D).
+        rel_h, rel_w: (B, heads, h, w, h) and (B, heads, h, w, w), each query's bias for the keys' rows and columns.
+        scale: of the inner products.
 
     Returns:
-        (N, h·w, d).
+        (B, h·w, heads, D).
     """
-    tokens, depth = query.shape[1:]
-    query, key, value = (F.pad(x, (0, -depth % _ALIGNMENT))[None] for x in (query, key, value))  # (1, N, h·w, 16)
-    mixed = torch.empty_like(value)
-    heads = max(1, min(len(rel_h), _BLOCK_SCORES // (tokens * tokens)))
-    block = min(tokens, max(1, _BLOCK_SCORES // (heads * tokens)))
-    buffer = rel_h.new_empty(heads, block, rel_h.shape[-1], rel_w.shape[-1])  # one for all blocks: no page faults
-    for first in range(0, len(rel_h), heads):
-        own = slice(first, first + heads)
-        for start in range(0, tokens, block):
-            part = slice(start, start + block)
-            row_bias, column_bias = rel_h[own, part, :, None], rel_w[own, part, None, :]
-            bias = buffer[: len(row_bias), : row_bias.shape[1]]  # (heads, block, h, w)
-            torch.add(row_bias, column_bias, out=bias)
-            mixed[:, own, part] = F.scaled_dot_product_attention(
-                query[:, own, part], key[:, own], value[:, own], attn_mask=bias.flatten(2)[None], scale=depth**-0.5
-            )
-    return mixed[0, ..., :depth]
+    batch, heads, tokens, depth = query.shape
+    mixed = query.new_empty(batch, tokens, heads, depth)
+    maps = _BLOCK_SCORES // (tokens * tokens)  # whole maps of scores in a block
+    images, part = max(1, maps // heads), max(1, min(heads, maps))
+    height, width = rel_h.shape[2:4]
+    rows = min(height, max(1, _BLOCK_SCORES // (part * tokens * width)))
+    buffer = rel_h.new_empty(images, part, rows, width, height, width)  # one for all blocks: no page faults
+    for image, head, row in product(range(0, batch, images), range(0, heads, part), range(0, height, rows)):
+        own = slice(image, image + images), slice(head, head + part)
+        block = (*own, slice(row, row + rows))
+        row_bias, column_bias = rel_h[block][..., None], rel_w[block][..., None, :]
+        bias = buffer[: row_bias.shape[0], : row_bias.shape[1], : row_bias.shape[2]]
+        torch.add(row_bias, column_bias, out=bias)
+        queries = slice(row * width, (row + rows) * width)
+        attended = F.scaled_dot_product_attention(
+            query[own][:, :, queries], key[own], value[own], attn_mask=bias.flatten(4).flatten(2, 3), scale=scale
+        )
+        mixed[own[0], queries, own[1]] = attended.transpose(1, 2)
+    return mixed
 
 
-def attend_folded(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+def attend_folded(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """The same as `attend_in_blocks` as one call of torch's attention, the biases folded into queries and keys."""
     height, width, depth = rel_h.shape[-1], rel_w.shape[-1], value.shape[-1]
     rows = torch.eye(height, device=key.device, dtype=key.dtype).repeat_interleave(width, dim=0)  # (h·w, h)
     columns = torch.eye(width, device=key.device, dtype=key.dtype).repeat(height, 1)  # (h·w, w)
-    place = torch.cat([rows, columns], dim=1).expand(len(key), -1, -1)
-    folded_query = torch.cat([query * depth**-0.5, rel_h, rel_w], dim=-1)
+    place = torch.cat([rows, columns], dim=1).expand(*key.shape[:2], -1, -1)
+    folded_query = torch.cat([query * scale, rel_h.flatten(2, 3), rel_w.flatten(2, 3)], dim=-1)
     folded_key = torch.cat([key, place], dim=-1)
     spare = -folded_key.shape[-1] % _ALIGNMENT
     folded_query, folded_key = F.pad(folded_query, (0, spare)), F.pad(folded_key, (0, spare))
     padded = F.pad(value, (0, folded_key.shape[-1] - depth))  # flash kernels want one width for all three
-    mixed = F.scaled_dot_product_attention(folded_query[None], folded_key[None], padded[None], scale=1.0)
-    return mixed[0, ..., :depth]
+    mixed = F.scaled_dot_product_attention(folded_query, folded_key, padded, scale=1.0)
+    return mixed[..., :depth].transpose(1, 2)
