@@ -5,6 +5,7 @@ import logging
 import sys
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 
 from satlisa.commands import CommandParser, run_command, start_logging
 from satlisa.processes import Interrupted, interruptible, join
@@ -41,6 +42,7 @@ def parser() -> CommandParser:
 def run(options: argparse.Namespace) -> int:
     """Evaluate and write the report; exit code 1 where no sample at all could be answered."""
     # torch and transformers take seconds that --help need not wait for
+    from satlisa.build import check_model_id
     from satlisa.checkpoint import find_model_dir, load_model
     from satlisa.dataset import load_rows
     from satlisa.evaluate import EvalSettings, evaluate
@@ -51,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     team = join()
     with Journal(options.output_dir, resume=options.resume, team=team) as journal:
         model = load_model(options.model_dir, team.device(options.device))
+        if not options.dataset and not Path(options.model_dir).expanduser().is_dir():
+            check_model_id(model.config.dataset, f"{options.model_dir}: dataset", folders_allowed=False)
         files = fingerprint_model(find_model_dir(options.model_dir))
         settings = replace(settings, dataset=options.dataset or model.config.dataset, model_files=files)
         results = evaluate(model, load_rows(settings.dataset, settings.split), settings, journal)

@@ -12,6 +12,7 @@ mistyped option answer at once.
 import argparse
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import NoReturn
@@ -40,7 +41,7 @@ def run_command(prog: str, run: Callable[[], int], debug: bool = False) -> int:
     Args:
         prog: the command's name, which starts its lines.
         run: the body; it returns the exit code.
-        debug: let a `SatlisaError` through, with its traceback.
+        debug: print the traceback of a `SatlisaError` before its line, without access tokens.
 
     Returns:
         The body's exit code; 2 after a `SatlisaError` and 130 after Ctrl-C, each with its line on stderr.
@@ -49,7 +50,7 @@ def run_command(prog: str, run: Callable[[], int], debug: bool = False) -> int:
         return run()
     except SatlisaError as error:
         if debug:
-            raise
+            print(redact(traceback.format_exc()), file=sys.stderr)
         print(f"{prog}: {one_line(str(error))}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:

@@ -27,8 +27,10 @@ from satlisa import __version__
 from satlisa.dataset import Rows, read_sample
 from satlisa.errors import SatlisaError, first_line
 from satlisa.generation import Answer, answer
+from satlisa.identity import rows_key
 from satlisa.journal import Entry, Journal, fingerprint
 from satlisa.metrics import exact_match, intersection_union, iou, is_correct, summarise
+from satlisa.order import IndexedOrder
 from satlisa.processes import Team
 from satlisa.raster import rasterize
 from satlisa.report import Pictures
@@ -169,6 +171,7 @@ def _identify(settings: EvalSettings, model: Any, rows: Sized, picked: Sequence[
         "--device": str(model.device).partition(":")[0],  # precision and kernels follow from its kind
         "the model's files": settings.model_files,
         "the choice of rows": fingerprint(f"{len(rows)} {picked}"),
+        "the rows": rows_key(IndexedOrder(rows)),
     }
 
 

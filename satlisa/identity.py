@@ -36,7 +36,7 @@ def identify(settings: TrainConfig, config: ModelConfig, order: Order) -> Identi
     found: Identity = {name.upper(): getattr(settings, name) for name in _DECISIVE}
     found["BATCH_SIZE × GRAD_ACCUM"] = settings.batch_size * settings.grad_accum
     found["DATASET"] = "a folder" if _is_folder(settings.dataset) else settings.dataset
-    found |= {"DATASET rows": len(order), "DATASET contents": _rows_key(order)}
+    found |= {"DATASET rows": len(order), "DATASET contents": rows_key(order)}
     for key, value in config.to_dict().items():
         if key in ("vlm_model_id", "sam_model_id"):
             value = _files_key(Path(value).expanduser()) if _is_folder(value) else value
@@ -65,7 +65,7 @@ def _is_folder(name: str) -> bool:
         return False
 
 
-def _rows_key(order: Order) -> str:
+def rows_key(order: Order) -> str:
     """A hash of the rows: of all texts, where they can be had without the images, and of some rows' images."""
     digest = hashlib.sha256()
     try:

@@ -147,7 +147,7 @@ TRACKERS = ("tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvc
 def _expand(name: str) -> str:
     """A path with `~` filled in, which shells do not do in every place."""
     try:
-        return str(Path(name).expanduser())
+        return str(Path(name).expanduser()) if name.startswith("~") else name
     except RuntimeError:  # the home of nobody
         return name
 

@@ -23,9 +23,19 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "some.py: x.pt: cannot tell. expected: a found: b?[31m\n"
 
 
-def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(SatlisaError, match="mistake"):
-        run_command("some.py", lambda: failing(SatlisaError("mistake")), debug=True)
+def test_debug_shows_the_traceback_without_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    token = "hf_" + "aB3" * 12
+
+    def fail() -> int:
+        try:
+            raise OSError(f"401 for https://user:secret@hub.co with {token}")
+        except OSError as error:
+            raise SatlisaError("mistake") from error
+
+    assert run_command("some.py", fail, debug=True) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "OSError: 401 for" in shown and shown.endswith("some.py: mistake\n")
+    assert token not in shown and "secret" not in shown
 
 
 def test_our_own_bugs_are_not_hidden() -> None:

@@ -165,3 +165,6 @@ def test_other_rows_are_refused(tmp_path: Path) -> None:
     fewer = made_up_rows().select(range(NUM_ROWS - 1))
     with pytest.raises(SatlisaError, match="the choice of rows was"), Journal(tmp_path, resume=True) as journal:
         evaluate(MODEL, fewer, SETTINGS, journal, answering())
+    changed = made_up_rows().map(lambda row, index: {**row, "metadata": "{}"} if index == 3 else row, with_indices=True)
+    with pytest.raises(SatlisaError, match="the rows was"), Journal(tmp_path, resume=True) as journal:
+        evaluate(MODEL, changed, SETTINGS, journal, answering())

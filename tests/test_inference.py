@@ -199,9 +199,9 @@ def test_prompts_and_devices(ask: Callable[..., str]) -> None:
     assert "cuda:9" in ask(device="cuda:9")
 
 
-def test_debug_shows_the_traceback(image_file: Path) -> None:
-    with pytest.raises(answers.SatlisaError):
-        command("--debug", "--model_dir", "./missing", "--image", image_file, "--prompt", "x")
+def test_debug_shows_the_traceback(image_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--debug", "--model_dir", "./missing", "--image", image_file, "--prompt", "x") == 2
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
