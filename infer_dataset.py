@@ -42,9 +42,8 @@ def parser() -> CommandParser:
 def run(options: argparse.Namespace) -> int:
     """Evaluate and write the report; exit code 1 where no sample at all could be answered."""
     # torch and transformers take seconds that --help need not wait for
-    from satlisa.build import check_model_id
     from satlisa.checkpoint import find_model_dir, load_model
-    from satlisa.dataset import load_rows
+    from satlisa.dataset import check_hub_dataset, load_rows
     from satlisa.evaluate import EvalSettings, evaluate
     from satlisa.journal import Journal, fingerprint_model
     from satlisa.report import REPORT_FILE, headline, plain_table, write_report
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     with Journal(options.output_dir, resume=options.resume, team=team) as journal:
         model = load_model(options.model_dir, team.device(options.device))
         if not options.dataset and not Path(options.model_dir).expanduser().is_dir():
-            check_model_id(model.config.dataset, f"{options.model_dir}: dataset", folders_allowed=False)
+            check_hub_dataset(model.config.dataset, f"{options.model_dir}: dataset")
         files = fingerprint_model(find_model_dir(options.model_dir))
         settings = replace(settings, dataset=options.dataset or model.config.dataset, model_files=files)
         results = evaluate(model, load_rows(settings.dataset, settings.split), settings, journal)

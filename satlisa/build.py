@@ -119,7 +119,7 @@ def check_model_id(model_id: str, source: str, folders_allowed: bool) -> None:
     elif path.is_absolute() and ".." not in path.parts:
         if not folders_allowed:
             raise SatlisaError(
-                f"{source}: '{model_id}' is a path, and a downloaded model may only name what is on the hub"
+                f"{source}: '{model_id}' is a path, and a downloaded model may only name models of the hub"
             )
         if not path.is_dir():
             raise SatlisaError(f"{source}: there is no folder {model_id}; put the base model there, or change the path")

@@ -3,6 +3,7 @@
 Images stay encoded until a row is read. A row that cannot be read is a `RowError`; training counts them in `Skips`.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from satlisa.raster import covered_pixels
 from satlisa.sample import Region, RowError, Sample
 
 COLUMNS = ("task", "source", "image", "conversations", "metadata")
+_HUB_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _VALIDATION = ("validation", "val", "valid", "dev")
 _ELSEWHERE = "use a local folder (DATASET=path/to/folder) or the built-in demo (PRESET=demo)"
 _AREA_SIDE = 1024  # areas are counted with the longest side at SAM's input size, the finest that training sees
@@ -55,6 +57,19 @@ def load_rows(dataset: str, split: str) -> Rows:
     found = open_split(dataset, split, _prepare)
     rows: Rows = found.with_transform(ImagePaths.of(dataset, local_folder(dataset)))
     return rows
+
+
+def check_hub_dataset(dataset: str, source: str) -> None:
+    """Refuse a dataset, named by somebody's file, that would be read from this machine.
+
+    Raises:
+        SatlisaError: a path, an address, or the name of a folder here.
+    """
+    if dataset != "demo" and (not _HUB_ID.fullmatch(dataset) or local_folder(dataset) is not None):
+        raise SatlisaError(
+            f"{source}: '{dataset}' is no dataset of the hub, and a downloaded model may only name what is there; "
+            "choose one with --dataset"
+        )
 
 
 def local_folder(dataset: str) -> Path | None:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-_BESIDE = ".partial"
+BESIDE = ".partial"
 
 
 def write(path: Path, content: bytes) -> None:
@@ -16,9 +16,13 @@ def write(path: Path, content: bytes) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file by a new one, which is written beside it and renamed."""
-    beside = path.with_name(path.name + _BESIDE)
-    write(beside, content)
-    os.replace(beside, path)
+    beside = path.with_name(path.name + BESIDE)
+    try:
+        write(beside, content)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     force(path.parent)
 
 
@@ -40,7 +44,7 @@ def settle(path: Path) -> None:
     that any new file gets: safetensors keeps them to their owner."""
     mask = os.umask(0o077)
     os.umask(mask)
-    for file in [path] if path.is_file() else path.iterdir():
+    for file in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
         file.chmod(0o666 & ~mask)
         force(file)
     force(path.parent)

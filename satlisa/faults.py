@@ -71,14 +71,20 @@ def find_culprits(run: Run, rows: Sequence[int]) -> tuple[list[int], list[int]]:
     """Those of these rows whose loss alone is no number, and all of them."""
     found = []
     run.model.eval()  # dropout would take numbers from the random generator, which other steps are to get
-    for row in rows:
-        if (batch := run.train_loader.one(row)) is None:
-            continue
-        losses = run.model(batch.to(run.accelerator.device)).losses
-        loss = weigh(run.model.config, *losses.means(batch.num_tokens, batch.num_masks))
-        if not math.isfinite(loss):
-            found.append(row)
-    run.model.train()
+    try:
+        for row in rows:
+            if (batch := run.train_loader.one(row)) is None:
+                continue
+            losses = run.model(batch.to(run.accelerator.device)).losses
+            loss = weigh(run.model.config, *losses.means(batch.num_tokens, batch.num_masks))
+            if not math.isfinite(loss):
+                found.append(row)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        found = []  # it cannot be told which
+    finally:
+        run.model.train()
     return found, list(rows)
 
 

@@ -107,8 +107,10 @@ def check_lengths(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int
     Raises:
         SatlisaError: a prompt of more tokens than `_LONGEST` training samples, or than the language model has room for.
     """
-    room = model.qwen.config.text_config.max_position_embeddings - max_new_tokens
-    most = min(_LONGEST * model.config.max_seq_length, room)
+    room = model.qwen.config.text_config.max_position_embeddings
+    if max_new_tokens >= room:
+        raise SatlisaError(f"max_new_tokens: expected fewer than the model's {room} positions, found {max_new_tokens}")
+    most = min(_LONGEST * model.config.max_seq_length, room - max_new_tokens)
     if (found := max((len(prompt.input_ids) for prompt in prompts), default=0)) > most:
         raise SatlisaError(
             f"expected a prompt of at most {most} tokens, the image's included, found {found}; shorten it"

@@ -10,6 +10,7 @@ import datasets
 
 from satlisa.config import ModelConfig
 from satlisa.dataset import COLUMNS
+from satlisa.errors import SatlisaError, first_line
 from satlisa.order import IndexedOrder, Order
 from satlisa.settings import TrainConfig
 
@@ -21,7 +22,7 @@ _DECISIVE = (
 _TEXTS = [column for column in COLUMNS if column != "image"]
 _SOME_ROWS = 8  # whose images are looked at, and of a stream the texts too
 _TEXTS_AT_A_TIME = 1000
-_HEAD = 2**20  # bytes of a model's file that are looked at, besides its size
+_PROBES, _PROBE = 64, 2**16  # places in a model's file that are looked at, and bytes there
 _MOST_SHOWN = 6
 
 Identity = dict[str, Any]
@@ -107,10 +108,20 @@ def _image_bytes(cell: Any) -> bytes:
 
 
 def _files_key(folder: Path) -> str:
-    """A hash of a folder's files: their names, sizes and beginnings."""
+    """A hash of a folder's files: their names and sizes, and what stands in some places of them.
+
+    Raises:
+        SatlisaError: one cannot be read.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with open(path, "rb") as file:
-            head = hashlib.sha256(file.read(_HEAD)).hexdigest()
-        digest.update(f"{path.name} {path.stat().st_size} {head}\n".encode(errors="surrogatepass"))
+    try:
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}\n".encode(errors="surrogatepass"))
+            with open(path, "rb") as file:
+                for number in range(_PROBES):
+                    file.seek(max(0, size - _PROBE) * number // (_PROBES - 1))
+                    digest.update(file.read(_PROBE))
+    except OSError as error:
+        raise SatlisaError(f"{folder}: cannot be read ({first_line(error)})") from error
     return f"folder {digest.hexdigest()[:16]}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from satlisa.disk import write_whole
+from satlisa.disk import BESIDE, write_whole
 from satlisa.errors import SatlisaError, first_line
 from satlisa.identity import Identity, differences
 from satlisa.settings import TrainConfig
@@ -58,9 +58,9 @@ def choose_start(settings: TrainConfig, identity: Identity) -> Start:
         _check_folder(folder)
         if settings.resume == "never":
             return _anew(settings)
-        known, source = _record_of(folder)
+        known, source, named = _record_of(folder)
         place = None
-        if settings.resume != "auto" and not (known == identity and _began_from(settings, source)):
+        if settings.resume != "auto" and not (known == identity and _began_from(settings, named)):
             place = _named(settings.resume, identity)
             if source != str(place.resolve()):
                 return _from_elsewhere(settings, place)
@@ -101,8 +101,9 @@ def _from_elsewhere(settings: TrainConfig, place: Path) -> Start:
     if place.parent.resolve() != (folder / CHECKPOINT_FOLDER).resolve():
         return _anew(settings, place)
     behind = [later.name for later in list_snapshots(folder) if later.name > place.name]
-    if not behind and not (folder / SUMMARY_FILE).exists():
-        return Start(place)
+    finished = (folder / SUMMARY_FILE).exists()
+    if not behind and not (finished and settings.overwrite):
+        return Start(finished=True) if finished else Start(place)
     if not settings.overwrite:
         raise SatlisaError(
             f"RESUME: going back to {place.name} would discard what this run did behind it "
@@ -111,11 +112,14 @@ def _from_elsewhere(settings: TrainConfig, place: Path) -> Start:
     return Start(place, is_new=True)
 
 
-def _began_from(settings: TrainConfig, source: str | None) -> bool:
-    """Whether the unfinished run in the folder began from what RESUME names, which may be gone by now: the command that
-    began it is given again."""
-    named = str(Path(settings.resume).expanduser().resolve())
-    return source == named and not (Path(settings.output_dir) / SUMMARY_FILE).exists()
+def _began_from(settings: TrainConfig, named: str | None) -> bool:
+    """Whether the unfinished run in the folder began with this RESUME, whatever is there by now: the command that began
+    it is given again."""
+    return named == _resolved(settings.resume) and not (Path(settings.output_dir) / SUMMARY_FILE).exists()
+
+
+def _resolved(resume: str) -> str | None:
+    return None if resume in ("auto", "never") else str(Path(resume).expanduser().resolve())
 
 
 def _anew(settings: TrainConfig, place: Path | None = None) -> Start:
@@ -126,13 +130,14 @@ def _anew(settings: TrainConfig, place: Path | None = None) -> Start:
     return Start(place, is_new=True)
 
 
-def prepare(folder: Path, identity: Identity, start: Start) -> None:
+def prepare(settings: TrainConfig, identity: Identity, start: Start) -> None:
     """Make the folder ready: for a new run without checkpoints and summary of an earlier one, which this one could be
     taken for. Checkpoints up to the one that it starts from, and everything that is not ours, stay.
 
     Raises:
         SatlisaError: it cannot be written.
     """
+    folder = Path(settings.output_dir)
     try:
         if start.is_new:
             (folder / CHECKPOINT_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -141,7 +146,8 @@ def prepare(folder: Path, identity: Identity, start: Start) -> None:
             for old in list_snapshots(folder):
                 if start.place is None or not own or old.name > start.place.name:
                     discard(old)
-            record = {"from": str(start.place.resolve()) if start.place else None, "identity": identity}
+            source = str(start.place.resolve()) if start.place else None
+            record = {"resume": _resolved(settings.resume), "from": source, "identity": identity}
             text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
             write_whole(folder / CHECKPOINT_FOLDER / RUN_FILE, text.encode())
         clean(folder)
@@ -165,26 +171,26 @@ def _is_used(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     checkpoints = folder / CHECKPOINT_FOLDER
     if names == {CHECKPOINT_FOLDER} and checkpoints.is_dir():
-        return not {path.name for path in checkpoints.iterdir()} <= {RUN_FILE}
+        return not {path.name for path in checkpoints.iterdir()} <= {RUN_FILE, RUN_FILE + BESIDE}
     return bool(names)
 
 
-def _record_of(folder: Path) -> tuple[Identity | None, str | None]:
-    """What the run in a folder is, and the checkpoint of another that it began from; None where there is none.
+def _record_of(folder: Path) -> tuple[Identity | None, str | None, str | None]:
+    """What the run in a folder is, the checkpoint that it began from, and what RESUME was; None where there is none.
 
     Where the record is lost, the newest checkpoint knows what it is of.
     """
     try:
         record: dict[str, Any] = json.loads((folder / CHECKPOINT_FOLDER / RUN_FILE).read_text(encoding="utf-8"))
-        return dict(record["identity"]), record["from"]
+        return dict(record["identity"]), record["from"], record["resume"]
     except (OSError, ValueError, TypeError, KeyError):
         pass
     for place in reversed(list_snapshots(folder)):
         try:
-            return read_state(place)["identity"], None
+            return read_state(place)["identity"], None, None
         except SatlisaError:
             continue
-    return None, None
+    return None, None, None
 
 
 def _newest(folder: Path) -> Path | None:

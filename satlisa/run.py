@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 
 from satlisa.build import assemble, checkpoint_layers, load_parts
 from satlisa.commands import MISTAKE, run_command, start_logging
@@ -87,11 +87,16 @@ def train(settings: TrainConfig) -> Path:
                 folder,
             )
             return folder
+        if beginning.place and not all(gather_object([beginning.place.is_dir()])):
+            raise SatlisaError(f"OUTPUT_DIR: {folder} must be seen by all machines, to go on with the run in it")
         model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
         snapshot = read_snapshot(beginning.place) if beginning.place else None
         step_size = snapshot.state["step_size"] if snapshot else 0
         run = start(settings, accelerator, model, orders, identity, interrupt, step_size)
-        on_main_process(accelerator, partial(prepare, folder, identity, beginning))
+        on_main_process(accelerator, partial(prepare, settings, identity, beginning))
+        if settings.trackers():
+            values = {item.name: getattr(settings, item.name) for item in variables()}
+            accelerator.init_trackers("logs", config=values)
         if snapshot and beginning.place:
             go_on(run, snapshot, beginning.place)
         elif run.is_main:
@@ -235,9 +240,6 @@ def start(
 
     `step_size`: rows of a step, of a run that goes on; 0: as many as the settings and the processes make.
     """
-    if settings.trackers():
-        values = {item.name: getattr(settings, item.name) for item in variables()}
-        accelerator.init_trackers("logs", config=values)
     model = model.to(accelerator.device).train()
     if settings.cache_sam:
         model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)

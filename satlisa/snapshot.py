@@ -6,6 +6,7 @@ renamed: it is whole, or it is not there. Tensors are safetensors and everything
 
 import hashlib
 import json
+import logging
 import os
 import random
 import re
@@ -20,15 +21,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from satlisa.disk import force, write
+from satlisa.disk import BESIDE, force, write
 from satlisa.errors import SatlisaError, first_line
 from satlisa.sharding import laid_out_like, whole
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER = "checkpoints"
 STATE_FILE = "state.json"
 TENSORS = ("trained", "optimizer", "random")
 _NAME = re.compile(r"step-\d{8}(-epoch-\d+)?")
-_BESIDE = ".partial"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def write_snapshot(snapshot: Snapshot, folder: Path, keep: int) -> Path:
             return place  # the same step of the same run: written twice it could be lost between the two
         except SatlisaError:
             discard(place)
-    partial = place.with_name(place.name + _BESIDE)
+    partial = place.with_name(place.name + BESIDE)
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
@@ -77,8 +79,11 @@ def write_snapshot(snapshot: Snapshot, folder: Path, keep: int) -> Path:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for old in list_snapshots(folder)[:-keep]:
-        discard(old)
+    try:
+        for old in list_snapshots(folder)[:-keep]:
+            discard(old)
+    except OSError as error:
+        logger.warning("an old checkpoint cannot be removed (%s)", first_line(error))
     return place
 
 
@@ -141,7 +146,7 @@ def read_snapshot(place: Path) -> Snapshot:
 def discard(place: Path) -> None:
     """Remove a checkpoint: renamed first, so that it is never there by half."""
     if place.is_dir():
-        beside = place.with_name(place.name + ".old" + _BESIDE)
+        beside = place.with_name(place.name + ".old" + BESIDE)
         shutil.rmtree(beside, ignore_errors=True)
         os.rename(place, beside)
         shutil.rmtree(beside, ignore_errors=True)
@@ -150,7 +155,7 @@ def discard(place: Path) -> None:
 def clean(folder: Path) -> None:
     """Remove what killed runs left half written or half removed."""
     checkpoints = folder / CHECKPOINT_FOLDER
-    for path in checkpoints.glob(f"step-*{_BESIDE}") if checkpoints.is_dir() else ():
+    for path in checkpoints.glob(f"step-*{BESIDE}") if checkpoints.is_dir() else ():
         shutil.rmtree(path, ignore_errors=True)
 
 

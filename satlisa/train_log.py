@@ -114,15 +114,15 @@ class TrainLog:
 def read_log(path: Path, last_step: int) -> list[StepLog]:
     """The steps of a log up to `last_step`; a line that a killed process left half written is passed over."""
     steps = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             values = json.loads(line)
             numbers: dict[str, Any] = {name: _or_nan(value) for name, value in values.items()}
             record = StepLog(**numbers)
+            if record.step <= last_step:
+                steps.append(record)
         except (ValueError, TypeError, AttributeError):
             continue
-        if record.step <= last_step:
-            steps.append(record)
     return steps
 
 

@@ -187,17 +187,30 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
 def run_batches(run: Run, batches: list[Batch], num_tokens: int, num_masks: int) -> Tensor:
     """Forward and backward of a process's share of a step; returns its share of L_text, BCE and DICE, (3,).
 
-    A process whose rows were all broken runs another one at weight 0: the others wait for its gradients.
+    A process that has too few batches runs another row at weight 0: the others wait for its gradients, and with FSDP
+    for its pieces of the model in each forward pass.
     """
     terms = torch.zeros(3, device=run.accelerator.device)
-    weight = run.accelerator.num_processes if batches else 0  # DDP averages; the loss is a share of a sum already
-    for number, batch in enumerate(todo := batches or [run.train_loader.any_batch()]):
+    missing = num_passes(run, len(batches)) - len(batches)
+    todo = [*batches, *([run.train_loader.any_batch()] * missing if missing else [])]
+    for number, batch in enumerate(todo):
+        is_own = number < len(batches)
+        weight = run.accelerator.num_processes if is_own else 0  # DDP averages; the loss is a share of a sum already
         with nullcontext() if number == len(todo) - 1 else run.accelerator.no_sync(run.wrapped):
             losses: LossSums = run.wrapped(batch.to(run.accelerator.device)).losses
             run.accelerator.backward(losses.total(run.model.config, num_tokens, num_masks) * weight)
-        if batches:
+        if is_own:
             terms += torch.stack(losses.means(num_tokens, num_masks)).detach()
     return terms
+
+
+def num_passes(run: Run, num_batches: int) -> int:
+    """How often this process runs the model in a step: at least once, and with FSDP as often as every other one."""
+    if not run.accelerator.is_fsdp2:
+        return max(1, num_batches)
+    counts = [0] * run.accelerator.num_processes
+    counts[run.accelerator.process_index] = num_batches
+    return max(run.add_up(counts))
 
 
 def effective_counts(run: Run, loaded: Loaded) -> list[int]:

@@ -48,7 +48,7 @@ class Run:
 
     Attributes:
         wrapped: the model inside DDP when there are several processes; with FSDP the model itself, in pieces.
-        identity: what must be the same for the run to go on (`resume.identify`).
+        identity: what must be the same for the run to go on (`identity.identify`).
         epoch, rows_done: whole epochs, and rows of the epoch under way, that lie behind; of all processes.
         dropped: steps whose loss was no number, and the rows at fault; `streak` counts the last ones in a row.
         seconds: what earlier starts of this run took.

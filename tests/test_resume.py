@@ -241,6 +241,17 @@ def test_a_stop_without_room_for_a_checkpoint_says_so(
         run_module.train(short(tiny_config, dataset_dir, tmp_path / "run"))
 
 
+def test_a_log_with_junk_in_it_is_read(
+    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "train_summary.json").unlink()
+    with open(tmp_path / "run" / "train_log.jsonl", "ab") as file:
+        file.write(b'\xff\xfe\n{"step": "3"}\n[]\n')
+    run_module.train(short(tiny_config, dataset_dir, tmp_path / "run", MODEL_CONFIG=dropping))
+    assert differences(whole, tmp_path / "run") == []
+
+
 def test_a_log_that_is_removed_comes_back(
     tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

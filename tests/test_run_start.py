@@ -31,7 +31,7 @@ def checkpoint(step: int, rows_done: int = 1) -> Snapshot:
 
 def make_run(folder: Path, *steps: int, finished: bool = False) -> Path:
     """A run folder with checkpoints of these steps and a model, as a run leaves it."""
-    prepare(folder, IDENTITY, Start(is_new=True))
+    prepare(settings(folder), IDENTITY, Start(is_new=True))
     for step in steps:
         write_snapshot(checkpoint(step), folder, keep=99)
     (folder / "seg_projector.pt").write_bytes(b"model")
@@ -80,9 +80,12 @@ def test_new_and_unfinished_and_finished(tmp_path: Path) -> None:
 
 
 def test_a_run_that_never_took_a_step_stands_in_nobodys_way(tmp_path: Path) -> None:
-    prepare(tmp_path / "run", IDENTITY, Start(is_new=True))
+    prepare(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
     assert choose_start(settings(tmp_path / "run"), {**IDENTITY, "SEED": 1}) == Start(is_new=True)
     assert choose_start(settings(tmp_path / "run", RESUME="never"), IDENTITY) == Start(is_new=True)
+    record = tmp_path / "run" / "checkpoints" / "run.json"
+    record.rename(record.with_name("run.json.partial"))  # killed while it was written
+    assert choose_start(settings(tmp_path / "run"), IDENTITY) == Start(is_new=True)
 
 
 def test_writing_over_takes_our_own_things_alone(tmp_path: Path) -> None:
@@ -90,14 +93,14 @@ def test_writing_over_takes_our_own_things_alone(tmp_path: Path) -> None:
     (folder / "checkpoints" / "yolo-best.pt").write_bytes(b"foreign")
     (folder / "checkpoints" / "step-00000009.partial").mkdir()
     shutil.copytree(place_of(folder, 4), folder / "checkpoints" / "keep" / "step-00000004")
-    prepare(folder, IDENTITY, choose_start(settings(folder, OVERWRITE="1"), IDENTITY))
+    prepare(settings(folder), IDENTITY, choose_start(settings(folder, OVERWRITE="1"), IDENTITY))
     left = {name for name in contents(folder) if "keep" not in name}
     assert left == {"checkpoints/run.json", "checkpoints/yolo-best.pt", "seg_projector.pt"}
     kept = folder / "checkpoints" / "keep" / "step-00000004"
     make_run(folder, 6)
     start = choose_start(settings(folder, RESUME=str(kept), OVERWRITE="1"), IDENTITY)
     assert start == Start(kept, is_new=True)
-    prepare(folder, IDENTITY, start)
+    prepare(settings(folder), IDENTITY, start)
     assert names(folder) == [] and read_snapshot(kept).state["step"] == 4
 
 
@@ -107,7 +110,7 @@ def test_checkpoints_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "scratch")
     folder = make_run(tmp_path / "run", 2)
     assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
-    prepare(folder, IDENTITY, Start(is_new=True))
+    prepare(settings(folder), IDENTITY, Start(is_new=True))
     assert names(folder) == []
 
 
@@ -119,7 +122,7 @@ def test_going_back_is_asked_for(finished: bool, tmp_path: Path) -> None:
         choose_start(settings(folder, RESUME=str(back)), IDENTITY)
     start = choose_start(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY)
     assert start == Start(back, is_new=True)
-    prepare(folder, IDENTITY, start)
+    prepare(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY, start)
     assert names(folder) == ["step-00000002"] and not (folder / "train_summary.json").exists()
     write_snapshot(checkpoint(3), folder, keep=2)
     write_snapshot(checkpoint(4), folder, keep=2)
@@ -137,6 +140,23 @@ def test_the_newest_checkpoint_by_name(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", 2, 4)
     for named in (folder, place_of(folder, 4)):
         assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(place_of(folder, 4))
+    (folder / "train_summary.json").write_text("{}")
+    for named in (folder, place_of(folder, 4)):
+        assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(finished=True)
+
+
+def test_from_another_runs_folder_and_the_same_command_again(tmp_path: Path) -> None:
+    """That run has gone on meanwhile, and then it is removed: what was begun from it goes on all the same."""
+    other, folder = make_run(tmp_path / "other", 2), tmp_path / "run"
+    made = settings(folder, RESUME=str(other), OVERWRITE="1")
+    start = choose_start(made, IDENTITY)
+    assert start == Start(place_of(other, 2), is_new=True)
+    prepare(made, IDENTITY, start)
+    write_snapshot(checkpoint(3), folder, keep=2)
+    write_snapshot(checkpoint(4), other, keep=2)
+    assert choose_start(made, IDENTITY) == Start(place_of(folder, 3))
+    shutil.rmtree(other)
+    assert choose_start(made, IDENTITY) == Start(place_of(folder, 3))
 
 
 def test_from_another_run_and_the_same_command_again(tmp_path: Path) -> None:
@@ -144,7 +164,7 @@ def test_from_another_run_and_the_same_command_again(tmp_path: Path) -> None:
     made = settings(folder, RESUME=str(place_of(other, 2)))
     start = choose_start(made, IDENTITY)
     assert start == Start(place_of(other, 2), is_new=True)
-    prepare(folder, IDENTITY, start)
+    prepare(made, IDENTITY, start)
     assert choose_start(made, IDENTITY) == start and names(other) == ["step-00000002", "step-00000004"]
     write_snapshot(checkpoint(3), folder, keep=2)
     for again in (made, settings(folder), replace(made, overwrite=True)):
@@ -214,7 +234,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(resume, "write_whole", full)
     with pytest.raises(SatlisaError, match=r"OUTPUT_DIR: .* cannot be written .*No space left"):
-        prepare(tmp_path / "run", IDENTITY, Start(is_new=True))
+        prepare(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
 
 
 def test_the_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -359,7 +359,10 @@ def test_a_downloaded_model_names_no_folder_to_be_evaluated(
     monkeypatch.setattr(satlisa.checkpoint, "load_model", lambda *_: model)
     monkeypatch.setattr(satlisa.checkpoint, "find_model_dir", Path)
     (tmp_path / "here").mkdir()
-    for name, said in (("somebody/model", "is a path, and a downloaded model may only name"), ("here", "private")):
+    for name, said in (
+        ("somebody/model", "is no dataset of the hub, and a downloaded model may only name"),
+        ("here", "private"),
+    ):
         place = name if "/" in name else str(tmp_path / name)
         arguments = ["--model_dir", place, "--output_dir", str(tmp_path / "out"), "--device", "cpu"]
         monkeypatch.setattr(sys, "argv", ["infer_dataset.py", *arguments])

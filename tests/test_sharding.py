@@ -38,12 +38,12 @@ FSDP = {
 
 @pytest.fixture(scope="module")
 def environ(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """19 rows of which one is broken, five of them to validate: uneven for two processes everywhere."""
+    """19 rows of which one is broken, and five to validate: two processes have unequal numbers of batches."""
     folder = tmp_path_factory.mktemp("sharding") / "data"
     write_dataset(folder, {"train": rows(19), "validation": rows(5)})
     return {
         "DATASET": str(folder), "VLM_MODEL": tiny_config.vlm_model_id, "SAM_MODEL": tiny_config.sam_model_id,
-        "DEVICE": "cpu", "OMP_NUM_THREADS": "1", "EPOCHS": "2", "BATCH_SIZE": "2", "CHECKPOINT_EVERY": "2",
+        "DEVICE": "cpu", "OMP_NUM_THREADS": "1", "EPOCHS": "2", "BATCH_SIZE": "1", "CHECKPOINT_EVERY": "2",
         "KEEP_CHECKPOINTS": "99", "MAX_SKIP": "1", "LEARNING_RATE": "1e-3",
     }  # fmt: skip
 
@@ -59,7 +59,7 @@ def train(environ: dict[str, str], folder: Path, processes: int, **more: str) ->
             **os.environ,
             **environ,
             **sharded,
-            "GRAD_ACCUM": str(2 // processes),
+            "GRAD_ACCUM": str(4 // processes),
             "OUTPUT_DIR": str(folder),
             "PYTHONPATH": str(ROOT),
             **more,
@@ -115,7 +115,7 @@ def test_shards_train_like_one_process_and_go_on_as_one(environ: dict[str, str],
         (again / "train_summary.json").unlink()
         for place in list_snapshots(again)[2:]:
             shutil.rmtree(place)
-        said = train(environ, again, processes, GRAD_ACCUM=str(2 // (3 - processes)))  # a step as large as before
+        said = train(environ, again, processes, GRAD_ACCUM=str(4 // (3 - processes)))  # a step as large as before
         assert f"{3 - processes} processes then, {processes} now" in said
         assert_same_run(whole, again)
 
