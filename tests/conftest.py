@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["model_fixtures"]
+pytest_plugins = ["model_fixtures", "resume_fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from broken_rows import BROKEN_ROWS, write_parquet
 from model_fixtures import make_model
 from row_cases import Case, Skipped, Usable, case, mask_case
-from test_trainer import settings
+from runs import settings
 from token_checks import Reader, check_tokens
 
 from satlisa import run as run_module

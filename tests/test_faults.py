@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import ROOT, log_of, rows, settings, write_dataset
+from runs import ROOT, log_of, rows, settings, write_dataset
 
 from satlisa import run as run_module
 from satlisa import trainer

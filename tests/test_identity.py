@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, Features, Image, Value
-from test_trainer import rows, write_dataset
+from runs import rows, write_dataset
 
 from satlisa.config import ModelConfig
 from satlisa.dataset import load_rows

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from model_fixtures import make_loader
-from test_trainer import rows
+from runs import rows
 
 
 def test_long_answers_are_skipped_not_cut(tiny_model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

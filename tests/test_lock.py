@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_trainer import rows, settings, write_dataset
+from runs import rows, settings, write_dataset
 
 from satlisa import lock
 from satlisa import run as run_module

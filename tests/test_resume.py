@@ -1,7 +1,5 @@
 """A run that is cut off goes on as if nothing had been, and never with what is not its own."""
 
-import errno
-import json
 import os
 import pickle
 import shutil
@@ -14,55 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_trainer import ROOT, log_of, rows, settings, write_dataset
+from resume_fixtures import at_step, short
+from runs import ROOT, log_of, rows, write_dataset
 
 from satlisa import run as run_module
-from satlisa import snapshot as snapshot_module
-from satlisa import train_log, trainer
+from satlisa import trainer
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.settings import TrainConfig
 from satlisa.snapshot import list_snapshots, read_snapshot
 from stress.kills import differences, steps_of
-
-
-@pytest.fixture(scope="module")
-def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    write_dataset(folder, {"train": rows(24), "validation": rows(3)})
-    return folder
-
-
-def short(config: ModelConfig, dataset: Path, output: Path, **more: str) -> TrainConfig:
-    """Six steps of four rows an epoch, two epochs, and dropout, so that the random generators matter."""
-    return settings(config, dataset, output, **{"GRAD_ACCUM": "1", "CHECKPOINT_EVERY": "2", **more})
-
-
-@pytest.fixture(scope="module")
-def dropping(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a model_config.json with dropout in LoRA."""
-    path = tmp_path_factory.mktemp("config") / "model_config.json"
-    path.write_text(json.dumps({**tiny_config.to_dict(), "lora_dropout": 0.3}))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def whole(tiny_config: ModelConfig, dataset_dir: Path, dropping: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nobody interrupts."""
-    folder = tmp_path_factory.mktemp("whole")
-    return run_module.train(short(tiny_config, dataset_dir, folder, MODEL_CONFIG=dropping, KEEP_CHECKPOINTS="99"))
-
-
-def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
-    """Do something when the losses of a step are computed, before the step is taken."""
-    original = trainer.run_batches
-
-    def run_batches(run: Any, *arguments: Any) -> Any:
-        if run.step == number - 1:
-            action()
-        return original(run, *arguments)
-
-    monkeypatch.setattr(trainer, "run_batches", run_batches)
 
 
 class PowerCutError(Exception):
@@ -71,10 +29,10 @@ class PowerCutError(Exception):
 
 @pytest.mark.parametrize("step", [1, 4, 6, 7, 12])
 def test_a_crash_changes_nothing(
-    step: int, tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path,
+    step: int, tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    made = short(tiny_config, dataset_dir, tmp_path / "run", MODEL_CONFIG=dropping)
+    made = short(tiny_config, resume_data, tmp_path / "run", MODEL_CONFIG=dropping)
 
     def crash() -> None:
         raise PowerCutError
@@ -91,11 +49,11 @@ def test_a_crash_changes_nothing(
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
 def test_a_signal_finishes_the_step(
-    number: int, name: str, tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path,
+    number: int, name: str, tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     caplog.set_level("INFO")
-    made = short(tiny_config, dataset_dir, tmp_path, MODEL_CONFIG=dropping, CHECKPOINT_EVERY="0")
+    made = short(tiny_config, resume_data, tmp_path, MODEL_CONFIG=dropping, CHECKPOINT_EVERY="0")
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: os.kill(os.getpid(), number))
@@ -108,10 +66,10 @@ def test_a_signal_finishes_the_step(
 
 
 def test_a_signal_in_validation_is_heard(
-    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path,
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    made = short(tiny_config, dataset_dir, tmp_path, MODEL_CONFIG=dropping)
+    made = short(tiny_config, resume_data, tmp_path, MODEL_CONFIG=dropping)
     original = trainer.validate
 
     def validate(run: Any) -> Any:
@@ -128,9 +86,9 @@ def test_a_signal_in_validation_is_heard(
     assert differences(whole, tmp_path) == []
 
 
-def test_sigterm_from_outside_exits_with_0(dataset_dir: Path, tiny_config: ModelConfig, tmp_path: Path) -> None:
+def test_sigterm_from_outside_exits_with_0(resume_data: Path, tiny_config: ModelConfig, tmp_path: Path) -> None:
     environ = {
-        "DATASET": str(dataset_dir), "OUTPUT_DIR": str(tmp_path / "run"), "VLM_MODEL": tiny_config.vlm_model_id,
+        "DATASET": str(resume_data), "OUTPUT_DIR": str(tmp_path / "run"), "VLM_MODEL": tiny_config.vlm_model_id,
         "SAM_MODEL": tiny_config.sam_model_id, "DEVICE": "cpu", "BATCH_SIZE": "1", "GRAD_ACCUM": "1",
         "EPOCHS": "500", "MAX_SKIP": "1", "NUM_WORKERS": "1",
     }  # fmt: skip
@@ -158,12 +116,12 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
 
 
 def test_a_run_with_other_settings_is_refused(
-    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: ModelConfig, resume_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_folder, other = tmp_path / "run", tmp_path / "other"
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        run_module.train(short(tiny_config, dataset_dir, run_folder))
+        run_module.train(short(tiny_config, resume_data, run_folder))
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
     write_dataset(other, {"train": [{**row, "source": "else"} for row in rows(24)]})
     for more, message in (
@@ -173,43 +131,43 @@ def test_a_run_with_other_settings_is_refused(
         ({"MAX_SAMPLES": "20"}, "DATASET rows was 24, is 20"),
     ):
         with pytest.raises(SatlisaError, match=message):
-            run_module.train(short(tiny_config, dataset_dir, run_folder, **more))
+            run_module.train(short(tiny_config, resume_data, run_folder, **more))
     with pytest.raises(SatlisaError, match="OVERWRITE=1"):
-        run_module.train(short(tiny_config, dataset_dir, run_folder, RESUME="never"))
+        run_module.train(short(tiny_config, resume_data, run_folder, RESUME="never"))
     with pytest.raises(SatlisaError, match="RESUME: expected auto, never or"):
-        run_module.train(short(tiny_config, dataset_dir, run_folder, RESUME="nowhere"))
+        run_module.train(short(tiny_config, resume_data, run_folder, RESUME="nowhere"))
     assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
-    run_module.train(short(tiny_config, dataset_dir, run_folder, VAL_SAMPLES="1", NUM_WORKERS="1", MAX_STEPS="0"))
+    run_module.train(short(tiny_config, resume_data, run_folder, VAL_SAMPLES="1", NUM_WORKERS="1", MAX_STEPS="0"))
     assert [s["step"] for s in steps_of(run_folder)] == list(range(1, 13))
 
 
 def test_a_finished_run_is_left_alone(
-    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path,
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     caplog.set_level("INFO")
     shutil.copytree(whole, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    run_module.train(short(tiny_config, dataset_dir, tmp_path / "run", MODEL_CONFIG=dropping))
+    run_module.train(short(tiny_config, resume_data, tmp_path / "run", MODEL_CONFIG=dropping))
     assert "is finished" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 
 def test_from_a_named_checkpoint_into_another_folder(
-    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
 ) -> None:
     place = list_snapshots(whole)[1]
     assert place.name == "step-00000004"
-    made = short(tiny_config, dataset_dir, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(place))
+    made = short(tiny_config, resume_data, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(place))
     run_module.train(made)
     assert differences(whole, tmp_path / "new") == []
 
 
 def test_from_a_finished_run_into_another_folder(
-    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
 ) -> None:
     """Nothing is left to train, and the model is there all the same."""
-    run_module.train(short(tiny_config, dataset_dir, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(whole)))
+    run_module.train(short(tiny_config, resume_data, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(whole)))
     for name in ("seg_projector.pt", "sam_mask_decoder.pt", "vlm_lora/adapter_model.safetensors"):
         assert (tmp_path / "new" / name).read_bytes() == (whole / name).read_bytes()
         mode = (tmp_path / "new" / name).stat().st_mode
@@ -218,109 +176,19 @@ def test_from_a_finished_run_into_another_folder(
 
 
 def test_a_start_that_fails_costs_nothing(
-    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for folder in ("run", "new"):
-        made = short(tiny_config, dataset_dir, tmp_path / folder, OVERWRITE="1", VLM_MODEL=str(tmp_path / "nowhere"))
+        made = short(tiny_config, resume_data, tmp_path / folder, OVERWRITE="1", VLM_MODEL=str(tmp_path / "nowhere"))
         with pytest.raises(SatlisaError, match="nowhere"):
             run_module.train(made)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_a_stop_without_room_for_a_checkpoint_says_so(
-    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(snapshot_module, "write", full)
-    at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SatlisaError, match=r"stopped by SIGTERM after step 3, without a checkpoint of it .*No space"):
-        run_module.train(short(tiny_config, dataset_dir, tmp_path / "run"))
-
-
-def test_a_log_with_junk_in_it_is_read(
-    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(whole, tmp_path / "run")
-    (tmp_path / "run" / "train_summary.json").unlink()
-    with open(tmp_path / "run" / "train_log.jsonl", "ab") as file:
-        file.write(b'\xff\xfe\n{"step": "3"}\n[]\n')
-    run_module.train(short(tiny_config, dataset_dir, tmp_path / "run", MODEL_CONFIG=dropping))
-    assert differences(whole, tmp_path / "run") == []
-
-
-def test_a_log_that_is_removed_comes_back(
-    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_step(monkeypatch, 3, (tmp_path / "run" / "train_log.jsonl").unlink)
-    run_module.train(short(tiny_config, dataset_dir, tmp_path / "run", EPOCHS="1"))
-    assert [record["step"] for record in log_of(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_full_disk_costs_a_checkpoint_not_the_run(
-    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    original, written = snapshot_module.write, []
-
-    def write(path: Path, content: bytes) -> None:
-        written.append(path)
-        if "step-00000004" in str(path) and path.name.startswith("optimizer"):
-            path.write_bytes(content[: len(content) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        original(path, content)
-
-    monkeypatch.setattr(snapshot_module, "write", write)
-    folder = run_module.train(
-        short(tiny_config, dataset_dir, tmp_path, EPOCHS="1", MAX_STEPS="5", KEEP_CHECKPOINTS="9")
-    )
-    assert "no checkpoint of step 4" in caplog.text and "No space left" in caplog.text
-    assert [read_snapshot(place).state["step"] for place in list_snapshots(folder)] == [2, 5]
-    assert not list((folder / "checkpoints").glob("*.partial")) and len(log_of(folder)) == 5
-
-
-def test_a_full_disk_costs_no_line_of_the_log(
-    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    tried = []
-
-    def full_at_times(path: Path, *arguments: Any, **more: Any) -> Any:
-        tried.append(path)
-        if len(tried) in (2, 3):
-            with open(path, "a") as file:
-                file.write('{"step": 2, "epo')
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return open(path, *arguments, **more)
-
-    monkeypatch.setattr(train_log, "open", full_at_times, raising=False)
-    run_module.train(short(tiny_config, dataset_dir, tmp_path, EPOCHS="1"))
-    assert [record["step"] for record in log_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
-    assert "step 3 is not in train_log.jsonl yet" in caplog.text
-
-
-def test_a_model_that_cannot_be_written_is_one_line_and_can_be_gone_on_with(
-    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    made = short(tiny_config, dataset_dir, tmp_path, MODEL_CONFIG=dropping)
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save_model", full)
-        with pytest.raises(SatlisaError, match=r"cannot be written .*No space left.*goes on from the last checkpoint"):
-            run_module.train(made)
-    run_module.train(made)
-    assert differences(whole, tmp_path) == []
-
-
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path,
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     folder = tmp_path / "run"
@@ -330,13 +198,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     content = bytearray((newest / "optimizer.safetensors").read_bytes())
     content[-5] ^= 255
     (newest / "optimizer.safetensors").write_bytes(content)
-    run_module.train(short(tiny_config, dataset_dir, folder, MODEL_CONFIG=dropping))
+    run_module.train(short(tiny_config, resume_data, folder, MODEL_CONFIG=dropping))
     assert "damaged" in caplog.text and older.is_dir() and differences(whole, folder) == []
     (folder / "train_summary.json").unlink()
     for place in list_snapshots(folder):
         (place / "state.json").write_text("{")
     with pytest.raises(SatlisaError, match=r"none of its .* checkpoints can be read.*RESUME=never OVERWRITE=1"):
-        run_module.train(short(tiny_config, dataset_dir, folder, MODEL_CONFIG=dropping))
+        run_module.train(short(tiny_config, resume_data, folder, MODEL_CONFIG=dropping))
 
 
 class Bomb:
@@ -349,7 +217,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"])
 def test_a_planted_checkpoint_runs_no_code(
-    name: str, tiny_config: ModelConfig, dataset_dir: Path, dropping: str, whole: Path, tmp_path: Path
+    name: str, tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -357,7 +225,7 @@ def test_a_planted_checkpoint_runs_no_code(
     (place / name).write_bytes(pickle.dumps(Bomb(tmp_path / "boom")))
     with pytest.raises(SatlisaError):
         read_snapshot(place)
-    made = short(tiny_config, dataset_dir, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(place))
+    made = short(tiny_config, resume_data, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(place))
     with pytest.raises(SatlisaError):
         run_module.train(made)
     assert not (tmp_path / "boom").exists()
@@ -399,8 +267,8 @@ def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path
 
 
 def test_time_between_checkpoints(
-    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: ModelConfig, resume_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = short(tiny_config, dataset_dir, tmp_path, CHECKPOINT_EVERY="0.000001m", KEEP_CHECKPOINTS="99", EPOCHS="1")
+    made = short(tiny_config, resume_data, tmp_path, CHECKPOINT_EVERY="0.000001m", KEEP_CHECKPOINTS="99", EPOCHS="1")
     run_module.train(made)
     assert len(list_snapshots(tmp_path)) == 7  # six steps and the end of the epoch

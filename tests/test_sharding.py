@@ -18,8 +18,8 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from runs import log_of, rows, write_dataset
 from safetensors.torch import load_file
-from test_trainer import log_of, rows, write_dataset
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError

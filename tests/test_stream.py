@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, load_from_disk
-from test_trainer import log_of, rows, settings, write_dataset
+from runs import log_of, rows, settings, write_dataset
 
 from satlisa import run as run_module
 from satlisa.config import ModelConfig

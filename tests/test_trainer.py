@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image, Value
 from model_fixtures import make_loader, picture
+from runs import ROOT, log_of, rows, settings, write_dataset
 
 from satlisa import run as run_module
 from satlisa.build import checkpoint_layers
@@ -20,9 +20,7 @@ from satlisa.checkpoint import load_model
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.generation import answer
-from satlisa.settings import TrainConfig
 
-ROOT = Path(__file__).parents[1]
 LOG_KEYS = {
     "step",
     "epoch",
@@ -37,57 +35,12 @@ LOG_KEYS = {
 }
 
 
-def rows(count: int) -> list[dict]:  # type: ignore[type-arg]
-    """Rows of three tasks; every tenth one is broken."""
-    made = []
-    for i in range(count):
-        task = ("building_segmentation", "instance_segmentation", "scene_classification")[i % 3]
-        polygon = [[100, 100], [600, 100], [600, 700], [100, 700]]
-        metadata = {} if task == "scene_classification" else {"polygons": [polygon] * (1 + (i % 3))}
-        turns = [{"role": "user", "content": f"Question {i}"}, {"role": "assistant", "content": "Answer"}]
-        conversations = "{broken" if i % 10 == 9 else json.dumps(turns)
-        pixels = picture(64, 48, seed=i)
-        made.append(
-            {
-                "task": task,
-                "source": "test",
-                "image": pixels,
-                "conversations": conversations,
-                "metadata": json.dumps(metadata),
-            }
-        )
-    return made
-
-
 @pytest.fixture(scope="module")
 def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local folder in the hub's layout."""
     folder = tmp_path_factory.mktemp("dataset")
     write_dataset(folder, {"train": rows(24), "validation": rows(6)})
     return folder
-
-
-def write_dataset(folder: Path, splits: dict[str, list[dict]]) -> None:  # type: ignore[type-arg]
-    (folder / "data").mkdir(parents=True)
-    columns = dict.fromkeys(("task", "source", "conversations", "metadata"), Value("string"))
-    for split, made in splits.items():
-        data = Dataset.from_list(made, features=Features({**columns, "image": Image()}))
-        data.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
-
-
-def settings(config: ModelConfig, dataset: Path, output: Path, **more: str) -> TrainConfig:
-    environ = {
-        "DATASET": str(dataset),
-        "OUTPUT_DIR": str(output),
-        "VLM_MODEL": config.vlm_model_id,
-        "SAM_MODEL": config.sam_model_id,
-        "DEVICE": "cpu",
-        "BATCH_SIZE": "4",
-        "GRAD_ACCUM": "2",
-        "LEARNING_RATE": "1e-2",
-        "MAX_SKIP": "1",
-    }
-    return TrainConfig.from_env({**environ, **more})
 
 
 def test_a_run_folder(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
@@ -143,10 +96,6 @@ def test_accumulation_does_not_change_the_first_step(
         records.append(json.loads((folder / "train_log.jsonl").read_text()))
     for key in ("loss", "loss_text", "loss_bce", "loss_dice", "grad_norm"):
         np.testing.assert_allclose([record[key] for record in records], records[0][key], rtol=1e-5)
-
-
-def log_of(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
 
 
 def test_checkpointed_layers_give_the_same_run(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
