@@ -114,8 +114,7 @@ def cache(bench: Bench) -> list[Row]:
         def step() -> float:
             encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
             batch = collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device)
-            losses = model(batch).losses
-            return finish(model, losses.total(model.config, losses.num_tokens, losses.num_masks))
+            return take_step(model, batch)
 
         def first() -> float:
             for entry in Path(folder).rglob("*.safetensors"):
@@ -164,14 +163,10 @@ def _training_sides(bench: Bench) -> tuple[Side, Side, tuple[Batch, list[Encoded
     batch, encoded, samples = training_batch(bench, model)
     sam_pixels = model.segmenter.preprocess([sample.image for sample in samples]).to(bench.device)
 
-    def ours() -> float:
-        losses = model(batch).losses
-        return finish(model, losses.total(model.config, losses.num_tokens, losses.num_masks))
-
     def theirs() -> float:
         return finish(model, peer.loss(batch, encoded, sam_pixels))
 
-    return ours, theirs, (batch, encoded)
+    return partial(take_step, model, batch), theirs, (batch, encoded)
 
 
 def training_batch(bench: Bench, model: SatLisa) -> tuple[Batch, list[Encoded], list[Sample]]:
@@ -179,6 +174,12 @@ def training_batch(bench: Bench, model: SatLisa) -> tuple[Batch, list[Encoded], 
     samples = [_sample(bench, n, with_mask=(bench.batch_size - n) % 2 == 1) for n in range(bench.batch_size)]
     encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
     return collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device), encoded, samples
+
+
+def take_step(model: SatLisa, batch: Batch) -> float:
+    """Our forward and backward pass; returns the loss."""
+    losses = model(batch).losses
+    return finish(model, losses.total(model.config, losses.num_tokens, losses.num_masks))
 
 
 def finish(model: SatLisa, loss: Tensor) -> float:

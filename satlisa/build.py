@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImageProcessor, SamModel
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
-from satlisa.config import ModelConfig
+from satlisa.config import ModelConfig, is_hub_id
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model import SatLisa
 from satlisa.prompts import limit_image_tokens
@@ -35,7 +35,6 @@ _KERNELS = (
 )
 # `attn_implementation`: transformers would download and run a kernel that a config.json names; it chooses itself now.
 _NO_FOREIGN_CODE: dict[str, Any] = {"trust_remote_code": False, "weights_only": True, "attn_implementation": None}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def check_model_id(model_id: str, source: str, folders_allowed: bool) -> None:
             )
         if not path.is_dir():
             raise SatlisaError(f"{source}: there is no folder {model_id}; put the base model there, or change the path")
-    elif not _HUB_ID.fullmatch(model_id) or ".." in model_id:
+    elif not is_hub_id(model_id):
         kinds = "a hub id (owner/name)" + (" or an absolute path" if folders_allowed else "")
         raise SatlisaError(f"{source}: expected {kinds}, found '{model_id}'")
 

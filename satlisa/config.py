@@ -3,12 +3,15 @@
 from __future__ import annotations  # field types stay strings, which _check_type reads
 
 import json
-import os
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from satlisa.disk import write_whole
 from satlisa.errors import SatlisaError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 DEFAULT_DATASET = "rahuldshetty/satellite-multitask-omni"
 _COUNTS = (
@@ -127,11 +130,14 @@ class ModelConfig:
 
     def save(self, path: str | Path) -> None:
         """Write the file whole or not at all."""
-        partial = Path(path).with_name(Path(path).name + ".partial")
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         # Half a character, which JSON may spell, has no UTF-8; backslashreplace writes it as JSON's own \udXXX.
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
+        write_whole(Path(path), text.encode(errors="backslashreplace"))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of an id of the hub, owner/name or name: no path, no address."""
+    return _HUB_ID.fullmatch(name) is not None and ".." not in name
 
 
 def _shown(value: Any) -> str:

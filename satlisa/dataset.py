@@ -3,7 +3,6 @@
 Images stay encoded until a row is read. A row that cannot be read is a `RowError`; training counts them in `Skips`.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ import datasets
 import numpy as np
 
 from satlisa.cell import describe, parse_cell
+from satlisa.config import is_hub_id
 from satlisa.conversation import parse_turns, says_seg, split_answer, take_coordinates
 from satlisa.dataset_paths import REFUSED, ImagePaths, check_saved, open_builder
 from satlisa.errors import SatlisaError, first_line
@@ -21,7 +21,6 @@ from satlisa.raster import covered_pixels
 from satlisa.sample import Region, RowError, Sample
 
 COLUMNS = ("task", "source", "image", "conversations", "metadata")
-_HUB_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _VALIDATION = ("validation", "val", "valid", "dev")
 _ELSEWHERE = "use a local folder (DATASET=path/to/folder) or the built-in demo (PRESET=demo)"
 _AREA_SIDE = 1024  # areas are counted with the longest side at SAM's input size, the finest that training sees
@@ -65,7 +64,7 @@ def check_hub_dataset(dataset: str, source: str) -> None:
     Raises:
         SatlisaError: a path, an address, or the name of a folder here.
     """
-    if dataset != "demo" and (not _HUB_ID.fullmatch(dataset) or local_folder(dataset) is not None):
+    if dataset != "demo" and (not is_hub_id(dataset) or local_folder(dataset) is not None):
         raise SatlisaError(
             f"{source}: '{dataset}' is no dataset of the hub, and a downloaded model may only name what is there; "
             "choose one with --dataset"

@@ -48,3 +48,12 @@ def settle(path: Path) -> None:
         file.chmod(0o666 & ~mask)
         force(file)
     force(path.parent)
+
+
+def existing_folder(name: str) -> Path | None:
+    """The folder that a name means, `~` filled in; None where there is none."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a path, the home of nobody, a NUL
+        return None

@@ -10,6 +10,7 @@ import datasets
 
 from satlisa.config import ModelConfig
 from satlisa.dataset import COLUMNS
+from satlisa.disk import existing_folder
 from satlisa.errors import SatlisaError, first_line
 from satlisa.order import IndexedOrder, Order
 from satlisa.settings import TrainConfig
@@ -36,11 +37,11 @@ def identify(settings: TrainConfig, config: ModelConfig, order: Order) -> Identi
     """
     found: Identity = {name.upper(): getattr(settings, name) for name in _DECISIVE}
     found["BATCH_SIZE × GRAD_ACCUM"] = settings.batch_size * settings.grad_accum
-    found["DATASET"] = "a folder" if _is_folder(settings.dataset) else settings.dataset
+    found["DATASET"] = "a folder" if Path(config.dataset).is_absolute() else config.dataset
     found |= {"DATASET rows": len(order), "DATASET contents": rows_key(order)}
     for key, value in config.to_dict().items():
         if key in ("vlm_model_id", "sam_model_id"):
-            value = _files_key(Path(value).expanduser()) if _is_folder(value) else value
+            value = _files_key(folder) if (folder := existing_folder(value)) else value
         if key != "dataset":
             found[f"model_config.json {key}"] = value
     as_read: Identity = json.loads(json.dumps(found, default=str))  # as it comes back from a file
@@ -57,13 +58,6 @@ def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     ]
     more = [f"and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
     return "; ".join([*found[:_MOST_SHOWN], *more])
-
-
-def _is_folder(name: str) -> bool:
-    try:
-        return Path(name).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long for a path, or the home of nobody
-        return False
 
 
 def rows_key(order: Order) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from satlisa.disk import BESIDE, write_whole
+from satlisa.disk import BESIDE, existing_folder, write_whole
 from satlisa.errors import SatlisaError, first_line
 from satlisa.identity import Identity, differences
 from satlisa.settings import TrainConfig
@@ -46,6 +46,21 @@ class Start:
     finished: bool = False
 
 
+@dataclass(frozen=True)
+class Record:
+    """What `run.json` says of the run in a folder.
+
+    Attributes:
+        identity: `identity.identify` of it.
+        source: the checkpoint that it began from.
+        resume: what RESUME was then, where that was a path.
+    """
+
+    identity: Identity
+    source: Path | None = None
+    resume: str | None = None
+
+
 def choose_start(settings: TrainConfig, identity: Identity) -> Start:
     """Look into the run folder and decide by RESUME and OVERWRITE.
 
@@ -58,26 +73,24 @@ def choose_start(settings: TrainConfig, identity: Identity) -> Start:
         _check_folder(folder)
         if settings.resume == "never":
             return _anew(settings)
-        known, source, named = _record_of(folder)
+        record = _record_of(folder)
         place = None
-        if settings.resume != "auto" and not (known == identity and _began_from(settings, named)):
+        if settings.resume != "auto" and not _is_same_command(settings, identity, record):
             place = _named(settings.resume, identity)
-            if source != str(place.resolve()):
+            if record is None or record.source != place.resolve():
                 return _from_elsewhere(settings, place)
-        return _go_on(settings, identity, known, Path(source) if source else None, place)
+        return _go_on(settings, identity, record, place)
     except OSError as error:
         raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be used ({first_line(error)})") from error
 
 
-def _go_on(
-    settings: TrainConfig, identity: Identity, known: Identity | None, source: Path | None, place: Path | None
-) -> Start:
+def _go_on(settings: TrainConfig, identity: Identity, record: Record | None, place: Path | None) -> Start:
     """Where the run that is in the folder goes on; a new one from `place` where there is none, or where it may be
-    written over. `source` is the checkpoint that the run in the folder began from."""
+    written over."""
     folder = Path(settings.output_dir)
-    if known is None:
+    if record is None:
         return _anew(settings, place)
-    if differing := differences(known, identity):
+    if differing := differences(record.identity, identity):
         if settings.overwrite or not _is_used(folder):
             return _anew(settings, place)
         raise SatlisaError(
@@ -88,17 +101,17 @@ def _go_on(
         return _anew(settings, place) if settings.overwrite else Start(finished=True)
     if (newest := _newest(folder)) is not None:
         return Start(newest)
-    if source is not None:
-        read_snapshot(source)
+    if record.source is not None:
+        read_snapshot(record.source)
     if _is_used(folder):
         logger.info("%s: no checkpoint was written yet, the run starts where it began", folder)
-    return Start(source, is_new=True)
+    return Start(record.source, is_new=True)
 
 
 def _from_elsewhere(settings: TrainConfig, place: Path) -> Start:
     """From a checkpoint that RESUME names: of another run, or an earlier one of this."""
     folder = Path(settings.output_dir)
-    if place.parent.resolve() != (folder / CHECKPOINT_FOLDER).resolve():
+    if not _is_own(place, folder):
         return _anew(settings, place)
     behind = [later.name for later in list_snapshots(folder) if later.name > place.name]
     finished = (folder / SUMMARY_FILE).exists()
@@ -112,10 +125,16 @@ def _from_elsewhere(settings: TrainConfig, place: Path) -> Start:
     return Start(place, is_new=True)
 
 
-def _began_from(settings: TrainConfig, named: str | None) -> bool:
-    """Whether the unfinished run in the folder began with this RESUME, whatever is there by now: the command that began
-    it is given again."""
-    return named == _resolved(settings.resume) and not (Path(settings.output_dir) / SUMMARY_FILE).exists()
+def _is_own(place: Path, folder: Path) -> bool:
+    """Whether a checkpoint is one of those of the run in a folder."""
+    return place.parent.resolve() == (folder / CHECKPOINT_FOLDER).resolve()
+
+
+def _is_same_command(settings: TrainConfig, identity: Identity, record: Record | None) -> bool:
+    """Whether the unfinished run in the folder began with this RESUME, whatever is there by now."""
+    if record is None or (Path(settings.output_dir) / SUMMARY_FILE).exists():
+        return False
+    return record.identity == identity and record.resume == _resolved(settings.resume)
 
 
 def _resolved(resume: str) -> str | None:
@@ -142,9 +161,9 @@ def prepare(settings: TrainConfig, identity: Identity, start: Start) -> None:
         if start.is_new:
             (folder / CHECKPOINT_FOLDER).mkdir(parents=True, exist_ok=True)
             (folder / SUMMARY_FILE).unlink(missing_ok=True)
-            own = start.place is not None and start.place.parent.resolve() == (folder / CHECKPOINT_FOLDER).resolve()
+            last_kept = start.place.name if start.place and _is_own(start.place, folder) else ""
             for old in list_snapshots(folder):
-                if start.place is None or not own or old.name > start.place.name:
+                if old.name > last_kept:
                     discard(old)
             source = str(start.place.resolve()) if start.place else None
             record = {"resume": _resolved(settings.resume), "from": source, "identity": identity}
@@ -175,22 +194,22 @@ def _is_used(folder: Path) -> bool:
     return bool(names)
 
 
-def _record_of(folder: Path) -> tuple[Identity | None, str | None, str | None]:
-    """What the run in a folder is, the checkpoint that it began from, and what RESUME was; None where there is none.
+def _record_of(folder: Path) -> Record | None:
+    """The record of the run in a folder; None where there is none.
 
     Where the record is lost, the newest checkpoint knows what it is of.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / CHECKPOINT_FOLDER / RUN_FILE).read_text(encoding="utf-8"))
-        return dict(record["identity"]), record["from"], record["resume"]
+        read: dict[str, Any] = json.loads((folder / CHECKPOINT_FOLDER / RUN_FILE).read_text(encoding="utf-8"))
+        return Record(dict(read["identity"]), Path(read["from"]) if read["from"] else None, read["resume"])
     except (OSError, ValueError, TypeError, KeyError):
         pass
     for place in reversed(list_snapshots(folder)):
         try:
-            return read_state(place)["identity"], None, None
+            return Record(read_state(place)["identity"])
         except SatlisaError:
             continue
-    return None, None, None
+    return None
 
 
 def _newest(folder: Path) -> Path | None:
@@ -216,12 +235,8 @@ def _newest(folder: Path) -> Path | None:
 
 def _named(resume: str, identity: Identity) -> Path:
     """The checkpoint that RESUME names: its folder, or a run folder, of which it is the newest. It is read whole."""
-    named = Path(resume).expanduser()
-    try:
-        is_folder = named.is_dir()
-    except OSError:  # too long for a path
-        is_folder = False
-    if not is_folder:
+    named = existing_folder(resume)
+    if named is None:
         raise SatlisaError(f"RESUME: expected auto, never or the folder of a checkpoint or run, found '{resume}'")
     place = named if (named / STATE_FILE).exists() else _newest(named)
     if place is None:

@@ -79,7 +79,7 @@ def train(settings: TrainConfig) -> Path:
         set_seed(settings.seed)
         orders = {"train": train_order(settings), "validation": validation_order(settings)}
         config = settings.new_model_config()
-        identity = identify(settings, config, orders["train"])
+        identity = on_main_process(accelerator, partial(identify, settings, config, orders["train"]))
         beginning = on_main_process(accelerator, partial(begin, held, settings, identity))
         if beginning.finished:
             logger.info(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from satlisa.config import DEFAULT_DATASET, REPOSITORY_CONFIG, ModelConfig
+from satlisa.disk import existing_folder
 from satlisa.errors import SatlisaError
 
 EFFECTIVE_BATCH = 16  # DESIGN §3: GRAD_ACCUM = 16 // BATCH_SIZE
@@ -154,11 +155,8 @@ def _expand(name: str) -> str:
 
 def _absolute(name: str) -> str:
     """A local folder as a path that holds from anywhere; hub ids and `demo` as they are."""
-    try:
-        path = Path(name).expanduser()
-        return str(path.resolve()) if path.is_dir() and name != "demo" else name
-    except (OSError, RuntimeError, ValueError):  # too long for a path, or the home of nobody
-        return name
+    folder = existing_folder(name)
+    return str(folder.resolve()) if folder and name != "demo" else name
 
 
 # What the demo changes in `model_config.json`. Four instances are 97 % of the area of those in its scenes; where there

@@ -19,9 +19,8 @@ def validate(run: Run) -> dict[str, float] | None:
         mask frame without its padding; empty in both counts 1), masks. None when a process was asked to stop.
     """
     run.model.eval()
-    errors: list[RowError] = []
     with gathered(run.model, run.accelerator):
-        sums = _own_share(run, errors)
+        sums, errors = _own_share(run)
     run.model.train()
     for error in run.gather(errors):
         run.val_skips.add(error)
@@ -34,11 +33,10 @@ def validate(run: Run) -> dict[str, float] | None:
     return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
 
 
-def _own_share(run: Run, errors: list[RowError]) -> Tensor:
-    """Sums over this process's rows, (7,): L_text, BCE, DICE, IoU, tokens, masks, and whether it was asked to stop.
-
-    The rows that cannot be used are added to `errors`.
-    """
+def _own_share(run: Run) -> tuple[Tensor, list[RowError]]:
+    """Sums over this process's rows, (7,): L_text, BCE, DICE, IoU, tokens, masks, and whether it was asked to stop;
+    and the rows that cannot be used."""
+    errors: list[RowError] = []
     sums = torch.zeros(7, dtype=torch.float64)  # on the CPU: MPS has no float64
     steps = tqdm(
         run.val_loader.steps(), "validating", len(run.val_loader), leave=False, unit="step", disable=not run.is_main
@@ -54,7 +52,7 @@ def _own_share(run: Run, errors: list[RowError]) -> Tensor:
             losses, counts = output.losses, torch.tensor([batch.num_tokens, batch.num_masks])
             iou = mask_iou(output.mask_logits > 0, batch.mask_targets > 0.5, batch.mask_valid)
             sums[:6] += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).cpu(), counts])
-    return sums
+    return sums, errors
 
 
 def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:

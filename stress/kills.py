@@ -97,13 +97,8 @@ def half_written(folder: Path) -> set[str]:
 
 def differences(one: Path, other: Path) -> list[str]:
     """In what two finished run folders differ: weights, optimizer, random states, log, validation."""
-    found = []
-    for name in ("seg_projector.pt", "sam_mask_decoder.pt"):
-        a, b = (torch.load(folder / name, weights_only=True) for folder in (one, other))
-        found += [f"{name} {key}" for key in a if not torch.equal(a[key], b[key])]
-    for name in ("vlm_lora/adapter_model.safetensors", "seg_token.safetensors"):
-        a, b = (load_file(folder / name) for folder in (one, other))
-        found += [f"{name} {key}" for key in a if not torch.equal(a[key], b[key])]
+    a, b = weights_of(one), weights_of(other)
+    found = [name for name in a if not torch.equal(a[name], b[name])]
     snapshots = [read_snapshot(list_snapshots(folder)[-1]) for folder in (one, other)]
     for part in ("trained", "optimizer", "random"):
         a, b = (getattr(snapshot, part) for snapshot in snapshots)
@@ -115,6 +110,16 @@ def differences(one: Path, other: Path) -> list[str]:
     for key in ("steps", "validation", "skipped_rows", "instances_left_out", "dropped_steps"):
         if summaries[0][key] != summaries[1][key]:
             found.append(f"{SUMMARY_FILE} {key}")
+    return found
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Everything trained, as a model directory holds it."""
+    found: dict[str, torch.Tensor] = {}
+    for name in ("seg_projector.pt", "sam_mask_decoder.pt"):
+        found |= {f"{name} {key}": value for key, value in torch.load(folder / name, weights_only=True).items()}
+    for name in ("vlm_lora/adapter_model.safetensors", "seg_token.safetensors"):
+        found |= {f"{name} {key}": value for key, value in load_file(folder / name).items()}
     return found
 
 

@@ -1,6 +1,7 @@
 """Training runs on tiny models: their rows, their settings, their log."""
 
 import json
+import sys
 from pathlib import Path
 
 from datasets import Dataset, Features, Image, Value
@@ -10,6 +11,7 @@ from satlisa.config import ModelConfig
 from satlisa.settings import TrainConfig
 
 ROOT = Path(__file__).parents[1]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]  # how many, and what
 
 
 def rows(count: int) -> list[dict]:  # type: ignore[type-arg]

@@ -1,6 +1,7 @@
 """model_config.json: defaults of the contract, and checks."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def full_disk(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         ModelConfig(lora_r=2).save(path)
-    assert ModelConfig.from_json(path).lora_r == 4
+    assert ModelConfig.from_json(path).lora_r == 4 and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

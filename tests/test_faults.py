@@ -3,14 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runs import ROOT, log_of, rows, settings, write_dataset
+from runs import LAUNCH, ROOT, log_of, rows, settings, write_dataset
 
 from satlisa import run as run_module
 from satlisa import trainer
@@ -217,7 +216,7 @@ sys.exit(main([]))
     }  # fmt: skip
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
+        [*LAUNCH, "2", str(script)],
         env={**os.environ, **environ}, capture_output=True, text=True, timeout=170, check=False,
     )  # fmt: skip
     assert done.returncode != 0 and "ZeroDivisionError: the second process fails" in done.stderr

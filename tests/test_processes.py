@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from model_fixtures import make_model
+from runs import LAUNCH, ROOT
 from test_evaluate import MODEL
 from test_evaluate_resume import BROKEN_ROW, NUM_ROWS, answering, comparable, made_up_rows
 
@@ -30,8 +31,6 @@ from satlisa.generation import Answer, answer
 from satlisa.processes import Team
 from satlisa.report import read_results
 
-ROOT = Path(__file__).parents[1]
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 OPTIONS = ["--samples_per_task", "0", "--batch_size", "2", "--report_samples", "3"]  # windows of 8
 PATIENCE = 300  # seconds, on a busy machine; processes that hang wait for days
 
@@ -151,7 +150,7 @@ def test_killed_and_resumed(command_report: Path, tmp_path: Path) -> None:
 
 def test_a_process_that_is_killed_stops_the_others(command_report: Path, tmp_path: Path) -> None:
     """Process 1 dies in its second window; one process alone goes on."""
-    pair = start(LAUNCH, tmp_path, fail="kill 1")
+    pair = start([*LAUNCH, "2"], tmp_path, fail="kill 1")
     said, _ = pair.communicate(timeout=PATIENCE)
     assert pair.returncode != 0 and "run the same command with --resume" in said
     assert not (tmp_path / "results.json").exists()
@@ -163,7 +162,7 @@ def test_a_process_that_is_killed_stops_the_others(command_report: Path, tmp_pat
 
 def test_a_process_that_fails_early_stops_the_others(tmp_path: Path) -> None:
     """The main process fails while the other waits for it; nothing hangs and nothing is left."""
-    pair = start(LAUNCH, tmp_path / "out", fail="load 0")
+    pair = start([*LAUNCH, "2"], tmp_path / "out", fail="load 0")
     said, _ = pair.communicate(timeout=PATIENCE)
     assert pair.returncode != 0 and "out of memory, let us say" in said
     assert not (tmp_path / "out").exists()
@@ -195,7 +194,7 @@ def test_two_processes_and_a_real_model(tiny_config: ModelConfig, tmp_path: Path
     torch.set_num_threads(threads)
     alone = capsys.readouterr().out.replace(str(tmp_path / "one"), "")
     done = subprocess.run(
-        [*LAUNCH, str(ROOT / "infer_dataset.py"), *options, str(tmp_path / "two"), "--resume"],
+        [*LAUNCH, "2", str(ROOT / "infer_dataset.py"), *options, str(tmp_path / "two"), "--resume"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

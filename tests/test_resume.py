@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from resume_fixtures import at_step, short
-from runs import ROOT, log_of, rows, write_dataset
+from runs import LAUNCH, ROOT, log_of, rows, write_dataset
 
 from satlisa import run as run_module
 from satlisa import trainer
@@ -241,11 +241,10 @@ def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path
         "BATCH_SIZE": "2", "GRAD_ACCUM": "1", "CHECKPOINT_EVERY": "3",
         "KEEP_CHECKPOINTS": "99",
     }  # fmt: skip
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
     def train(processes: int, folder: Path, **more: str) -> str:
         done = subprocess.run(
-            [*launch, str(processes), str(ROOT / "train.py")],
+            [*LAUNCH, str(processes), str(ROOT / "train.py")],
             env={**os.environ, **environ, "OUTPUT_DIR": str(folder), **more}, capture_output=True, text=True,
             timeout=180, check=False,
         )  # fmt: skip

@@ -9,16 +9,13 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
 from model_fixtures import make_model, picture
-from test_processes import load_script
 
-import satlisa.checkpoint
 from satlisa import answers
 from satlisa.checkpoint import load_model, save_model
 from satlisa.config import ModelConfig
@@ -348,24 +345,3 @@ def test_the_guard_sees_calls(no_calls: list[Any]) -> None:
     with pytest.raises(SatlisaError, match="nor to be had from the hub"):
         load_model("o/n", "cpu")
     assert no_calls
-
-
-def test_a_downloaded_model_names_no_folder_to_be_evaluated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its `dataset` would be read from this machine; one in a folder here may name another folder."""
-    (tmp_path / "private").mkdir()
-    model = SimpleNamespace(config=SimpleNamespace(dataset=str(tmp_path / "private")))
-    monkeypatch.setattr(satlisa.checkpoint, "load_model", lambda *_: model)
-    monkeypatch.setattr(satlisa.checkpoint, "find_model_dir", Path)
-    (tmp_path / "here").mkdir()
-    for name, said in (
-        ("somebody/model", "is no dataset of the hub, and a downloaded model may only name"),
-        ("here", "private"),
-    ):
-        place = name if "/" in name else str(tmp_path / name)
-        arguments = ["--model_dir", place, "--output_dir", str(tmp_path / "out"), "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", ["infer_dataset.py", *arguments])
-        assert load_script().main() == 2
-        line = capsys.readouterr().err
-        assert said in line and ("a downloaded model may" in line) == ("/" in name)

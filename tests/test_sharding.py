@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +17,14 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from runs import log_of, rows, write_dataset
-from safetensors.torch import load_file
+from runs import LAUNCH, ROOT, log_of, rows, write_dataset
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.sharding import check_sharding
 from satlisa.snapshot import list_snapshots, read_snapshot
+from stress.kills import weights_of
 
-ROOT = Path(__file__).parents[1]
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -50,11 +48,10 @@ def environ(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) 
 
 def train(environ: dict[str, str], folder: Path, processes: int, **more: str) -> str:
     """A run in processes of its own, sharded where there are two of them; returns what it said."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     script = __file__ if processes > 1 else str(ROOT / "train.py")
     sharded = FSDP if processes > 1 else {}
     done = subprocess.run(
-        [*launch, script],
+        [*LAUNCH, str(processes), script],
         env={
             **os.environ,
             **environ,
@@ -73,16 +70,6 @@ def train(environ: dict[str, str], folder: Path, processes: int, **more: str) ->
     return done.stderr
 
 
-def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
-    """Everything trained, as the model directory holds it."""
-    found = {}
-    for name in ("seg_projector.pt", "sam_mask_decoder.pt"):
-        found |= {f"{name} {key}": value for key, value in torch.load(folder / name, weights_only=True).items()}
-    for name in ("vlm_lora/adapter_model.safetensors", "seg_token.safetensors"):
-        found |= {f"{name} {key}": value for key, value in load_file(folder / name).items()}
-    return found
-
-
 def assert_same_run(one: Path, other: Path) -> None:
     for key in ("step", "loss", "loss_text", "loss_bce", "loss_dice", "grad_norm", "lr"):
         a, b = ([record[key] for record in log_of(folder)] for folder in (one, other))
@@ -91,9 +78,9 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert a["skipped_rows"] == b["skipped_rows"] and a["parameters"] == b["parameters"]
     for first, second in zip(a["validation"], b["validation"], strict=True):
         assert second == pytest.approx(first, rel=1e-4)
-    weights = tensors_of(one)
-    assert weights.keys() == tensors_of(other).keys()
-    for name, tensor in tensors_of(other).items():
+    weights = weights_of(one)
+    assert weights.keys() == weights_of(other).keys()
+    for name, tensor in weights_of(other).items():
         torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4, msg=name)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from model_fixtures import make_loader, picture
-from runs import ROOT, log_of, rows, settings, write_dataset
+from runs import LAUNCH, ROOT, log_of, rows, settings, write_dataset
 
 from satlisa import run as run_module
 from satlisa.build import checkpoint_layers
@@ -197,12 +197,11 @@ def test_two_processes_train_like_one(
         "MAX_SKIP": "1",
         "OMP_NUM_THREADS": "1",
     }
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
     logs = []
     for processes, size in ((1, 4), (2, 2), (4, 1)):
         folder = tmp_path / f"run{processes}"
         done = subprocess.run(
-            [*launch, str(processes), str(ROOT / "train.py")],
+            [*LAUNCH, str(processes), str(ROOT / "train.py")],
             env={**os.environ, **environ, "BATCH_SIZE": str(size), "OUTPUT_DIR": str(folder)},
             capture_output=True,
             text=True,
