@@ -94,7 +94,8 @@ check_installation() {
     "$python" - <<'PYTHON'
 import accelerate, datasets, peft, torch, torchvision, transformers
 
-from satlisa.hardware import detect, kernels
+from satlisa.delta_net import kernels
+from satlisa.hardware import detect
 
 for package in (torch, torchvision, transformers, peft, datasets, accelerate):
     print(f"{package.__name__:<14}{package.__version__}")

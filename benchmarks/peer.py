@@ -7,10 +7,12 @@
 It is written to be as good as that way allows. Language model, LoRA, projector and mask decoder are the very modules
 that are measured against it; the `<SEG>` row stands in the tied matrix, which stays frozen (LISA trains the matrix
 itself, PEFT's `trainable_token_indices` copies it twice a step: both would cost the peer more). SAM's encoder runs
-without gradients. Mask losses and the way back to the image's size are the same functions on both sides.
+without gradients. The gated delta-net layers run on what `transformers` takes for them. Mask losses and the way back to
+the image's size are the same functions on both sides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import LogitsProcessorList
+from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from benchmarks.models import plain_sam
 from satlisa.collator import Batch, Encoded
+from satlisa.delta_net import FUNCTIONS
 from satlisa.generation import Answer
 from satlisa.losses import mask_loss_sums, weigh
 from satlisa.model import SatLisa
@@ -39,7 +43,7 @@ class Peer:
     def loss(self, batch: Batch, samples: Sequence[Encoded], sam_pixels: Tensor) -> Tensor:
         """L of one batch. `sam_pixels` (B, 3, …) are all images of the batch, with masks and without."""
         model, device = self.model, self.model.device
-        with model.autocast():
+        with functions_of_transformers(device), model.autocast():
             with torch.no_grad():  # first, as in LISA: its scores are gone before the language model's states come
                 image_embeddings = self.sam.get_image_embeddings(sam_pixels)
             output = model.vlm(
@@ -78,7 +82,7 @@ class Peer:
         model, tokenizer, device = self.model, self.model.processor.tokenizer, self.model.device
         prompt = encode_prompt(model.processor, as_turns(question), image)
         input_ids = prompt.input_ids[None].to(device)
-        with model.autocast():
+        with functions_of_transformers(device), model.autocast():
             generated = model.vlm.generate(
                 input_ids=input_ids,
                 attention_mask=torch.ones_like(input_ids),
@@ -128,3 +132,17 @@ class Peer:
             multimask_output=False,
         )
         return mask_logits[0, 0].float(), scores[0, 0, 0]
+
+
+@contextmanager
+def functions_of_transformers(device: torch.device) -> Iterator[None]:
+    """The gated delta-net layers as `transformers` runs them: its kernels on CUDA, its plain functions elsewhere."""
+    chosen = {name: getattr(modeling_qwen3_5, name) for name in FUNCTIONS}
+    for name, choice in chosen.items():
+        bound = choice.satlisa_instead_of
+        setattr(modeling_qwen3_5, name, bound if device.type == "cuda" else bound.__wrapped__)
+    try:
+        yield
+    finally:
+        for name, choice in chosen.items():
+            setattr(modeling_qwen3_5, name, choice)

@@ -15,24 +15,17 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImageProcessor, SamModel
-from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from satlisa.config import ModelConfig, is_hub_id
+from satlisa.delta_net import choose_functions, keep_in_float32
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model import SatLisa
 from satlisa.prompts import limit_image_tokens
 from satlisa.segmenter import Segmenter
 
 _DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
-# The four kernels that transformers picks by what can be imported (flash-linear-attention, causal-conv1d), even on CPU.
-_KERNELS = (
-    "causal_conv1d_update",
-    "causal_conv1d_fn",
-    "torch_chunk_gated_delta_rule",
-    "torch_recurrent_gated_delta_rule",
-)
 # `attn_implementation`: transformers would download and run a kernel that a config.json names; it chooses itself now.
 _NO_FOREIGN_CODE: dict[str, Any] = {"trust_remote_code": False, "weights_only": True, "attn_implementation": None}
 
@@ -174,9 +167,9 @@ def assemble(
         sam_prompt_size=parts.sam.config.prompt_encoder_config.hidden_size,
     )
     limit_image_tokens(parts.processor, config.max_image_tokens)
-    use_plain_kernels_off_cuda()
+    choose_functions()
     if compute_dtype == torch.float16:
-        keep_delta_net_in_float32(parts.vlm)
+        keep_in_float32(parts.vlm)
     if seg_row is None:
         matrix = parts.vlm.get_input_embeddings().weight
         seg_row = matrix.detach()[:seg_token_id].float().mean(dim=0)
@@ -263,50 +256,9 @@ def parameter_table(counts: dict[str, tuple[int, int]]) -> str:
     return "\n".join(lines)
 
 
-def keep_delta_net_in_float32(vlm: nn.Module) -> None:
-    """Run the gated delta-net layers in float32, autocast off, whatever runs around them.
-
-    Their gradients are reported to become NaN in float16; a T4 has the memory for these layers in float32.
-    """
-    for module in vlm.modules():
-        if isinstance(module, modeling_qwen3_5.Qwen3_5GatedDeltaNet):
-            module.float()
-            module.forward = _in_float32(module.forward)
-
-
-def _in_float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            return forward(hidden_states.float(), *args, **kwargs).to(hidden_states.dtype)
-
-    return run
-
-
 def checkpoint_layers(language_model: Any) -> None:
     """Keep only the layers' inputs for the backward pass, which computes the rest anew (transformers' own)."""
     # transformers 5.24 gave it another name.
     name = "activation_checkpointing_enable"
     enable = getattr(language_model, name, None) or language_model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-
-
-def use_plain_kernels_off_cuda() -> None:
-    """Let Qwen3.5 run on CPU where `flash-linear-attention` is installed.
-
-    transformers binds the CUDA kernels at import when the package can be imported; on CPU they fail with "0 active
-    drivers". Each function carries the plain version as `__wrapped__`: tensors that are not on CUDA take that one.
-    Safe to repeat.
-    """
-    for name in _KERNELS:
-        kernel = getattr(modeling_qwen3_5, name, None)
-        if kernel is not None and hasattr(kernel, "__wrapped__") and not hasattr(kernel, "satlisa_by_device"):
-            setattr(modeling_qwen3_5, name, _by_device(kernel, kernel.__wrapped__))
-
-
-def _by_device(kernel: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (kernel if hidden_states.is_cuda else plain)(hidden_states, *args, **kwargs)
-
-    run.satlisa_by_device = True  # type: ignore[attr-defined]
-    run.__wrapped__ = plain  # type: ignore[attr-defined]
-    return run

@@ -1,6 +1,5 @@
 """Device, precision and batch size, decided in one place from what the machine reports."""
 
-import importlib.util
 from dataclasses import dataclass
 
 import torch
@@ -91,18 +90,3 @@ def _precision(precision: str, kind: str, modern: bool) -> torch.dtype:
             f"precision: fp16 needs CUDA (its gradients are scaled there), found {kind}; use fp32 or bf16"
         )
     return DTYPES[precision]
-
-
-def kernels(device: torch.device) -> str:
-    """Which kernels the gated delta-net layers run on, in one line.
-
-    transformers takes what can be imported; off CUDA `build.use_plain_kernels_off_cuda` sees to plain PyTorch.
-    """
-    packages = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
-    found = [name for module, name in packages.items() if importlib.util.find_spec(module)]
-    if device.type != "cuda":
-        return f"gated delta-net layers: plain PyTorch (the fast kernels are for CUDA, found {device.type})"
-    missing = [name for name in packages.values() if name not in found]
-    if missing:
-        return f"gated delta-net layers: {', '.join(['plain PyTorch', *found])} (not installed: {', '.join(missing)})"
-    return f"gated delta-net layers: {', '.join(found)}"

@@ -48,11 +48,6 @@ def weigh(config: ModelConfig, text: Number, bce: Number, dice: Number) -> Numbe
     return config.text_loss_weight * text + config.bce_loss_weight * bce + config.dice_loss_weight * dice
 
 
-def text_loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy summed over supervised tokens, in float32. logits (S, V), targets (S,)."""
-    return F.cross_entropy(logits.float(), targets, reduction="sum")
-
-
 def bce_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Binary cross entropy per mask, the mean over its valid pixels. All (N, h, w); returns (N,)."""
     per_pixel = F.binary_cross_entropy_with_logits(mask_logits.float(), targets.float(), reduction="none")

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from satlisa.collator import Batch
 from satlisa.config import ModelConfig
-from satlisa.losses import LossSums, mask_loss_sums, text_loss_sum
+from satlisa.head import Head
+from satlisa.losses import LossSums, mask_loss_sums
 from satlisa.segmenter import Segmenter
 
 
@@ -99,7 +100,7 @@ class SatLisa(nn.Module):
             embeddings = self.embed(batch.input_ids, images)
             hidden = self.run_text(embeddings, batch.attention_mask, batch.position_ids).flatten(0, 1)  # (B·T, D)
             # Only supervised positions go through the head: of the logits at all of them nobody has need.
-            text_loss = text_loss_sum(self.token_logits(hidden[batch.supervised]), batch.targets)
+            text_loss = self.head.text_loss_sum(hidden[batch.supervised], batch.targets)
             mask_logits, scores, bce, dice = self._mask_losses(hidden[batch.seg_positions], batch)
         return Output(LossSums(text_loss, bce, dice, batch.num_tokens, batch.num_masks), mask_logits, scores)
 
@@ -142,11 +143,14 @@ class SatLisa(nn.Module):
         ).last_hidden_state
         return hidden
 
+    @property
+    def head(self) -> Head:
+        """The tied matrix with the trained `<SEG>` row."""
+        return Head(self.qwen.lm_head.weight, self.seg_row, self.seg_token_id)
+
     def token_logits(self, hidden: Tensor) -> Tensor:
-        """Logits (A, V) of hidden states (A, D), the `<SEG>` column from the trained row."""
-        logits: Tensor = self.qwen.lm_head(hidden)
-        logits[:, self.seg_token_id] = (hidden @ self.seg_row.to(hidden.dtype)).to(logits.dtype)
-        return logits
+        """Logits (A, V) of hidden states (A, D)."""
+        return self.head.logits(hidden)
 
     def decode_masks(self, seg_states: Tensor, image_embeddings: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """`<SEG>` states (N, D) → projector → mask decoder: logits (N, m, m) and scores (N,).

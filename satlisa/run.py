@@ -17,8 +17,9 @@ from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from satlisa.build import assemble, checkpoint_layers, load_parts
 from satlisa.commands import MISTAKE, run_command, start_logging
 from satlisa.dataset import SplitError, load_rows
+from satlisa.delta_net import kernels
 from satlisa.errors import SatlisaError, first_line
-from satlisa.hardware import Hardware, detect, kernels
+from satlisa.hardware import Hardware, detect
 from satlisa.identity import Identity, identify
 from satlisa.interrupt import Interrupt, Stopped
 from satlisa.loader import Encoder, StepLoader

@@ -1,5 +1,6 @@
 """Fixtures that several test files share: tiny model folders, a wired tiny model, samples to feed it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from satlisa.build import assemble, load_parts
+from satlisa.collator import Batch, collate, encode_sample
 from satlisa.config import ModelConfig
 from satlisa.loader import Encoder, StepLoader
 from satlisa.model import SatLisa
@@ -36,6 +38,12 @@ def make_model(config: ModelConfig, seed: int = 0) -> SatLisa:
                 parameter.normal_(std=0.05)
         model.seg_row.normal_(std=0.02)
     return model
+
+
+def batch_of(model: SatLisa, samples: Sequence[Sample]) -> Batch:
+    """Samples as the batch that the model takes."""
+    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
+    return collate(encoded, model.processor.tokenizer.pad_token_id)
 
 
 @pytest.fixture

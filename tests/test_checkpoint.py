@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_fixtures import make_model, make_samples
+from model_fixtures import batch_of, make_model, make_samples
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from satlisa.checkpoint import find_model_dir, load_model, save_model
-from satlisa.collator import collate, encode_sample
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.generation import answer
@@ -34,8 +33,7 @@ LAYOUT = {
 def saved(tiny_config: ModelConfig, tmp_path: Path) -> tuple[SatLisa, Path]:
     """A model after a few steps of training, and its directory."""
     model = make_model(tiny_config, seed=5)
-    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in make_samples(4)]
-    batch = collate(encoded, 256)
+    batch = batch_of(model, make_samples(4))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(3):
         model(batch).losses.total(model.config, 10, 3).backward()
@@ -47,9 +45,8 @@ def saved(tiny_config: ModelConfig, tmp_path: Path) -> tuple[SatLisa, Path]:
 
 def outputs(model: SatLisa) -> list[Tensor]:
     samples = make_samples(4)
-    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
     with torch.no_grad():
-        found = model(collate(encoded, 256))
+        found = model(batch_of(model, samples))
     answers = answer(model, [s.image for s in samples], [s.turns for s in samples], max_new_tokens=6)
     ids = [torch.tensor(a.token_ids) for a in answers]
     return [found.losses.text, found.losses.bce, found.mask_logits, found.scores, *ids]

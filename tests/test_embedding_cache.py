@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_fixtures import make_model, make_samples
+from model_fixtures import batch_of, make_model, make_samples
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from satlisa.collator import collate, encode_sample
 from satlisa.config import ModelConfig
 from satlisa.embedding_cache import EmbeddingCache
 from satlisa.errors import SatlisaError
@@ -130,9 +129,8 @@ def test_a_failed_write_costs_nothing_else(
 
 
 def losses(model: SatLisa) -> list[float]:
-    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in make_samples(8)]
     with torch.no_grad():
-        sums = model(collate(encoded, 256)).losses
+        sums = model(batch_of(model, make_samples(8))).losses
     return [sums.text.item(), sums.bce.item(), sums.dice.item()]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from satlisa.errors import SatlisaError
-from satlisa.hardware import Machine, detect, kernels, probe
+from satlisa.hardware import Machine, detect, probe
 
 GIB = 1024**3
 T4 = Machine((7, 5), "Tesla T4", 15 * GIB, 1)
@@ -126,26 +126,3 @@ def test_probe_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert probe() == Machine()
-
-
-@pytest.mark.parametrize(
-    ("device", "modules", "line"),
-    [
-        (
-            "cpu",
-            {"fla", "causal_conv1d"},
-            "gated delta-net layers: plain PyTorch (the fast kernels are for CUDA, found cpu)",
-        ),
-        ("cuda", {"fla", "causal_conv1d"}, "gated delta-net layers: flash-linear-attention, causal-conv1d"),
-        (
-            "cuda",
-            {"fla"},
-            "gated delta-net layers: plain PyTorch, flash-linear-attention (not installed: causal-conv1d)",
-        ),
-    ],
-)
-def test_one_line_says_which_kernels_run(
-    device: str, modules: set[str], line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name in modules else None)
-    assert kernels(torch.device(device)) == line

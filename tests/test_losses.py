@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from satlisa.config import ModelConfig
-from satlisa.losses import LossSums, bce_loss, dice_loss, mask_loss_sums, text_loss_sum
+from satlisa.losses import LossSums, bce_loss, dice_loss, mask_loss_sums
 
 
 def test_dice_of_four_pixels_by_hand() -> None:
@@ -48,13 +48,6 @@ def test_padding_does_not_count() -> None:
     changed = torch.where(valid, logits, 50.0)
     for loss in (bce_loss, dice_loss):
         torch.testing.assert_close(loss(logits, target, valid), loss(changed, target, valid))
-
-
-def test_text_loss_is_cross_entropy() -> None:
-    torch.manual_seed(2)
-    logits, targets = torch.randn(7, 11), torch.randint(0, 11, (7,))
-    by_hand = -logits.log_softmax(-1)[torch.arange(7), targets].sum()
-    torch.testing.assert_close(text_loss_sum(logits, targets), by_hand)
 
 
 def test_half_precision_masks_are_summed_in_float32() -> None:

@@ -5,19 +5,14 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from model_fixtures import make_model, make_samples
+from model_fixtures import batch_of, make_model, make_samples
 from transformers import Qwen3_5ForConditionalGeneration, SamModel
 
-from satlisa.build import assemble, count_parameters, keep_delta_net_in_float32, part_of
-from satlisa.collator import Batch, collate, encode_sample
+from satlisa.build import assemble, count_parameters, part_of
+from satlisa.collator import collate, encode_sample
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.model import SatLisa
-
-
-def batch_of(model: SatLisa, samples: list) -> Batch:  # type: ignore[type-arg]
-    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
-    return collate(encoded, model.processor.tokenizer.pad_token_id)
 
 
 def test_text_loss_equals_transformers(tiny_model: SatLisa) -> None:
@@ -233,44 +228,6 @@ def test_other_lora_sets(shared_data, targets: list[str], expected: int) -> None
         vlm = Qwen3_5ForConditionalGeneration(Qwen3_5Config.from_pretrained(shared_data / "qwen3.5-0.8b"))
         lora = add_lora(vlm, ModelConfig(lora_target_modules=targets))
     assert sum(p.numel() for n, p in lora.named_parameters() if "lora_" in n) == expected
-
-
-def test_cpu_takes_the_plain_kernels(monkeypatch: pytest.MonkeyPatch, tiny_config: ModelConfig) -> None:
-    """With flash-linear-attention importable, transformers binds CUDA kernels that crash on CPU."""
-    import functools
-
-    from transformers.models.qwen3_5 import modeling_qwen3_5
-
-    from satlisa import build
-
-    for name in build._KERNELS:
-        bound = getattr(modeling_qwen3_5, name)
-        plain = bound.__wrapped__
-
-        @functools.wraps(plain)
-        def kernel(*_: object, **__: object) -> None:
-            raise RuntimeError("0 active drivers")
-
-        kernel.__wrapped__ = plain  # type: ignore[attr-defined]
-        monkeypatch.setattr(modeling_qwen3_5, name, kernel)
-    model = make_model(tiny_config)
-    assert torch.isfinite(model(batch_of(model, make_samples(2))).losses.text)
-
-
-def test_delta_net_layers_run_in_float32_inside_autocast(tiny_config: ModelConfig) -> None:
-    """As for float16 on CUDA; bfloat16 here, because the CPU has no gradient scaling."""
-    config = ModelConfig(**vars(tiny_config))
-    model = make_model(config).bfloat16()
-    seen = []
-    layers = [m for m in model.vlm.modules() if type(m).__name__ == "Qwen3_5GatedDeltaNet"]
-    keep_delta_net_in_float32(model.vlm)
-    for layer in layers:
-        layer.in_proj_z.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = layers[0](torch.randn(1, 5, 32, dtype=torch.bfloat16))
-    assert len(layers) == 3 and output.dtype == torch.bfloat16
-    assert seen == [(torch.float32, torch.float32)]
-    assert {p.dtype for layer in layers for p in layer.parameters()} == {torch.float32}
 
 
 def test_tiny_models_have_nonzero_relative_positions(tiny_model: SatLisa) -> None:
