@@ -17,7 +17,7 @@ Autograd would keep two dozen tensors a layer for this. Here the inputs and T ar
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,13 +100,13 @@ class _GatedDeltaRule(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor, unit: bool
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(query.device.type, enabled=False):
-            parts = _Parts.of(*_chunked(query, key, value, g, beta, unit=unit))
-            inverse = parts.invert()
-            states, writes, final = parts.scan(inverse, state.flatten(0, 1).to(inverse.dtype))
-            out = parts.asked @ states + parts.scores @ writes
+            chunks = _Chunks(*_chunked(query, key, value, g, beta, unit=unit))
+            inverse = chunks.invert()
+            states, writes = chunks.scan(inverse, state.flatten(0, 1).to(inverse.dtype))
+            out = (chunks.query * chunks.since) @ states[:-1] + chunks.scores @ writes
         ctx.unit = unit
         ctx.save_for_backward(query, key, value, g, beta, state, inverse)
-        return _joined(out, value.shape).to(query.dtype), final.view(state.shape)
+        return _joined(out, value.shape).to(query.dtype), states[-1].reshape(state.shape).clone()
 
     @staticmethod
     @once_differentiable
@@ -116,13 +116,11 @@ class _GatedDeltaRule(torch.autograd.Function):
         with torch.autocast(grad_out.device.type, enabled=False):
             with torch.enable_grad():  # layout, dtype, lengths and sums: autograd's
                 chunked = _chunked(*inputs, unit=ctx.unit)
-            with torch.no_grad():
-                parts = _Parts.of(*(tensor.detach() for tensor in chunked))
-                states, writes, _ = parts.scan(inverse, state.flatten(0, 1).to(inverse.dtype))
-                grad_chunks = _split(grad_out, inverse.dtype)
-                grads, grad_state = parts.gradients(
-                    inverse, states, writes, grad_chunks, grad_final.flatten(0, 1).to(inverse.dtype)
-                )
+            chunks = _Chunks(*(tensor.detach() for tensor in chunked))
+            states, writes = chunks.scan(inverse, state.flatten(0, 1).to(inverse.dtype))
+            grads, grad_state = chunks.gradients(
+                inverse, states, writes, _split(grad_out, inverse.dtype), grad_final.flatten(0, 1).to(inverse.dtype)
+            )
             return *torch.autograd.grad(chunked, inputs, grads), grad_state.view(state.shape), None
 
 
@@ -165,90 +163,67 @@ def _chunked(query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor,
     return [query * query.shape[-1] ** -0.5, key, value, g.cumsum(2), beta]
 
 
-class _Parts(NamedTuple):
-    """What both directions need of all chunks (N, Z, C, ·), by the names of the equations above."""
+class _Chunks:
+    """All chunks of a sequence (N, Z, C, ·), by the names of the equations above."""
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    beta: Tensor  # (N, Z, C, 1)
-    since: Tensor  # e^G, (N, Z, C, 1): the decay since the start of the chunk
-    until: Tensor  # e^(G[C] - G), (N, Z, C, 1): the decay until its end
-    decay: Tensor  # D, (N, Z, C, C)
-    similar: Tensor  # tril(k kᵀ D, -1), (N, Z, C, C)
-    scores: Tensor  # q kᵀ D, (N, Z, C, C)
-    asked: Tensor  # e^G q
-    read: Tensor  # β e^G k
-    written: Tensor  # e^(G[C] - G) k
-
-    @classmethod
-    def of(cls, query: Tensor, key: Tensor, value: Tensor, sums: Tensor, beta: Tensor) -> "_Parts":
-        since, until = sums.exp(), (sums[:, :, -1:] - sums).exp()
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, sums: Tensor, beta: Tensor) -> None:
+        self.query, self.key, self.value, self.beta = query, key, value, beta
+        self.since = sums.exp()  # e^G, (N, Z, C, 1): the decay since the start of a chunk
+        self.until = (sums[:, :, -1:] - sums).exp()  # e^(G[C] - G), (N, Z, C, 1): the decay until its end
+        self.fade = self.since[:, :, -1:]  # e^G[C], (N, Z, 1, 1)
         later = torch.ones(_CHUNK, _CHUNK, dtype=torch.bool, device=key.device).triu(1)
-        decay = (sums - sums.mT).masked_fill_(later, -torch.inf).exp_()  # masked first: e^ of a later key overflows
-        similar, scores = ((x @ key.mT).mul_(decay) for x in (key, query))
-        return cls(
-            query,
-            key,
-            value,
-            beta,
-            since,
-            until,
-            decay,
-            similar.tril_(-1),
-            scores,
-            query * since,
-            key * (beta * since),
-            key * until,
-        )
+        # D, (N, Z, C, C); masked first, since e^ of a later token's sum overflows
+        self.decay = (sums - sums.mT).masked_fill_(later, -torch.inf).exp_()
+        self.scores = (query @ key.mT).mul_(self.decay)  # q kᵀ D, (N, Z, C, C)
+        self.read, self.written = key * (beta * self.since), key * self.until
 
     def invert(self) -> Tensor:
         """T (N, Z, C, C)."""
-        eye = torch.eye(_CHUNK, dtype=self.key.dtype, device=self.key.device).expand_as(self.similar)
-        inverse: Tensor = torch.linalg.solve_triangular(self.beta * self.similar, eye, upper=False, unitriangular=True)
+        system = (self.key @ self.key.mT).mul_(self.decay).mul_(self.beta)  # what solves takes only below the diagonal
+        eye = torch.eye(_CHUNK, dtype=self.key.dtype, device=self.key.device).expand_as(system)
+        inverse: Tensor = torch.linalg.solve_triangular(system, eye, upper=False, unitriangular=True)
         return inverse
 
-    def scan(self, inverse: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The states before each chunk (N, Z, d_k, d_v), w (N, Z, C, d_v), the state behind the last (Z, d_k, d_v)."""
-        wanted, fade = self.beta * self.value, self.since[:, :, -1:]
-        states, writes = [], []
+    def scan(self, inverse: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The states before each chunk and behind the last one (N + 1, Z, d_k, d_v), and w (N, Z, C, d_v)."""
+        wanted = self.beta * self.value
+        states, writes = [state], []
         for n in range(len(self.key)):
-            states.append(state)
-            writes.append(inverse[n] @ torch.baddbmm(wanted[n], self.read[n], state, alpha=-1))
-            state = torch.baddbmm(state * fade[n], self.written[n].mT, writes[n])
-        return torch.stack(states), torch.stack(writes), state
+            writes.append(inverse[n] @ torch.baddbmm(wanted[n], self.read[n], states[n], alpha=-1))
+            states.append(torch.baddbmm(states[n] * self.fade[n], self.written[n].mT, writes[n]))
+        return torch.stack(states), torch.stack(writes)
 
     def gradients(
         self, inverse: Tensor, states: Tensor, writes: Tensor, grad_out: Tensor, grad_state: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Gradients of q / √d_k, k, v, G, β and the first state from those of o (N, Z, C, d_v) and the last state."""
-        fade, grad_residuals, grad_states = self.since[:, :, -1:], [], []
-        through_scores, through_asked = self.scores.mT @ grad_out, self.asked.mT @ grad_out
-        for n in reversed(range(len(self.key))):  # r and S, from the last chunk to the first
-            grad_states.append(grad_state)
-            grad_write = torch.baddbmm(through_scores[n], self.written[n], grad_state)
-            grad_residuals.append(inverse[n].mT @ grad_write)
-            faded = torch.addcmul(through_asked[n], grad_state, fade[n])
-            grad_state = torch.baddbmm(faded, self.read[n].mT, grad_residuals[-1], alpha=-1)
-        grad_r, behind = torch.stack(grad_residuals[::-1]), torch.stack(grad_states[::-1])
+        grad_asked = self.since * grad_out
+        by_scores, by_asked = self.scores.mT @ grad_out, self.query.mT @ grad_asked
+        residuals, behind = [], [grad_state]
+        for n in reversed(range(len(self.key))):  # of r and of S, from the last chunk to the first
+            residuals.append(inverse[n].mT @ torch.baddbmm(by_scores[n], self.written[n], behind[-1]))
+            faded = torch.addcmul(by_asked[n], behind[-1], self.fade[n])
+            behind.append(torch.baddbmm(faded, self.read[n].mT, residuals[-1], alpha=-1))
+        grad_state = behind.pop()
+        grad_r, grad_states = torch.stack(residuals[::-1]), torch.stack(behind[::-1])
 
-        grad_scores, grad_system = grad_out @ writes.mT, (grad_r @ writes.mT).neg_()  # of q kᵀ D and of β k kᵀ D
-        grad_asked, grad_read, grad_written = grad_out @ states.mT, (grad_r @ states.mT).neg_(), writes @ behind.mT
-        similar_grad = grad_system * self.similar
-        pairs = grad_scores * self.scores + self.beta * similar_grad  # of G[i] - G[j]
-        by_query = grad_scores.mul_(self.decay)
-        by_key = (self.beta * grad_system).mul_(self.decay).tril_(-1)
+        grad_scores = (grad_out @ writes.mT).mul_(self.decay)  # of q kᵀ
+        grad_system = (grad_r @ writes.mT).mul_(self.decay).tril_(-1).neg_()  # of k kᵀ, but for β
+        before = states[:-1].mT
+        # A key reads as a query does, e^G k times β, and is read, e^-G k: its gradient comes in these two parts.
+        grad_query = (grad_scores @ self.key).add_(grad_asked @ before)
+        reading = (grad_system @ self.key).sub_((self.since * grad_r) @ before)
+        being_read = (self.until * writes) @ grad_states.mT
+        being_read += grad_scores.mT @ self.query
+        being_read += (self.beta * grad_system).mT @ self.key
 
-        query_share = (self.asked * grad_asked).sum(-1, keepdim=True)
-        read_share = self.since * (self.key * grad_read).sum(-1, keepdim=True)
-        written_share = (self.written * grad_written).sum(-1, keepdim=True)
-        grad_sums = pairs.sum(-1, keepdim=True) - pairs.sum(-2)[..., None] + query_share
-        grad_sums += self.beta * read_share - written_share
-        faded_share = (states * behind).sum((-2, -1))[..., None, None] * fade
-        grad_sums[:, :, -1:] += written_share.sum(-2, keepdim=True) + faded_share
+        def along(one: Tensor, other: Tensor) -> Tensor:
+            return (one * other).sum(-1, keepdim=True)
 
-        grad_beta = (grad_r * self.value).sum(-1, keepdim=True) + read_share + similar_grad.sum(-1, keepdim=True)
-        grad_query = by_query @ self.key + self.since * grad_asked
-        grad_key = by_query.mT @ self.query + (by_key + by_key.mT) @ self.key
-        grad_key += self.beta * self.since * grad_read + self.until * grad_written
+        key_share = along(self.key, reading)
+        # G scales what reads and, inversely, what is read; the last sum also the state that leaves its chunk.
+        grad_sums = along(self.query, grad_query) + self.beta * key_share - along(self.key, being_read)
+        grad_sums[:, :, -1:] += (states[1:] * grad_states).sum((-2, -1))[..., None, None]
+        grad_beta = along(grad_r, self.value) + key_share
+        grad_key = torch.addcmul(being_read, self.beta, reading)
         return [grad_query, grad_key, self.beta * grad_r, grad_sums, grad_beta], grad_state
