@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder|train_step|cache|inference|evaluate|memory|compile|all`."""
+"""`python -m benchmarks encoder|train_step|costs|cache|inference|evaluate|memory|t4|compile|all`."""
 
 import argparse
 import json
@@ -9,17 +9,21 @@ import torch
 
 from benchmarks import works
 from benchmarks.compiled import compiled
+from benchmarks.costs import costs
 from benchmarks.measure import Row, table
+from benchmarks.small_card import small_card
 from satlisa.errors import SatlisaError
 from satlisa.hardware import DTYPES, detect
 
 WORKS = {
     "encoder": works.encoder,
     "train_step": works.train_step,
+    "costs": costs,
     "cache": works.cache,
     "inference": works.inference,
     "evaluate": works.evaluation,
     "memory": works.memory,
+    "t4": small_card,
     "compile": compiled,
 }
 
@@ -51,7 +55,8 @@ def main() -> int:
         batch_size = options.batch_size or (8 if hardware.device.type == "cuda" else 1 if name == "encoder" else 2)
         bench = works.Bench(hardware.device, options.size, hardware.dtype, options.repeats, batch_size)
         rows += WORKS[name](bench)
-    print(table(rows))
+    if rows:
+        print(table(rows))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump([asdict(row) | {"ratio": row.ratio} for row in rows], file, indent=1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.measure import Row, race, synchronize
 from benchmarks.models import IMAGE_SIDE
-from benchmarks.works import Bench, expect, follow_script, noise, take_step, training_batch
+from benchmarks.works import Bench, batch_of, expect, follow_script, mixed_samples, noise, take_step
 from satlisa.generation import answer
 from satlisa.model import SatLisa
 
@@ -41,7 +41,7 @@ def _encoder(bench: Bench) -> Row:
 def _train_step(bench: Bench) -> Row:
     plain, fast = bench.model().train(), bench.model().train()
     compile_layers(fast)
-    batch = training_batch(bench, plain)[0]
+    batch, _ = batch_of(plain, mixed_samples(bench))
     both = [partial(take_step, model, batch) for model in (fast, plain)]
     return _row(bench, f"training step ({bench.size}), half with a mask", both, lambda a, b: abs(a - b) / abs(b))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 Side = Callable[[], Any]
 
@@ -18,7 +19,7 @@ class Row:
 
     Attributes:
         work: what was done.
-        ours, peer: medians, in `unit` (s or MB).
+        ours, peer: medians, in `unit`: s and MB, or samples/s and %, of which more is better.
         difference: largest difference of the two sides' results, in words; checked before anything was timed.
     """
 
@@ -30,12 +31,16 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Peer over ours: how many times faster, or smaller, ours is."""
-        return self.peer / self.ours
+        """How many times faster, or smaller, ours is: peer over ours, or the other way round where more is better."""
+        return self.ours / self.peer if self.unit in ("samples/s", "%") else self.peer / self.ours
+
+    def rate(self, work: str, amount: float, unit: str) -> "Row":
+        """Another row out of one in seconds: how much of something that is in this time."""
+        return Row(work, amount / self.ours, amount / self.peer, unit, "as timed")
 
     def cells(self) -> list[str]:
         """The row as text."""
-        digits = 3 if self.unit == "s" else 0
+        digits = {"s": 3, "samples/s": 2, "%": 1}.get(self.unit, 0)
         values = [f"{value:,.{digits}f} {self.unit}" for value in (self.ours, self.peer)]
         return [self.work, *values, f"{self.ratio:.2f}×", self.difference]
 
@@ -64,6 +69,27 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def operations(side: Side) -> int:
+    """Floating-point operations in matrix products, convolutions and attention that a side does."""
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+        side()
+    return int(counter.get_total_flops())
+
+
+def _attention_operations(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    batch, heads, tokens, depth = query
+    return int(2 * batch * heads * tokens * key[2] * (depth + value[3]))
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 9) -> float:
+    """Floating-point operations a second of a large square matrix product, the median of some."""
+    side = 8192 if device.type == "cuda" else 2048
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds, _ = race(lambda: one @ other, lambda: None, repeats, device)
+    return 2 * side**3 / seconds
 
 
 def extra_memory(prepare: Callable[[], Side], device: torch.device) -> tuple[float, float]:

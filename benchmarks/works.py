@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from benchmarks.measure import Row, Side, extra_memory, race
+from benchmarks.measure import Row, Side, extra_memory, matrix_rate, operations, race
 from benchmarks.models import IMAGE_SIDE, make_model, plain_sam
 from benchmarks.peer import Peer
+from satlisa.build import checkpoint_layers
 from satlisa.collator import Batch, Encoded, collate, encode_sample
 from satlisa.demo.rows import demo_rows
 from satlisa.evaluate import EvalSettings, evaluate
@@ -30,17 +31,22 @@ _SEG_STEP, _END_STEP = 8, 20  # when random weights are made to say <SEG>, and t
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and what: device, size of the models ("full" or "demo"), dtype of the VLM, timed runs per side."""
+    """Where and what: device, size of the models ("full" or "demo"), dtype of the VLM, timed runs per side, samples
+    of a batch, gradient checkpointing."""
 
     device: torch.device
     size: str
     dtype: torch.dtype
     repeats: int
     batch_size: int
+    checkpointed: bool = False
 
     def model(self) -> SatLisa:
         """A model of this size on this device."""
-        return make_model(self.size, self.device, self.dtype)
+        model = make_model(self.size, self.device, self.dtype)
+        if self.checkpointed:
+            checkpoint_layers(model.qwen.model.language_model)
+        return model
 
 
 def encoder(bench: Bench) -> list[Row]:
@@ -60,14 +66,18 @@ def encoder(bench: Bench) -> list[Row]:
 
 def train_step(bench: Bench) -> list[Row]:
     """Forward and backward of a batch, half of it text and half of it with a mask."""
-    ours, peer, parts = _training_sides(bench)
+    ours, peer, batch = training_sides(bench.model(), mixed_samples(bench))
     both = [side() for side in (ours, peer)]
     gap = abs(both[0] - both[1]) / abs(both[1])
     expect(gap < (1e-3 if bench.dtype == torch.float32 else 2e-2), f"the losses differ: {both[0]} and {both[1]}")
+    work, rate = operations(ours), matrix_rate(bench.device, bench.dtype)
     seconds = race(ours, peer, bench.repeats, bench.device)
-    tokens = parts[0].input_ids.shape[1]
-    name = f"training step ({bench.size}), {len(parts[1])} × {tokens} tokens, half with a mask"
-    return [Row(name, *seconds, "s", f"loss {gap:.1e}, relative")]
+    samples, tokens = batch.input_ids.shape
+    name = f"training step ({bench.size}), {samples} × {tokens} tokens, half with a mask"
+    dtype = str(bench.dtype).removeprefix("torch.")
+    share = f"{name}: {work / 1e12:.3g} TFLOP, of {rate / 1e12:.3g} a second in {dtype}"
+    timed = Row(name, *seconds, "s", f"loss {gap:.1e}, relative")
+    return [timed, timed.rate(f"{name}: trained", samples, "samples/s"), timed.rate(share, 100 * work / rate, "%")]
 
 
 def inference(bench: Bench) -> list[Row]:
@@ -101,20 +111,20 @@ def evaluation(bench: Bench) -> list[Row]:
     gap = max(abs((a["iou"] or 0) - (b["iou"] or 0)) for a, b in zip(one, other, strict=True))
     expect(gap < 0.02, f"an IoU differs by {gap}")
     seconds = race(ours, theirs, bench.repeats, bench.device)
-    return [Row(f"evaluation ({bench.size}) of {len(one)} samples", *seconds, "s", f"same texts, IoU {gap:.1e}")]
+    name = f"evaluation ({bench.size}) of {len(one)} samples"
+    timed = Row(name, *seconds, "s", f"same texts, IoU {gap:.1e}")
+    return [timed, timed.rate(f"{name}: answered", len(one), "samples/s")]
 
 
 def cache(bench: Bench) -> list[Row]:
     """Loading and training step of samples that all have a mask, with `CACHE_SAM`: a later epoch against the first."""
     model = bench.model().train()
-    samples = [_sample(bench, number, with_mask=True) for number in range(bench.batch_size)]
+    samples = [make_sample(bench, number, with_mask=True) for number in range(bench.batch_size)]
     with tempfile.TemporaryDirectory() as folder:
         model.segmenter.open_cache(folder, 10**10, model.compute_dtype)
 
         def step() -> float:
-            encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
-            batch = collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device)
-            return take_step(model, batch)
+            return take_step(model, batch_of(model, samples)[0])
 
         def first() -> float:
             for entry in Path(folder).rglob("*.safetensors"):
@@ -152,28 +162,32 @@ def _prepare_encoder(bench: Bench, which: str) -> Side:
 
 
 def _prepare_step(bench: Bench, which: str) -> Side:
-    ours, peer, _ = _training_sides(bench)
+    ours, peer, _ = training_sides(bench.model(), mixed_samples(bench))
     return ours if which == "ours" else peer
 
 
-def _training_sides(bench: Bench) -> tuple[Side, Side, tuple[Batch, list[Encoded]]]:
+def training_sides(model: SatLisa, samples: Sequence[Sample]) -> tuple[Side, Side, Batch]:
     """A training step of ours and of the peer's on the same samples; each returns its loss."""
-    model = bench.model().train()
+    model.train()
     peer = Peer(model)
-    batch, encoded, samples = training_batch(bench, model)
-    sam_pixels = model.segmenter.preprocess([sample.image for sample in samples]).to(bench.device)
+    batch, encoded = batch_of(model, samples)
+    sam_pixels = model.segmenter.preprocess([sample.image for sample in samples]).to(model.device)
 
     def theirs() -> float:
         return finish(model, peer.loss(batch, encoded, sam_pixels))
 
-    return partial(take_step, model, batch), theirs, (batch, encoded)
+    return partial(take_step, model, batch), theirs, batch
 
 
-def training_batch(bench: Bench, model: SatLisa) -> tuple[Batch, list[Encoded], list[Sample]]:
-    """A batch, half of it text and half of it with a mask, its samples encoded and as they were."""
-    samples = [_sample(bench, n, with_mask=(bench.batch_size - n) % 2 == 1) for n in range(bench.batch_size)]
-    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
-    return collate(encoded, model.processor.tokenizer.pad_token_id).to(bench.device), encoded, samples
+def mixed_samples(bench: Bench) -> list[Sample]:
+    """A batch of samples, half of them text and half of them with a mask."""
+    return [make_sample(bench, n, with_mask=(bench.batch_size - n) % 2 == 1) for n in range(bench.batch_size)]
+
+
+def batch_of(model: SatLisa, samples: Sequence[Sample]) -> tuple[Batch, list[Encoded]]:
+    """Samples as a batch, and encoded each."""
+    encoded = [encode_sample(sample, model.processor, model.segmenter, model.config) for sample in samples]
+    return collate(encoded, model.processor.tokenizer.pad_token_id).to(model.device), encoded
 
 
 def take_step(model: SatLisa, batch: Batch) -> float:
@@ -189,11 +203,11 @@ def finish(model: SatLisa, loss: Tensor) -> float:
     return loss.item()
 
 
-def _sample(bench: Bench, number: int, *, with_mask: bool) -> Sample:
-    """A sample of about 320 tokens (full) in an image of its own."""
+def make_sample(bench: Bench, number: int, *, with_mask: bool, more: str = "") -> Sample:
+    """A sample of about 320 tokens (full) and those of `more`, with an image of its own."""
     polygon = np.array([[0.1, 0.1], [0.6, 0.1], [0.6, 0.7], [0.1, 0.7]])
     regions = ((polygon,),) if with_mask else ()
-    turns = (Turn("user", _QUESTION),)
+    turns = (Turn("user", _QUESTION + more),)
     return Sample(number, "t", "s", noise(IMAGE_SIDE[bench.size], number), turns, _ANSWER, regions)
 
 
