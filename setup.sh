@@ -95,13 +95,13 @@ check_installation() {
 import accelerate, datasets, peft, torch, torchvision, transformers
 
 from satlisa.delta_net import kernels
-from satlisa.hardware import detect
+from satlisa.hardware import detect, dtype_name
 
 for package in (torch, torchvision, transformers, peft, datasets, accelerate):
     print(f"{package.__name__:<14}{package.__version__}")
 hardware = detect()
-print(f"{'device':<14}{hardware.name} ({hardware.device}, {str(hardware.dtype).removeprefix('torch.')})")
-print(kernels(hardware.device))
+print(f"{'device':<14}{hardware.name} ({hardware.device}, {dtype_name(hardware.dtype)})")
+print(kernels(hardware.device, hardware.dtype))
 PYTHON
 }
 

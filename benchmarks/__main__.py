@@ -13,7 +13,7 @@ from benchmarks.costs import costs
 from benchmarks.measure import Row, table
 from benchmarks.small_card import small_card
 from satlisa.errors import SatlisaError
-from satlisa.hardware import DTYPES, detect
+from satlisa.hardware import DTYPES, detect, dtype_name
 
 WORKS = {
     "encoder": works.encoder,
@@ -46,10 +46,8 @@ def main() -> int:
     except SatlisaError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    dtype = str(hardware.dtype).removeprefix("torch.")
-    print(
-        f"{hardware.name}, {torch.get_num_threads()} threads, torch {torch.__version__}, VLM in {dtype}\n", flush=True
-    )
+    where = f"{hardware.name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(f"{where}, VLM in {dtype_name(hardware.dtype)}\n", flush=True)
     rows: list[Row] = []
     for name in WORKS if options.work == "all" else [options.work]:
         batch_size = options.batch_size or (8 if hardware.device.type == "cuda" else 1 if name == "encoder" else 2)

@@ -22,13 +22,17 @@ def costs(bench: Bench) -> list[Row]:
         if on_cuda:
             torch.cuda.synchronize(bench.device)
 
-    def microseconds(entry: Any) -> float:
-        return float(entry.self_device_time_total if on_cuda else entry.self_cpu_time_total)
-
-    entries = sorted(profiled.key_averages(), key=microseconds, reverse=True)
-    total = sum(microseconds(entry) for entry in entries)
-    print(f"| what a training step ({bench.size}) spends its {total / 1e6:.2f} s on | share | calls |\n|---|---:|---:|")
+    # On CUDA the kernels themselves: an operation's entry holds the time of the kernels that it started once more.
+    entries = [e for e in profiled.key_averages() if not on_cuda or _is_kernel(e)]
+    seconds = {e.key: (e.self_device_time_total if on_cuda else e.self_cpu_time_total) / 1e6 for e in entries}
+    entries.sort(key=lambda entry: -seconds[entry.key])
+    total = sum(seconds.values())
+    print(f"| what a training step ({bench.size}) spends its {total:.2f} s on | share | calls |\n|---|---:|---:|")
     for entry in entries[:_SHOWN]:
-        print(f"| {entry.key[:80]} | {microseconds(entry) / total:.1%} | {entry.count:,} |")
+        print(f"| {entry.key[:80]} | {seconds[entry.key] / total:.1%} | {entry.count:,} |")
     print()
     return []
+
+
+def _is_kernel(entry: Any) -> bool:
+    return bool(entry.device_type.name == "CUDA" and not entry.is_user_annotation)

@@ -19,7 +19,7 @@ class Row:
 
     Attributes:
         work: what was done.
-        ours, peer: medians, in `unit`: s and MB, or samples/s and %, of which more is better.
+        ours, peer: medians, in `unit`: s and MB, or samples/s, of which more is better.
         difference: largest difference of the two sides' results, in words; checked before anything was timed.
     """
 
@@ -32,15 +32,15 @@ class Row:
     @property
     def ratio(self) -> float:
         """How many times faster, or smaller, ours is: peer over ours, or the other way round where more is better."""
-        return self.ours / self.peer if self.unit in ("samples/s", "%") else self.peer / self.ours
+        return self.ours / self.peer if self.unit == "samples/s" else self.peer / self.ours
 
-    def rate(self, work: str, amount: float, unit: str) -> "Row":
-        """Another row out of one in seconds: how much of something that is in this time."""
-        return Row(work, amount / self.ours, amount / self.peer, unit, "as timed")
+    def rate(self, work: str, amount: float) -> "Row":
+        """Another row out of one in seconds: the samples a second, where `amount` samples take this time."""
+        return Row(work, amount / self.ours, amount / self.peer, "samples/s", "as timed")
 
     def cells(self) -> list[str]:
         """The row as text."""
-        digits = {"s": 3, "samples/s": 2, "%": 1}.get(self.unit, 0)
+        digits = {"s": 3, "samples/s": 2}.get(self.unit, 0)
         values = [f"{value:,.{digits}f} {self.unit}" for value in (self.ours, self.peer)]
         return [self.work, *values, f"{self.ratio:.2f}×", self.difference]
 
@@ -72,16 +72,24 @@ def synchronize(device: torch.device) -> None:
 
 
 def operations(side: Side) -> int:
-    """Floating-point operations in matrix products, convolutions and attention that a side does."""
-    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
-    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+    """Floating-point operations of a side in matrix products, convolutions and attention, by torch's own count.
+
+    Triangular systems and kernels of other packages are not in it.
+    """
+    aten = torch.ops.aten
+    cpu_attention = {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda *sizes, **_: _attention(*sizes[:3]),
+        # the scores once more, and the gradients of queries, keys, values and scores
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *sizes, **_: 5 * _attention(*sizes[1:4]) // 2,
+    }
+    with FlopCounterMode(display=False, custom_mapping=cpu_attention) as counter:
         side()
     return int(counter.get_total_flops())
 
 
-def _attention_operations(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size) -> int:
     batch, heads, tokens, depth = query
-    return int(2 * batch * heads * tokens * key[2] * (depth + value[3]))
+    return 2 * batch * heads * tokens * key[2] * (depth + value[3])
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 9) -> float:

@@ -112,8 +112,8 @@ def make_sam() -> SamModel:
 
 
 def plain_sam(model: SatLisa) -> Any:
-    """transformers' own SamModel with the weights of a model's segmenter, its attention untouched."""
+    """transformers' own SamModel on the very weights of a model's segmenter, its attention untouched."""
     ours: Any = model.segmenter.sam
-    theirs = SamModel(ours.config)
-    theirs.load_state_dict(ours.state_dict())
-    return theirs.to(model.device).eval()
+    theirs = SamModel(ours.config).to(model.device)
+    theirs.load_state_dict(ours.state_dict(), assign=True)
+    return theirs.eval()

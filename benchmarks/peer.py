@@ -41,9 +41,12 @@ class Peer:
             model.qwen.get_input_embeddings().weight[model.seg_token_id] = model.seg_row.to(model.qwen.dtype)
 
     def loss(self, batch: Batch, samples: Sequence[Encoded], sam_pixels: Tensor) -> Tensor:
-        """L of one batch. `sam_pixels` (B, 3, …) are all images of the batch, with masks and without."""
+        """L of one batch. `sam_pixels` (B, 3, …) are all images of the batch, with masks and without.
+
+        To be called, and its result derived, inside `functions_of_transformers`.
+        """
         model, device = self.model, self.model.device
-        with functions_of_transformers(device), model.autocast():
+        with model.autocast():
             with torch.no_grad():  # first, as in LISA: its scores are gone before the language model's states come
                 image_embeddings = self.sam.get_image_embeddings(sam_pixels)
             output = model.vlm(

@@ -99,6 +99,11 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
         SatlisaError: LoRA tensors that are missing, left over or of the wrong shape; with both lists of names.
     """
     lora = {name: tensor for name, tensor in state.items() if not _EMBEDDING.search(name)}
+    if on_head := [name for name in lora if "lm_head" in name]:
+        raise SatlisaError(
+            f"{source}: expected LoRA on layers of the language model, found it on its head too ({on_head[0]}), whose "
+            "matrix is frozen here; train without lm_head among the target modules, or merge that layer"
+        )
     matrix = vlm.get_input_embeddings().weight
     for name, tensor in state.items():
         if _is_matrix(name, tensor, matrix.shape[1]):

@@ -2,8 +2,8 @@
 
 `transformers` binds four functions once, at import: those of flash-linear-attention and causal-conv1d where they can be
 imported, even on a machine without CUDA, where they fail with "0 active drivers"; else functions of its own. Here each
-call decides. A tensor on CUDA takes an installed kernel, everything else the functions of this package, equal to
-rounding: the rule is that of `delta_rule`, and the convolution reads the tokens as they lie in memory.
+call decides. A tensor on CUDA takes an installed kernel that is made for its dtype, everything else the functions of
+this package, equal to rounding: `delta_rule`, and a convolution that reads the tokens as they lie in memory.
 """
 
 import functools
@@ -13,13 +13,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from satlisa.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from satlisa.errors import SatlisaError
+from satlisa.hardware import dtype_name
 
 _PACKAGES = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
+_HALVES = (torch.bfloat16, torch.float16)
+# Some releases of flash-linear-attention refuse float32, others round its products to TF32.
+_KERNEL_DTYPES = {"fla": _HALVES, "causal_conv1d": (*_HALVES, torch.float32)}
 
 
 def causal_conv1d(
@@ -28,7 +34,7 @@ def causal_conv1d(
     """Each channel convolved with its own filter over this token and those before it, then the activation.
 
     Args:
-        hidden_states: (B, C, T), as the layers have it: (B, T, C) in memory.
+        hidden_states: (B, C, T); fastest where it is (B, T, C) in memory, as the layers have it in training.
         weight, bias: (C, taps) and (C,).
         activation: its name in `transformers`.
     """
@@ -49,17 +55,30 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., Any] | None]] = {
 
 
 def choose_functions() -> None:
-    """Put the choice in the place of the functions that `transformers` bound. Safe to repeat."""
+    """Put the choice in the place of the functions that `transformers` bound. Safe to repeat.
+
+    Raises:
+        SatlisaError: a release of transformers that does without one of them.
+    """
     for name, (package, ours) in FUNCTIONS.items():
         bound = getattr(modeling_qwen3_5, name, None)
-        if bound is not None and hasattr(bound, "__wrapped__") and not hasattr(bound, "satlisa_instead_of"):
-            setattr(modeling_qwen3_5, name, _by_device(bound, ours or bound.__wrapped__, package))
+        if hasattr(bound, "satlisa_instead_of"):
+            continue
+        if bound is None or not hasattr(bound, "__wrapped__"):
+            raise SatlisaError(
+                f"transformers {transformers.__version__}: expected a function {name} with its plain version in "
+                "modeling_qwen3_5, found none; install a release that requirements.txt names"
+            )
+        setattr(modeling_qwen3_5, name, _by_device(bound, ours or bound.__wrapped__, package))
 
 
 def _by_device(bound: Callable[..., Any], otherwise: Callable[..., Any], package: str) -> Callable[..., Any]:
     def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        chosen = bound if hidden_states.is_cuda and _importable(package) else otherwise
-        return chosen(hidden_states, *args, **kwargs)
+        if hidden_states.is_cuda and hidden_states.dtype in _KERNEL_DTYPES[package] and _importable(package):
+            return bound(hidden_states, *args, **kwargs)
+        if kwargs.get("cu_seqlens") is not None or kwargs.get("seq_idx") is not None:
+            raise ValueError(f"packed sequences can be kept apart by {_PACKAGES[package]} on CUDA only")
+        return otherwise(hidden_states, *args, **kwargs)
 
     run.satlisa_instead_of = bound  # type: ignore[attr-defined]
     return run
@@ -75,14 +94,17 @@ def _importable(package: str) -> bool:
     return True
 
 
-def kernels(device: torch.device) -> str:
-    """Which kernels the gated delta-net layers run on, in one line."""
+def kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
+    """Which kernels the gated delta-net layers run on in a run of that precision, in one line."""
     if device.type != "cuda":
         return f"gated delta-net layers: plain PyTorch (the fast kernels are for CUDA, found {device.type})"
-    found = [name for package, name in _PACKAGES.items() if _importable(package)]
-    missing = [name for name in _PACKAGES.values() if name not in found]
-    if missing:
-        return f"gated delta-net layers: {', '.join(['plain PyTorch', *found])} (not installed: {', '.join(missing)})"
+    dtype = torch.float32 if compute_dtype == torch.float16 else compute_dtype  # `keep_in_float32`
+    fitting = {name: package for package, name in _PACKAGES.items() if dtype in _KERNEL_DTYPES[package]}
+    found = [name for name, package in fitting.items() if _importable(package)]
+    reasons = [f"not for {dtype_name(dtype)}: {n}" for n in _PACKAGES.values() if n not in fitting]
+    reasons += [f"not installed: {name}" for name in fitting if name not in found]
+    if reasons:
+        return f"gated delta-net layers: {', '.join(['plain PyTorch', *found])} ({', '.join(reasons)})"
     return f"gated delta-net layers: {', '.join(found)}"
 
 

@@ -54,9 +54,6 @@ def chunk_gated_delta_rule(
         (B, T, heads, d_v) in the query's dtype, and the state (B, heads, d_k, d_v) in float32, or None.
     """
     query, key = _for_each_head(query, key, value)
-    batch, heads, width = len(value), *value.shape[2:]
-    if initial_state is None:
-        initial_state = value.new_zeros(batch, heads, key.shape[-1], width, dtype=_working_dtype(value))
     out, state = _GatedDeltaRule.apply(query, key, value, g, beta, initial_state, use_qk_l2norm_in_kernel)
     return out, state if output_final_state else None
 
@@ -93,35 +90,38 @@ def recurrent_gated_delta_rule(
 
 
 class _GatedDeltaRule(torch.autograd.Function):
-    """(q, k, v, g, β, S) → (o, S), as many key heads as heads."""
+    """(q, k, v, g, β, S or None) → (o, S), as many key heads as heads."""
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor, unit: bool
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor | None, unit: bool
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(query.device.type, enabled=False):
             chunks = _Chunks(*_chunked(query, key, value, g, beta, unit=unit))
-            inverse = chunks.invert()
-            states, writes = chunks.scan(inverse, state.flatten(0, 1).to(inverse.dtype))
-            out = (chunks.query * chunks.since) @ states[:-1] + chunks.scores @ writes
+            inverse, asked = chunks.invert(), chunks.query * chunks.since
+            now, out = chunks.begin(state), torch.empty_like(chunks.value)
+            for n in range(len(out)):
+                write, following = chunks.step(n, inverse, now)
+                torch.baddbmm(asked[n] @ now, chunks.scores[n], write, out=out[n])
+                now = following
         ctx.unit = unit
-        ctx.save_for_backward(query, key, value, g, beta, state, inverse)
-        return _joined(out, value.shape).to(query.dtype), states[-1].reshape(state.shape).clone()
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(query, key, value, g, beta, inverse, state)
+        return _joined(out, value.shape).to(query.dtype), now.unflatten(0, (len(value), -1))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, state, inverse = ctx.saved_tensors
+    def backward(ctx: Any, grad_out: Tensor | None, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
+        *inputs, inverse, state = ctx.saved_tensors
         inputs = [tensor.detach().requires_grad_() for tensor in inputs]
-        with torch.autocast(grad_out.device.type, enabled=False):
+        with torch.autocast(inverse.device.type, enabled=False):
             with torch.enable_grad():  # layout, dtype, lengths and sums: autograd's
                 chunked = _chunked(*inputs, unit=ctx.unit)
             chunks = _Chunks(*(tensor.detach() for tensor in chunked))
-            states, writes = chunks.scan(inverse, state.flatten(0, 1).to(inverse.dtype))
-            grads, grad_state = chunks.gradients(
-                inverse, states, writes, _split(grad_out, inverse.dtype), grad_final.flatten(0, 1).to(inverse.dtype)
-            )
-            return *torch.autograd.grad(chunked, inputs, grads), grad_state.view(state.shape), None
+            grad_chunks = torch.zeros_like(chunks.value) if grad_out is None else _split(grad_out, inverse.dtype)
+            grads, of_state = chunks.gradients(inverse, chunks.begin(state), grad_chunks, chunks.begin(grad_final))
+            grad_state = None if state is None else of_state.view(state.shape).to(state.dtype)
+            return *torch.autograd.grad(chunked, inputs, grads), grad_state, None
 
 
 def _working_dtype(tensor: Tensor) -> torch.dtype:
@@ -144,7 +144,7 @@ def _unit(vectors: Tensor) -> Tensor:
 def _split(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, T, heads, d) → (chunks N, Z = B·heads, C, d), zeros behind the last token."""
     tensor = F.pad(tensor, (0, 0, 0, 0, 0, -tensor.shape[1] % _CHUNK)).unflatten(1, (-1, _CHUNK))
-    return tensor.permute(1, 0, 3, 2, 4).to(dtype, memory_format=torch.contiguous_format).flatten(1, 2)
+    return tensor.permute(1, 0, 3, 2, 4).to(dtype).contiguous().flatten(1, 2)
 
 
 def _joined(chunks: Tensor, shape: Sequence[int]) -> Tensor:
@@ -184,28 +184,36 @@ class _Chunks:
         inverse: Tensor = torch.linalg.solve_triangular(system, eye, upper=False, unitriangular=True)
         return inverse
 
-    def scan(self, inverse: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The states before each chunk and behind the last one (N + 1, Z, d_k, d_v), and w (N, Z, C, d_v)."""
-        wanted = self.beta * self.value
-        states, writes = [state], []
-        for n in range(len(self.key)):
-            writes.append(inverse[n] @ torch.baddbmm(wanted[n], self.read[n], states[n], alpha=-1))
-            states.append(torch.baddbmm(states[n] * self.fade[n], self.written[n].mT, writes[n]))
-        return torch.stack(states), torch.stack(writes)
+    def begin(self, state: Tensor | None) -> Tensor:
+        """A state (B, heads, d_k, d_v), or zeros for none, as (Z, d_k, d_v)."""
+        if state is None:
+            return self.key.new_zeros(self.key.shape[1], self.key.shape[-1], self.value.shape[-1])
+        return state.flatten(0, 1).to(self.key.dtype)
+
+    def step(self, n: int, inverse: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """w (Z, C, d_v) of chunk n and the state behind it, from the state before it."""
+        write = inverse[n] @ torch.baddbmm(self.beta[n] * self.value[n], self.read[n], state, alpha=-1)
+        return write, torch.baddbmm(state * self.fade[n], self.written[n].mT, write)
 
     def gradients(
-        self, inverse: Tensor, states: Tensor, writes: Tensor, grad_out: Tensor, grad_state: Tensor
+        self, inverse: Tensor, state: Tensor, grad_out: Tensor, grad_state: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Gradients of q / √d_k, k, v, G, β and the first state from those of o (N, Z, C, d_v) and the last state."""
+        number = len(self.key)
+        states = state.new_empty(number + 1, *state.shape)  # before each chunk, and behind the last
+        writes, grad_r = torch.empty_like(self.value), torch.empty_like(self.value)
+        states[0] = state
+        for n in range(number):
+            writes[n], states[n + 1] = self.step(n, inverse, states[n])
         grad_asked = self.since * grad_out
         by_scores, by_asked = self.scores.mT @ grad_out, self.query.mT @ grad_asked
-        residuals, behind = [], [grad_state]
-        for n in reversed(range(len(self.key))):  # of r and of S, from the last chunk to the first
-            residuals.append(inverse[n].mT @ torch.baddbmm(by_scores[n], self.written[n], behind[-1]))
-            faded = torch.addcmul(by_asked[n], behind[-1], self.fade[n])
-            behind.append(torch.baddbmm(faded, self.read[n].mT, residuals[-1], alpha=-1))
-        grad_state = behind.pop()
-        grad_r, grad_states = torch.stack(residuals[::-1]), torch.stack(behind[::-1])
+        grad_states = torch.empty_like(states)
+        grad_states[number] = grad_state
+        for n in reversed(range(number)):
+            behind = grad_states[n + 1]
+            torch.bmm(inverse[n].mT, torch.baddbmm(by_scores[n], self.written[n], behind), out=grad_r[n])
+            faded = torch.addcmul(by_asked[n], behind, self.fade[n])
+            torch.baddbmm(faded, self.read[n].mT, grad_r[n], alpha=-1, out=grad_states[n])
 
         grad_scores = (grad_out @ writes.mT).mul_(self.decay)  # of q kᵀ
         grad_system = (grad_r @ writes.mT).mul_(self.decay).tril_(-1).neg_()  # of k kᵀ, but for β
@@ -213,7 +221,7 @@ class _Chunks:
         # A key reads as a query does, e^G k times β, and is read, e^-G k: its gradient comes in these two parts.
         grad_query = (grad_scores @ self.key).add_(grad_asked @ before)
         reading = (grad_system @ self.key).sub_((self.since * grad_r) @ before)
-        being_read = (self.until * writes) @ grad_states.mT
+        being_read = (self.until * writes) @ grad_states[1:].mT
         being_read += grad_scores.mT @ self.query
         being_read += (self.beta * grad_system).mT @ self.key
 
@@ -223,7 +231,7 @@ class _Chunks:
         key_share = along(self.key, reading)
         # G scales what reads and, inversely, what is read; the last sum also the state that leaves its chunk.
         grad_sums = along(self.query, grad_query) + self.beta * key_share - along(self.key, being_read)
-        grad_sums[:, :, -1:] += (states[1:] * grad_states).sum((-2, -1))[..., None, None]
+        grad_sums[:, :, -1:] += (states[1:] * grad_states[1:]).sum((-2, -1))[..., None, None]
         grad_beta = along(grad_r, self.value) + key_share
         grad_key = torch.addcmul(being_read, self.beta, reading)
-        return [grad_query, grad_key, self.beta * grad_r, grad_sums, grad_beta], grad_state
+        return [grad_query, grad_key, self.beta * grad_r, grad_sums, grad_beta], grad_states[0]

@@ -90,3 +90,8 @@ def _precision(precision: str, kind: str, modern: bool) -> torch.dtype:
             f"precision: fp16 needs CUDA (its gradients are scaled there), found {kind}; use fp32 or bf16"
         )
     return DTYPES[precision]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As people write it: bfloat16."""
+    return str(dtype).removeprefix("torch.")

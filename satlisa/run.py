@@ -19,7 +19,7 @@ from satlisa.commands import MISTAKE, run_command, start_logging
 from satlisa.dataset import SplitError, load_rows
 from satlisa.delta_net import kernels
 from satlisa.errors import SatlisaError, first_line
-from satlisa.hardware import Hardware, detect
+from satlisa.hardware import Hardware, detect, dtype_name
 from satlisa.identity import Identity, identify
 from satlisa.interrupt import Interrupt, Stopped
 from satlisa.loader import Encoder, StepLoader
@@ -72,10 +72,8 @@ def train(settings: TrainConfig) -> Path:
         hardware = detect(settings.device, settings.precision)
         settings = settings.resolve(hardware.batch_size)
         accelerator = make_accelerator(settings, hardware)
-        logger.info(
-            "%s, %s\n%s", hardware.name, str(hardware.dtype).removeprefix("torch."), "\n".join(settings.lines())
-        )
-        logger.info("%s", kernels(hardware.device))
+        logger.info("%s, %s\n%s", hardware.name, dtype_name(hardware.dtype), "\n".join(settings.lines()))
+        logger.info("%s", kernels(hardware.device, hardware.dtype))
         folder = Path(settings.output_dir)
         set_seed(settings.seed)
         orders = {"train": train_order(settings), "validation": validation_order(settings)}
@@ -171,7 +169,7 @@ def go_on(run: Run, snapshot: Snapshot, place: Path) -> None:
     """Put a run where a checkpoint left it, and say from where it goes on."""
     restore(run, snapshot)
     before, now = snapshot.state["num_processes"], run.accelerator.num_processes
-    precisions = snapshot.state["dtype"], str(run.model.compute_dtype).removeprefix("torch.")
+    precisions = snapshot.state["dtype"], dtype_name(run.model.compute_dtype)
     if precisions[0] != precisions[1] and run.is_main:
         logger.warning("%s then, %s now: what follows differs from a run in one precision", *precisions)
     changed = (

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from satlisa.errors import SatlisaError, first_line
+from satlisa.hardware import dtype_name
 from satlisa.interrupt import Interrupt
 from satlisa.loader import StepLoader
 from satlisa.model import SatLisa
@@ -161,7 +162,7 @@ def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
         "rows_done": run.rows_done,
         "step_size": run.train_loader.step_size,
         "num_processes": run.accelerator.num_processes,
-        "dtype": str(run.model.compute_dtype).removeprefix("torch."),
+        "dtype": dtype_name(run.model.compute_dtype),
         "identity": run.identity,
         "scheduler": scheduler,
         "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler else None,

@@ -261,6 +261,15 @@ def test_lora_tensors_that_do_not_fit_are_refused(saved: tuple[SatLisa, Path], c
         load_model(saved[1], "cpu")
 
 
+def test_lora_on_the_head_is_refused(saved: tuple[SatLisa, Path]) -> None:
+    """The head's matrix is read as it is; such layers would be left out without a word."""
+    path, state = adapter_of(saved[1])
+    state["base_model.model.lm_head.lora_A.weight"] = torch.ones(2, 32)
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(SatlisaError, match="found it on its head too"):
+        load_model(saved[1], "cpu")
+
+
 @pytest.mark.parametrize(
     "damage",
     [

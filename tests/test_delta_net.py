@@ -8,23 +8,25 @@ import torch
 from model_fixtures import batch_of, make_model, make_samples
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
+from benchmarks.peer import functions_of_transformers
 from satlisa import delta_net
 from satlisa.config import ModelConfig
-from satlisa.delta_net import causal_conv1d, choose_functions, keep_in_float32, kernels
+from satlisa.delta_net import FUNCTIONS, causal_conv1d, choose_functions, keep_in_float32, kernels
+from satlisa.errors import SatlisaError
 
 
 @pytest.fixture
-def unbound(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any] | None], None]:
+def unbound(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Binds each of the four functions as transformers does at import: to a kernel, its own version beside it."""
-    own = {name: _original(name).__wrapped__ for name in delta_net.FUNCTIONS}
+    own = {name: _original(name).__wrapped__ for name in FUNCTIONS}
 
-    def bind(kernel: Callable[..., Any] | None) -> None:
-        for name, plain in own.items():
+    def bind(kernel: Callable[..., Any] | None, plain: Callable[..., Any] | None = None) -> None:
+        for name, its_own in own.items():
 
-            def bound(*args: Any, _plain: Callable[..., Any] = plain, **kwargs: Any) -> Any:
+            def bound(*args: Any, _plain: Callable[..., Any] = plain or its_own, **kwargs: Any) -> Any:
                 return (kernel or _plain)(*args, **kwargs)
 
-            bound.__wrapped__ = plain  # type: ignore[attr-defined]
+            bound.__wrapped__ = plain or its_own  # type: ignore[attr-defined]
             monkeypatch.setattr(modeling_qwen3_5, name, bound)
 
     return bind
@@ -72,24 +74,70 @@ def test_a_training_step_is_that_of_transformers(unbound: Callable[..., None], t
 def test_choosing_twice_chooses_once(unbound: Callable[..., None]) -> None:
     unbound(_cuda_only)
     choose_functions()
-    chosen = [getattr(modeling_qwen3_5, name) for name in delta_net.FUNCTIONS]
+    chosen = [getattr(modeling_qwen3_5, name) for name in FUNCTIONS]
     choose_functions()
-    assert [getattr(modeling_qwen3_5, name) for name in delta_net.FUNCTIONS] == chosen
+    assert [getattr(modeling_qwen3_5, name) for name in FUNCTIONS] == chosen
 
 
-@pytest.mark.parametrize("importable", [True, False])
-def test_a_tensor_on_cuda_takes_an_installed_kernel(
-    unbound: Callable[..., None], importable: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("where", "importable", "dtype", "kernel"),
+    [
+        ("cuda", True, torch.bfloat16, True),
+        ("cuda", True, torch.float32, False),  # as in fp16 runs; causal-conv1d takes it
+        ("cuda", False, torch.bfloat16, False),
+        ("cpu", True, torch.bfloat16, False),
+    ],
+)
+def test_a_tensor_takes_the_kernel_that_is_made_for_it(
+    unbound: Callable[..., None],
+    name: str,
+    where: str,
+    importable: bool,
+    dtype: torch.dtype,
+    kernel: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class OnCuda(torch.Tensor):
-        is_cuda = True
+    class Somewhere(torch.Tensor):
+        is_cuda = where == "cuda"
 
+    package, ours = FUNCTIONS[name]
     monkeypatch.setattr(delta_net, "_importable", lambda _: importable)
-    unbound(lambda *_, **__: "kernel")
+    monkeypatch.setitem(FUNCTIONS, name, (package, ours and (lambda *_: "ours")))
+    unbound(lambda *_: "kernel", plain=lambda *_: "transformers'")
     choose_functions()
-    tokens, weight = torch.randn(1, 2, 5).as_subclass(OnCuda), torch.randn(2, 4)
-    result = modeling_qwen3_5.causal_conv1d_fn(tokens, weight, activation="silu")
-    assert (result == "kernel") if importable else torch.is_tensor(result)
+    chosen = getattr(modeling_qwen3_5, name)(torch.zeros(1, dtype=dtype).as_subclass(Somewhere))
+    kernel = kernel or (package == "causal_conv1d" and where == "cuda" and importable)
+    assert chosen == ("kernel" if kernel else "ours" if ours else "transformers'")
+
+
+@pytest.mark.parametrize("name", ["cu_seqlens", "seq_idx"])
+def test_packed_sequences_are_not_mixed(unbound: Callable[..., None], name: str) -> None:
+    """transformers refuses them without its kernels, too."""
+    unbound(None)
+    choose_functions()
+    with pytest.raises(ValueError, match="packed sequences"):
+        modeling_qwen3_5.causal_conv1d_fn(torch.randn(1, 2, 5), torch.randn(2, 4), **{name: torch.tensor([0, 5])})
+
+
+def test_a_release_without_these_functions_is_refused(
+    unbound: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbound(None)
+    monkeypatch.delattr(modeling_qwen3_5, "torch_chunk_gated_delta_rule")
+    with pytest.raises(SatlisaError, match=r"expected a function torch_chunk_gated_delta_rule .* requirements\.txt"):
+        choose_functions()
+
+
+def test_the_benchmarks_peer_runs_on_what_transformers_has(unbound: Callable[..., None]) -> None:
+    own = {name: _original(name).__wrapped__ for name in FUNCTIONS}
+    unbound(_cuda_only)
+    choose_functions()
+    chosen = {name: getattr(modeling_qwen3_5, name) for name in FUNCTIONS}
+    with pytest.raises(ZeroDivisionError), functions_of_transformers(torch.device("cpu")):
+        assert {name: getattr(modeling_qwen3_5, name) for name in FUNCTIONS} == own
+        raise ZeroDivisionError
+    assert {name: getattr(modeling_qwen3_5, name) for name in FUNCTIONS} == chosen
 
 
 @pytest.mark.parametrize("activation", ["silu", None])
@@ -129,23 +177,26 @@ def test_delta_net_layers_run_in_float32_inside_autocast(tiny_config: ModelConfi
 
 
 @pytest.mark.parametrize(
-    ("device", "modules", "line"),
+    ("device", "dtype", "packages", "line"),
     [
-        (
-            "cpu",
-            set(),
-            "gated delta-net layers: plain PyTorch (the fast kernels are for CUDA, found cpu)",
-        ),
-        ("cuda", {"fla", "causal_conv1d"}, "gated delta-net layers: flash-linear-attention, causal-conv1d"),
+        ("cpu", torch.float32, {"fla"}, "plain PyTorch (the fast kernels are for CUDA, found cpu)"),
+        ("cuda", torch.bfloat16, {"fla", "causal_conv1d"}, "flash-linear-attention, causal-conv1d"),
         (
             "cuda",
+            torch.bfloat16,
             {"fla"},
-            "gated delta-net layers: plain PyTorch, flash-linear-attention (not installed: causal-conv1d)",
+            "plain PyTorch, flash-linear-attention (not installed: causal-conv1d)",
+        ),
+        (
+            "cuda",
+            torch.float16,
+            {"fla", "causal_conv1d"},
+            "plain PyTorch, causal-conv1d (not for float32: flash-linear-attention)",
         ),
     ],
 )
 def test_one_line_says_which_kernels_run(
-    device: str, modules: set[str], line: str, monkeypatch: pytest.MonkeyPatch
+    device: str, dtype: torch.dtype, packages: set[str], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delta_net, "_importable", modules.__contains__)
-    assert kernels(torch.device(device)) == line
+    monkeypatch.setattr(delta_net, "_importable", packages.__contains__)
+    assert kernels(torch.device(device), dtype) == f"gated delta-net layers: {line}"

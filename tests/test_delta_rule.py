@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from satlisa import delta_rule
 from satlisa.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 
 NAMES = ("query", "key", "value", "g", "beta", "state")
@@ -107,14 +108,30 @@ def test_a_sequence_in_two_halves_is_the_same() -> None:
 
 
 def test_zeros_in_front_change_nothing() -> None:
-    """Left padding: hidden states are zeroed there, so keys, queries and values are zero."""
+    """Left padding: queries, keys and values are zero there, decay and β are those of a zero vector, not zero."""
     *tensors, state = inputs(30)
-    padded = [torch.cat([torch.zeros_like(x[:, :9]), x], 1) for x in tensors]
+    front = [torch.zeros_like(x[:, :9]) for x in tensors[:3]] + [x[:, :9] for x in tensors[3:]]
+    padded = [torch.cat([f.detach(), x], 1) for f, x in zip(front, tensors, strict=True)]
     nothing = torch.zeros_like(state)
-    out, end = chunk_gated_delta_rule(*tensors, nothing, **OURS)
-    padded_out, padded_end = chunk_gated_delta_rule(*padded, nothing, **OURS)
-    torch.testing.assert_close(padded_out[:, 9:], out)
-    torch.testing.assert_close(padded_end, end)
+    whole = chunk_gated_delta_rule(*(x[:, :20] for x in tensors), nothing, **OURS)
+    out, end = chunk_gated_delta_rule(*(x[:, :29] for x in padded), nothing, **OURS)
+    torch.testing.assert_close(out[:, 9:], whole[0])
+    torch.testing.assert_close(end, whole[1])
+    own = torch.autograd.grad(whole[0].square().sum(), tensors)
+    for one, other in zip(torch.autograd.grad(out[:, 9:].square().sum(), tensors), own, strict=True):
+        torch.testing.assert_close(one, other)
+    behind, _ = chunk_gated_delta_rule(*(x[:, 29:] for x in padded), end, **OURS)  # a cached continuation
+    torch.testing.assert_close(behind, chunk_gated_delta_rule(*tensors, nothing, **OURS)[0][:, 20:])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chunks_lie_in_memory_as_products_want_them(batch: int, dtype: torch.dtype) -> None:
+    """`Tensor.to(dtype, memory_format=…)` leaves a tensor of that dtype as it is."""
+    tokens = torch.randn(batch, 130, 4, 8, dtype=dtype)
+    chunks = delta_rule._split(tokens, torch.float32)
+    assert chunks.shape == (3, batch * 4, 64, 8) and chunks.is_contiguous()
+    assert torch.equal(delta_rule._joined(chunks, tokens.shape), tokens.float())
 
 
 def test_a_decay_that_forgets_everything_leaves_finite_gradients() -> None:

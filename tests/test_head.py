@@ -84,13 +84,17 @@ def test_nothing_of_the_vocabularys_size_is_kept() -> None:
     assert all(torch.isfinite(x).all() for x in torch.autograd.grad(loss, (hidden, seg_row)))
 
 
-def test_no_tokens_and_no_gradient() -> None:
+def test_without_tokens_gradients_are_there_and_zero() -> None:
+    """DDP waits for the gradient of each parameter."""
     hidden, weight, seg_row, targets = inputs(8)
-    head = Head(weight, seg_row, SEG)
-    nothing = head.text_loss_sum(hidden[:0], targets[:0])
+    nothing = Head(weight, seg_row, SEG).text_loss_sum(hidden[:0], targets[:0])
     assert nothing.item() == 0
-    assert all(
-        (x == 0).all() for x in torch.autograd.grad(nothing, (hidden, seg_row), allow_unused=True) if x is not None
-    )
+    assert all((x == 0).all() for x in torch.autograd.grad(nothing, (hidden, seg_row)))
+
+
+def test_no_gradient_is_computed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, seg_row, targets = inputs(8)
+    expected = Head(weight, seg_row, SEG).text_loss_sum(hidden, targets)
+    monkeypatch.setattr(head_module, "_through_head", lambda *_: pytest.fail("a gradient"))
     with torch.no_grad():
-        assert not head.text_loss_sum(hidden, targets).requires_grad
+        assert torch.equal(Head(weight, seg_row, SEG).text_loss_sum(hidden, targets), expected)
