@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder|train_step|costs|cache|inference|evaluate|memory|t4|compile|all`."""
+"""`python -m benchmarks encoder|delta_net|train_step|costs|cache|inference|evaluate|memory|t4|compile|all`."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ import torch
 from benchmarks import works
 from benchmarks.compiled import compiled
 from benchmarks.costs import costs
+from benchmarks.delta_net import delta_net
 from benchmarks.measure import Row, table
 from benchmarks.small_card import small_card
 from satlisa.errors import SatlisaError
@@ -17,6 +18,7 @@ from satlisa.hardware import DTYPES, detect, dtype_name
 
 WORKS = {
     "encoder": works.encoder,
+    "delta_net": delta_net,
     "train_step": works.train_step,
     "costs": costs,
     "cache": works.cache,

@@ -1,0 +1,96 @@
+"""One gated delta-net layer on this package's functions against the same layer on transformers' plain ones."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.qwen3_5 import modeling_qwen3_5
+
+from benchmarks.measure import Row, Side, extra_memory, race
+from benchmarks.peer import functions_of_transformers
+from benchmarks.works import Bench, expect
+
+_TOKENS, _ROWS = 340, 16
+
+
+def delta_net(bench: Bench) -> list[Row]:
+    """Forward and backward over a batch, its memory, and the rule for one token of 16 rows, as in generation."""
+    ours, peer = (_training_side(bench, which) for which in ("ours", "peer"))
+    gap = _gap(ours(), peer())
+    expect(gap < (1e-3 if bench.dtype == torch.float32 else 5e-2), f"the layers' gradients differ by {gap}, relative")
+    name = f"delta-net layer ({bench.size}), {bench.batch_size} × {_TOKENS} tokens, forward and backward"
+    found = f"gradient {gap:.1e}, relative"
+    lean, fat = (extra_memory(partial(_training_side, bench, which), bench.device)[0] for which in ("ours", "peer"))
+    one, other = (_token_side(bench, which) for which in ("ours", "peer"))
+    gap = _gap(one(), other())
+    expect(gap < 1e-2, f"the rules for one token differ by {gap}, relative")
+    return [
+        Row(name, *race(ours, peer, bench.repeats, bench.device), "s", found),
+        Row(f"{name}: peak memory on top of the model", lean, fat, "MB", found),
+        Row(
+            f"delta rule ({bench.size}), one token of {_ROWS} rows",
+            *race(one, other, bench.repeats, bench.device),
+            "s",
+            f"{gap:.1e}, relative",
+        ),
+    ]
+
+
+def _gap(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def _layer(bench: Bench) -> Any:
+    """The first such layer of a model, LoRA on it, as `bench` has it."""
+    return next(m for m in bench.model().modules() if isinstance(m, modeling_qwen3_5.Qwen3_5GatedDeltaNet))
+
+
+def _training_side(bench: Bench, which: str) -> Side:
+    torch.manual_seed(0)
+    layer = _layer(bench)
+    hidden = torch.randn(bench.batch_size, _TOKENS, layer.hidden_size, device=bench.device, dtype=bench.dtype)
+    hidden.requires_grad_()
+
+    def step() -> Tensor:
+        with torch.autocast(bench.device.type, bench.dtype, enabled=bench.dtype != torch.float32):
+            out = layer(hidden)
+        (gradient,) = torch.autograd.grad(out.float().square().sum(), hidden)
+        return gradient.float()
+
+    return step if which == "ours" else _as_in_transformers(step, bench.device)
+
+
+def _token_side(bench: Bench, which: str) -> Side:
+    torch.manual_seed(0)
+    layer = _layer(bench)
+    heads, width = layer.num_v_heads, layer.head_k_dim
+    query, key, value = torch.randn(3, _ROWS, 1, heads, width, device=bench.device, dtype=bench.dtype)
+    decay, beta = torch.rand(2, _ROWS, 1, heads, device=bench.device)
+    state = torch.randn(_ROWS, heads, width, width, device=bench.device)
+
+    @torch.no_grad()
+    def step() -> Tensor:
+        out, _ = modeling_qwen3_5.torch_recurrent_gated_delta_rule(
+            query,
+            key,
+            value,
+            g=-decay,
+            beta=beta,
+            initial_state=state,
+            output_final_state=True,
+            use_qk_l2norm_in_kernel=True,
+        )
+        result: Tensor = out.float()
+        return result
+
+    return step if which == "ours" else _as_in_transformers(step, bench.device)
+
+
+def _as_in_transformers(step: Side, device: torch.device) -> Side:
+    def run() -> Tensor:
+        with functions_of_transformers(device):
+            result: Tensor = step()
+            return result
+
+    return run
