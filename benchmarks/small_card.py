@@ -24,11 +24,15 @@ def small_card(bench: Bench) -> list[Row]:
     """Peak memory in all, without and with gradient checkpointing on both sides; are all gradients finite?"""
     bench = replace(bench, batch_size=1)
     setting = f"T4 setting ({bench.size}), 1 × {_TOKENS} tokens, {dtype_name(bench.dtype)}"
-    rows = []
-    for words, checkpointed in (("", False), (", gradient checkpointing", True)):
-        bench = replace(bench, checkpointed=checkpointed)
-        ours, peer = (extra_memory(partial(_prepare, bench, which), bench.device)[1] for which in ("ours", "peer"))
-        rows.append(Row(f"{setting}{words}: peak memory in all", ours, peer, "MB", _compare(bench)))
+    benches = {"": bench, ", gradient checkpointing": replace(bench, checkpointed=True)}
+    peaks = {  # in processes of their own, before this one takes memory of the device
+        words: [extra_memory(partial(_prepare, each, which), each.device)[1] for which in ("ours", "peer")]
+        for words, each in benches.items()
+    }
+    rows = [
+        Row(f"{setting}{words}: peak memory in all", peaks[words][0], peaks[words][1], "MB", _compare(each))
+        for words, each in benches.items()
+    ]
     print(f"{_count_finite(bench)} gradients are finite at a loss scale of {_LOSS_SCALE:,.0f}\n")
     return rows
 
