@@ -13,7 +13,7 @@ k, v, o for its tokens, G the sums of g from its first token on, and D[i, j] = e
     o = e^G q S + (q kᵀ D) w
     S ← e^G[C] S + (e^(G[C] - G) k)ᵀ w
 
-Autograd would keep two dozen tensors a layer for this. Here the inputs and T are kept, the rest is computed anew.
+Autograd would keep some twenty tensors as large as the inputs. Here these and T are kept, the rest is computed anew.
 """
 
 from collections.abc import Sequence
