@@ -2,25 +2,24 @@
 
 from typing import Any
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import Row
-from benchmarks.works import Bench, mixed_samples, training_sides
+from benchmarks.measure import Row, synchronize
+from benchmarks.works import Bench, batch_of, mixed_samples, take_step
 
 _SHOWN = 12
 
 
 def costs(bench: Bench) -> list[Row]:
     """Print the dearest operations (CPU) or kernels (CUDA) of our step, with their share; there is no peer."""
-    step, _, _ = training_sides(bench.model(), mixed_samples(bench))
-    step()
+    model = bench.model().train()
+    batch, _ = batch_of(model, mixed_samples(bench))
+    take_step(model, batch)
     on_cuda = bench.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
     with profile(activities=activities) as profiled:
-        step()
-        if on_cuda:
-            torch.cuda.synchronize(bench.device)
+        take_step(model, batch)
+        synchronize(bench.device)
 
     # On CUDA the kernels themselves: an operation's entry holds the time of the kernels that it started once more.
     entries = [e for e in profiled.key_averages() if not on_cuda or _is_kernel(e)]

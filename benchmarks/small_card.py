@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from benchmarks.measure import Row, Side, extra_memory
-from benchmarks.works import Bench, batch_of, compare_losses, expect, make_sample, training_sides
+from benchmarks.works import Bench, batch_of, compare_losses, expect, make_sample, step_loss, training_sides
 from satlisa.hardware import dtype_name
 from satlisa.model import SatLisa
 from satlisa.sample import Sample
@@ -76,8 +76,7 @@ def _count_finite(bench: Bench) -> str:
     """How many of a step's gradients are finite at that scale; fewer than all are refused."""
     model = bench.model().train()
     batch, _ = batch_of(model, [_sample(bench, model)])
-    losses = model(batch).losses
-    (losses.total(model.config, losses.num_tokens, losses.num_masks) * _LOSS_SCALE).backward()
+    (step_loss(model, batch) * _LOSS_SCALE).backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     finite = sum(bool(torch.isfinite(gradient).all()) for gradient in gradients)
     expect(finite == len(gradients), f"only {finite} of {len(gradients)} gradients are finite")

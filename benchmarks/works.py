@@ -205,8 +205,14 @@ def batch_of(model: SatLisa, samples: Sequence[Sample]) -> tuple[Batch, list[Enc
 
 def take_step(model: SatLisa, batch: Batch) -> float:
     """Our forward and backward pass; returns the loss."""
+    return finish(model, step_loss(model, batch))
+
+
+def step_loss(model: SatLisa, batch: Batch) -> Tensor:
+    """L of a batch that is a step by itself."""
     losses = model(batch).losses
-    return finish(model, losses.total(model.config, losses.num_tokens, losses.num_masks))
+    loss: Tensor = losses.total(model.config, losses.num_tokens, losses.num_masks)
+    return loss
 
 
 def finish(model: SatLisa, loss: Tensor) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImageProcessor, SamModel
 
 from satlisa.config import ModelConfig, is_hub_id
-from satlisa.delta_net import choose_functions, keep_in_float32
+from satlisa.delta_net import choose_functions, keep_in_float32, layer_dtype
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model import SatLisa
 from satlisa.prompts import limit_image_tokens
@@ -168,7 +168,7 @@ def assemble(
     )
     limit_image_tokens(parts.processor, config.max_image_tokens)
     choose_functions()
-    if compute_dtype == torch.float16:
+    if layer_dtype(compute_dtype) != compute_dtype:
         keep_in_float32(parts.vlm)
     if seg_row is None:
         matrix = parts.vlm.get_input_embeddings().weight

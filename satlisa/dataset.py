@@ -14,6 +14,7 @@ from satlisa.cell import describe, parse_cell
 from satlisa.config import is_hub_id
 from satlisa.conversation import parse_turns, says_seg, split_answer, take_coordinates
 from satlisa.dataset_paths import REFUSED, ImagePaths, check_saved, open_builder
+from satlisa.disk import existing_place
 from satlisa.errors import SatlisaError, first_line
 from satlisa.images import open_image
 from satlisa.polygons import POLYGON_KEYS, find_outline, find_regions, reading_order
@@ -54,7 +55,7 @@ def load_rows(dataset: str, split: str) -> Rows:
 
         return demo_rows("validation" if split in _VALIDATION else split)
     found = open_split(dataset, split, _prepare)
-    rows: Rows = found.with_transform(ImagePaths.of(dataset, local_folder(dataset)))
+    rows: Rows = found.with_transform(ImagePaths.of(dataset, existing_place(dataset)))
     return rows
 
 
@@ -64,20 +65,11 @@ def check_hub_dataset(dataset: str, source: str) -> None:
     Raises:
         SatlisaError: a path, an address, or the name of a folder here.
     """
-    if dataset != "demo" and (not is_hub_id(dataset) or local_folder(dataset) is not None):
+    if dataset != "demo" and (not is_hub_id(dataset) or existing_place(dataset) is not None):
         raise SatlisaError(
             f"{source}: '{dataset}' is no dataset of the hub, and a downloaded model may only name what is there; "
             "choose one with --dataset"
         )
-
-
-def local_folder(dataset: str) -> Path | None:
-    """The folder that a dataset's name means; None where there is none, and it is a hub id."""
-    try:
-        place = Path(dataset).expanduser()
-        return place if place.exists() else None
-    except (OSError, RuntimeError, ValueError):  # too long for a path, the home of nobody, a NUL
-        return None
 
 
 def open_split(dataset: str, split: str, load: Callable[[Any], Any]) -> Any:
@@ -90,7 +82,7 @@ def open_split(dataset: str, split: str, load: Callable[[Any], Any]) -> Any:
     Raises:
         SatlisaError: as `load_rows`.
     """
-    folder = local_folder(dataset)
+    folder = existing_place(dataset)
     splits = _load_hub(dataset, load) if folder is None else _load_folder(folder, load)
     return _without_decoding(_choose_split(splits, split, dataset), dataset)
 

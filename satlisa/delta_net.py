@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
-from satlisa.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from satlisa.delta_rule import gated_delta_rule
 from satlisa.errors import SatlisaError
 from satlisa.hardware import dtype_name
 
@@ -49,8 +49,8 @@ def causal_conv1d(
 FUNCTIONS: dict[str, tuple[str, Callable[..., Any] | None]] = {
     "causal_conv1d_fn": ("causal_conv1d", causal_conv1d),
     "causal_conv1d_update": ("causal_conv1d", None),
-    "torch_chunk_gated_delta_rule": ("fla", chunk_gated_delta_rule),
-    "torch_recurrent_gated_delta_rule": ("fla", recurrent_gated_delta_rule),
+    "torch_chunk_gated_delta_rule": ("fla", gated_delta_rule),
+    "torch_recurrent_gated_delta_rule": ("fla", gated_delta_rule),
 }
 
 
@@ -98,7 +98,7 @@ def kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
     """Which kernels the gated delta-net layers run on in a run of that precision, in one line."""
     if device.type != "cuda":
         return f"gated delta-net layers: plain PyTorch (the fast kernels are for CUDA, found {device.type})"
-    dtype = torch.float32 if compute_dtype == torch.float16 else compute_dtype  # `keep_in_float32`
+    dtype = layer_dtype(compute_dtype)
     fitting = {name: package for package, name in _PACKAGES.items() if dtype in _KERNEL_DTYPES[package]}
     found = [name for name, package in fitting.items() if _importable(package)]
     reasons = [f"not for {dtype_name(dtype)}: {n}" for n in _PACKAGES.values() if n not in fitting]
@@ -106,6 +106,11 @@ def kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
     if reasons:
         return f"gated delta-net layers: {', '.join(['plain PyTorch', *found])} ({', '.join(reasons)})"
     return f"gated delta-net layers: {', '.join(found)}"
+
+
+def layer_dtype(compute_dtype: torch.dtype) -> torch.dtype:
+    """What these layers compute in where the rest computes in `compute_dtype`: float32 in float16 runs."""
+    return torch.float32 if compute_dtype == torch.float16 else compute_dtype
 
 
 def keep_in_float32(vlm: nn.Module) -> None:

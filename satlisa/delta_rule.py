@@ -28,7 +28,7 @@ _CHUNK = 64
 _EPS = 1e-6  # of the norms, as in flash-linear-attention
 
 
-def chunk_gated_delta_rule(
+def gated_delta_rule(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -39,7 +39,9 @@ def chunk_gated_delta_rule(
     use_qk_l2norm_in_kernel: bool = False,
     **_: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The rule over whole sequences, in float32 whatever autocast says; called as `transformers` calls its own.
+    """The rule over whole sequences or, in generation, one more token; in float32 whatever autocast says.
+
+    It is called as `transformers` calls its two functions for these, and stands for both.
 
     Args:
         query, key: (B, T, key heads, d_k).
@@ -54,39 +56,29 @@ def chunk_gated_delta_rule(
         (B, T, heads, d_v) in the query's dtype, and the state (B, heads, d_k, d_v) in float32, or None.
     """
     query, key = _for_each_head(query, key, value)
-    out, state = _GatedDeltaRule.apply(query, key, value, g, beta, initial_state, use_qk_l2norm_in_kernel)
+    if query.shape[1] == 1 and initial_state is not None:
+        out, state = _one_token(query, key, value, g, beta, initial_state, use_qk_l2norm_in_kernel)
+    else:
+        out, state = _GatedDeltaRule.apply(query, key, value, g, beta, initial_state, use_qk_l2norm_in_kernel)
     return out, state if output_final_state else None
 
 
-def recurrent_gated_delta_rule(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    g: Tensor,
-    beta: Tensor,
-    initial_state: Tensor | None = None,
-    output_final_state: bool = False,
-    use_qk_l2norm_in_kernel: bool = False,
-    **_: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """The same for one token, T = 1, as generation asks for it; each state is walked through four times."""
-    if query.shape[1] != 1 or initial_state is None:
-        return chunk_gated_delta_rule(
-            query, key, value, g, beta, initial_state, output_final_state, use_qk_l2norm_in_kernel
-        )
+def _one_token(
+    query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor, unit: bool
+) -> tuple[Tensor, Tensor]:
+    """The definition for T = 1 as matrix products, which walk through each state four times."""
     dtype = _working_dtype(value)
-    query, key = _for_each_head(query, key, value)
     with torch.autocast(query.device.type, enabled=False):
         asked, read, wanted = (x.transpose(1, 2).flatten(0, 1).to(dtype) for x in (query, key, value))  # (Z, 1, d)
-        if use_qk_l2norm_in_kernel:
+        if unit:
             asked, read = _unit(asked), _unit(read)
         fade, beta = (x.reshape(-1, 1, 1).to(dtype) for x in (g, beta))
-        state = initial_state.flatten(0, 1).to(dtype) * fade.exp()
-        written = beta * torch.baddbmm(wanted, read, state, alpha=-1)
-        state = torch.baddbmm(state, read.mT, written)
-        out = (asked * asked.shape[-1] ** -0.5) @ state
+        faded = state.flatten(0, 1).to(dtype) * fade.exp()
+        written = beta * torch.baddbmm(wanted, read, faded, alpha=-1)
+        following = torch.baddbmm(faded, read.mT, written)
+        out = (asked * asked.shape[-1] ** -0.5) @ following
     out = out.view(value.shape[0], value.shape[2], 1, -1).transpose(1, 2).to(query.dtype)
-    return out, state.view(initial_state.shape) if output_final_state else None
+    return out, following.view(state.shape)
 
 
 class _GatedDeltaRule(torch.autograd.Function):

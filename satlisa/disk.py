@@ -50,10 +50,16 @@ def settle(path: Path) -> None:
     force(path.parent)
 
 
-def existing_folder(name: str) -> Path | None:
-    """The folder that a name means, `~` filled in; None where there is none."""
+def existing_place(name: str) -> Path | None:
+    """The file or folder that a name means, `~` filled in; None where there is none."""
     try:
         path = Path(name).expanduser()
-        return path if path.is_dir() else None
+        return path if path.exists() else None
     except (OSError, RuntimeError, ValueError):  # too long for a path, the home of nobody, a NUL
         return None
+
+
+def existing_folder(name: str) -> Path | None:
+    """The same for folders only."""
+    place = existing_place(name)
+    return place if place is not None and place.is_dir() else None

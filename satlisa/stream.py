@@ -9,8 +9,9 @@ from typing import Any
 import datasets
 import pyarrow.parquet  # comes with datasets
 
-from satlisa.dataset import load_rows, local_folder, open_split
+from satlisa.dataset import load_rows, open_split
 from satlisa.dataset_paths import ImagePaths
+from satlisa.disk import existing_place
 from satlisa.errors import SatlisaError, first_line
 from satlisa.order import IndexedOrder, Order, StreamedOrder
 
@@ -85,7 +86,7 @@ def open_stream(dataset: str, split: str, limit: int = 0, buffer: int = 1, seed:
     found = open_split(dataset, split, load)
     if isinstance(found, datasets.Dataset):
         return IndexedOrder(load_rows(dataset, split), limit, seed)
-    rows = StreamedRows(found, ImagePaths.of(dataset, local_folder(dataset)), dataset)
+    rows = StreamedRows(found, ImagePaths.of(dataset, existing_place(dataset)), dataset)
     return StreamedOrder(rows, _count(rows, files.get(str(found.split), []), limit), buffer, seed)
 
 

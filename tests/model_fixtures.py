@@ -1,6 +1,7 @@
 """Fixtures that several test files share: tiny model folders, a wired tiny model, samples to feed it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from torch.autograd.graph import saved_tensors_hooks
 
 from satlisa.build import assemble, load_parts
 from satlisa.collator import Batch, collate, encode_sample
@@ -44,6 +46,19 @@ def batch_of(model: SatLisa, samples: Sequence[Sample]) -> Batch:
     """Samples as the batch that the model takes."""
     encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
     return collate(encoded, model.processor.tokenizer.pad_token_id)
+
+
+@contextmanager
+def kept_for_backward() -> Iterator[list[torch.Tensor]]:
+    """What autograd holds meanwhile, from forward to backward."""
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from model_fixtures import kept_for_backward
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from satlisa import delta_rule
-from satlisa.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from satlisa.delta_rule import gated_delta_rule
 
 NAMES = ("query", "key", "value", "g", "beta", "state")
 
@@ -58,7 +58,7 @@ OURS = {"output_final_state": True, "use_qk_l2norm_in_kernel": True}
 @pytest.mark.parametrize("heads", [2, 4])
 def test_outputs_and_gradients_are_those_of_the_definition(length: int, heads: int) -> None:
     tensors = inputs(length, heads=heads)
-    ours, our_gradients = gradients(chunk_gated_delta_rule, tensors, **OURS)
+    ours, our_gradients = gradients(gated_delta_rule, tensors, **OURS)
     expected, expected_gradients = gradients(definition, tensors)
     for name, one, other in zip(("out", "state"), ours, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
@@ -69,7 +69,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(length: int, heads: i
 
 def test_without_a_state_before_and_behind() -> None:
     *tensors, state = inputs(70)
-    out, nothing = chunk_gated_delta_rule(*tensors, use_qk_l2norm_in_kernel=True)
+    out, nothing = gated_delta_rule(*tensors, use_qk_l2norm_in_kernel=True)
     torch.testing.assert_close(out, definition(*tensors, torch.zeros_like(state))[0])
     assert nothing is None
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(out.sum(), tensors))
@@ -78,7 +78,7 @@ def test_without_a_state_before_and_behind() -> None:
 def test_vectors_are_taken_as_they_are_unless_asked() -> None:
     query, key, value, g, beta, state = inputs(66)
     short = key / 4
-    out, _ = chunk_gated_delta_rule(query, short, value, g, beta, state)
+    out, _ = gated_delta_rule(query, short, value, g, beta, state)
     rows, now = [], state
     for t in range(66):
         now = now * g[:, t, :, None, None].exp()
@@ -92,7 +92,7 @@ def test_vectors_are_taken_as_they_are_unless_asked() -> None:
 def test_one_token_at_a_time_is_the_same(length: int) -> None:
     """Also with its gradient, and with more than one token."""
     tensors = inputs(length, heads=4)
-    ours, our_gradients = gradients(recurrent_gated_delta_rule, tensors, **OURS)
+    ours, our_gradients = gradients(gated_delta_rule, tensors, **OURS)
     expected, expected_gradients = gradients(definition, tensors)
     for one, other in zip(ours + our_gradients, expected + expected_gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -100,9 +100,9 @@ def test_one_token_at_a_time_is_the_same(length: int) -> None:
 
 def test_a_sequence_in_two_halves_is_the_same() -> None:
     *tensors, state = inputs(100)
-    whole, end = chunk_gated_delta_rule(*tensors, state, **OURS)
-    first, between = chunk_gated_delta_rule(*(x[:, :37] for x in tensors), state, **OURS)
-    second, last = chunk_gated_delta_rule(*(x[:, 37:] for x in tensors), between, **OURS)
+    whole, end = gated_delta_rule(*tensors, state, **OURS)
+    first, between = gated_delta_rule(*(x[:, :37] for x in tensors), state, **OURS)
+    second, last = gated_delta_rule(*(x[:, 37:] for x in tensors), between, **OURS)
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
     torch.testing.assert_close(last, end)
 
@@ -113,15 +113,15 @@ def test_zeros_in_front_change_nothing() -> None:
     front = [torch.zeros_like(x[:, :9]) for x in tensors[:3]] + [x[:, :9] for x in tensors[3:]]
     padded = [torch.cat([f.detach(), x], 1) for f, x in zip(front, tensors, strict=True)]
     nothing = torch.zeros_like(state)
-    whole = chunk_gated_delta_rule(*(x[:, :20] for x in tensors), nothing, **OURS)
-    out, end = chunk_gated_delta_rule(*(x[:, :29] for x in padded), nothing, **OURS)
+    whole = gated_delta_rule(*(x[:, :20] for x in tensors), nothing, **OURS)
+    out, end = gated_delta_rule(*(x[:, :29] for x in padded), nothing, **OURS)
     torch.testing.assert_close(out[:, 9:], whole[0])
     torch.testing.assert_close(end, whole[1])
     own = torch.autograd.grad(whole[0].square().sum(), tensors)
     for one, other in zip(torch.autograd.grad(out[:, 9:].square().sum(), tensors), own, strict=True):
         torch.testing.assert_close(one, other)
-    behind, _ = chunk_gated_delta_rule(*(x[:, 29:] for x in padded), end, **OURS)  # a cached continuation
-    torch.testing.assert_close(behind, chunk_gated_delta_rule(*tensors, nothing, **OURS)[0][:, 20:])
+    behind, _ = gated_delta_rule(*(x[:, 29:] for x in padded), end, **OURS)  # a cached continuation
+    torch.testing.assert_close(behind, gated_delta_rule(*tensors, nothing, **OURS)[0][:, 20:])
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -137,7 +137,7 @@ def test_chunks_lie_in_memory_as_products_want_them(batch: int, dtype: torch.dty
 def test_a_decay_that_forgets_everything_leaves_finite_gradients() -> None:
     """e^(G[i] - G[j]) of a later j would overflow here, and inf · 0 is not a number."""
     tensors = inputs(80, decay=1e4)
-    results, grads = gradients(chunk_gated_delta_rule, [x.detach().float().requires_grad_() for x in tensors], **OURS)
+    results, grads = gradients(gated_delta_rule, [x.detach().float().requires_grad_() for x in tensors], **OURS)
     assert all(torch.isfinite(x).all() for x in results + grads)
 
 
@@ -146,7 +146,7 @@ def test_keys_all_alike_in_float32() -> None:
     query, key, value, g, beta, state = inputs(128)
     hard = [query, key[:, :1].expand_as(key), value, g * 0, torch.ones_like(beta), state]
     exact, _ = definition(*hard)
-    ours, _ = chunk_gated_delta_rule(*(x.float() for x in hard), **OURS)
+    ours, _ = gated_delta_rule(*(x.float() for x in hard), **OURS)
     torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)
 
 
@@ -158,7 +158,7 @@ def test_bfloat16_in_and_out_float32_between_also_under_autocast() -> None:
     results = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            out, _ = chunk_gated_delta_rule(*rounded, **OURS)
+            out, _ = gated_delta_rule(*rounded, **OURS)
             results.append((out, *torch.autograd.grad(out.float().square().sum(), rounded)))
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
@@ -168,12 +168,6 @@ def test_bfloat16_in_and_out_float32_between_also_under_autocast() -> None:
 
 def test_the_backward_pass_keeps_the_inputs_and_one_matrix_a_chunk() -> None:
     tensors = [x.detach().float().requires_grad_() for x in inputs(128, heads=2)]
-    kept: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        chunk_gated_delta_rule(*tensors, **OURS)
+    with kept_for_backward() as kept:
+        gated_delta_rule(*tensors, **OURS)
     assert sum(x.numel() for x in kept) == sum(x.numel() for x in tensors) + 2 * 2 * 128 * 64

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from model_fixtures import kept_for_backward
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from satlisa import head as head_module
 from satlisa.head import Head
@@ -72,13 +72,7 @@ def test_small_probabilities_survive_float16() -> None:
 
 def test_nothing_of_the_vocabularys_size_is_kept() -> None:
     hidden, weight, seg_row, targets = inputs(8)
-    kept: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with kept_for_backward() as kept:
         loss = Head(weight, seg_row, SEG).text_loss_sum(hidden, targets)
     assert sum(x.numel() for x in kept) == hidden.numel() + seg_row.numel()
     assert all(torch.isfinite(x).all() for x in torch.autograd.grad(loss, (hidden, seg_row)))
