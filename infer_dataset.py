@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from satlisa.commands import CommandParser, run_command, start_logging
-from satlisa.processes import Interrupted, interruptible, join
+from satlisa.cli.common import CommandParser, run_command, start_logging
+from satlisa.runtime.processes import Interrupted, interruptible, join
 
 logger = logging.getLogger("satlisa")
 
@@ -42,11 +42,11 @@ def parser() -> CommandParser:
 def run(options: argparse.Namespace) -> int:
     """Evaluate and write the report; exit code 1 where no sample at all could be answered."""
     # torch and transformers take seconds that --help need not wait for
-    from satlisa.checkpoint import find_model_dir, load_model
-    from satlisa.dataset import check_hub_dataset, load_rows
-    from satlisa.evaluate import EvalSettings, evaluate
-    from satlisa.journal import Journal, fingerprint_model
-    from satlisa.report import REPORT_FILE, headline, plain_table, write_report
+    from satlisa.data.dataset import check_hub_dataset, load_rows
+    from satlisa.evaluation.evaluate import EvalSettings, evaluate
+    from satlisa.evaluation.partial_report import Journal, fingerprint_model
+    from satlisa.evaluation.report import REPORT_FILE, headline, plain_table, write_report
+    from satlisa.pretrained.model_directory import find_model_dir, load_model
 
     settings = EvalSettings(**{f.name: getattr(options, f.name) for f in fields(EvalSettings) if f.name in options})
     team = join()

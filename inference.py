@@ -11,7 +11,7 @@ from pathlib import Path
 if str(Path(__file__).resolve().parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from satlisa.answers import generate_instances, generate_segmentation, generate_text, load_model, main
+from satlisa.inference.api import generate_instances, generate_segmentation, generate_text, load_model, main
 
 __all__ = ["generate_instances", "generate_segmentation", "generate_text", "load_model"]
 

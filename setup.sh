@@ -94,8 +94,8 @@ check_installation() {
     "$python" - <<'PYTHON'
 import accelerate, datasets, peft, torch, torchvision, transformers
 
-from satlisa.delta_net import kernels
-from satlisa.hardware import detect, dtype_name
+from satlisa.model.delta_net import kernels
+from satlisa.runtime.hardware import detect, dtype_name
 
 for package in (torch, torchvision, transformers, peft, datasets, accelerate):
     print(f"{package.__name__:<14}{package.__version__}")

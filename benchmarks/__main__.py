@@ -14,7 +14,7 @@ from benchmarks.delta_net import delta_net
 from benchmarks.measure import Row, table
 from benchmarks.small_card import small_card
 from satlisa.errors import SatlisaError
-from satlisa.hardware import DTYPES, detect, dtype_name
+from satlisa.runtime.hardware import DTYPES, detect, dtype_name
 
 WORKS = {
     "encoder": works.encoder,

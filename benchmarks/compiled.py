@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.measure import Row, race, synchronize
 from benchmarks.models import IMAGE_SIDE
 from benchmarks.works import Bench, batch_of, expect, follow_script, mixed_samples, noise, take_step
-from satlisa.generation import answer
-from satlisa.model import SatLisa
+from satlisa.inference.generation import answer
+from satlisa.model.satlisa import SatLisa
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 

@@ -15,10 +15,10 @@ from transformers import (
     SamModel,
 )
 
-from satlisa.build import Parts, assemble, load_parts, model_source
 from satlisa.config import ModelConfig
-from satlisa.demo.backbone import SPECIAL_TOKENS
-from satlisa.model import SatLisa
+from satlisa.demo.tiny_models import SPECIAL_TOKENS
+from satlisa.model.satlisa import SatLisa
+from satlisa.pretrained.base_models import Parts, assemble, load_parts, model_source
 
 # Qwen/Qwen3.5-0.8B and Zigeng/SlimSAM-uniform-77, as their config.json files say.
 _TEXT = {

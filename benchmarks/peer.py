@@ -23,12 +23,12 @@ from transformers import LogitsProcessorList
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from benchmarks.models import plain_sam
-from satlisa.collator import Batch, Encoded
-from satlisa.delta_net import FUNCTIONS
-from satlisa.generation import Answer
-from satlisa.losses import mask_loss_sums, weigh
-from satlisa.model import SatLisa
-from satlisa.prompts import as_turns, decode_answer, encode_prompt
+from satlisa.inference.generation import Answer
+from satlisa.model.delta_net import FUNCTIONS
+from satlisa.model.losses import mask_loss_sums, weigh
+from satlisa.model.satlisa import SatLisa
+from satlisa.processing.chat import as_turns, decode_answer, encode_prompt
+from satlisa.processing.collator import Batch, Encoded
 
 
 class Peer:
@@ -78,7 +78,7 @@ class Peer:
         max_new_tokens: int = 256,
         **_: Any,
     ) -> list[Answer]:
-        """Answers, one image and question at a time; the signature of `satlisa.generation.answer`."""
+        """Answers, one image and question at a time; the signature of `satlisa.inference.generation.answer`."""
         return [self._answer(image, prompt, max_new_tokens) for image, prompt in zip(images, prompts, strict=True)]
 
     def _answer(self, image: Image.Image, question: Any, max_new_tokens: int) -> Answer:

@@ -12,9 +12,9 @@ import torch
 
 from benchmarks.measure import Row, Side, extra_memory
 from benchmarks.works import Bench, batch_of, compare_losses, expect, make_sample, step_loss, training_sides
-from satlisa.hardware import dtype_name
-from satlisa.model import SatLisa
-from satlisa.sample import Sample
+from satlisa.data.sample import Sample
+from satlisa.model.satlisa import SatLisa
+from satlisa.runtime.hardware import dtype_name
 
 _TOKENS = 512
 _LOSS_SCALE = 2.0**16  # where torch's GradScaler begins

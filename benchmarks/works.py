@@ -16,14 +16,14 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from benchmarks.measure import Row, Side, extra_memory, matrix_rate, operations, race
 from benchmarks.models import IMAGE_SIDE, make_model, plain_sam
 from benchmarks.peer import Peer, functions_of_transformers
-from satlisa.build import checkpoint_layers
-from satlisa.collator import Batch, Encoded, collate, encode_sample
-from satlisa.demo.rows import demo_rows
-from satlisa.evaluate import EvalSettings, evaluate
-from satlisa.generation import Answer, answer
-from satlisa.hardware import dtype_name
-from satlisa.model import SatLisa
-from satlisa.sample import Sample, Turn
+from satlisa.data.sample import Sample, Turn
+from satlisa.data.synthetic.rows import demo_rows
+from satlisa.evaluation.evaluate import EvalSettings, evaluate
+from satlisa.inference.generation import Answer, answer
+from satlisa.model.satlisa import SatLisa
+from satlisa.pretrained.base_models import checkpoint_layers
+from satlisa.processing.collator import Batch, Encoded, collate, encode_sample
+from satlisa.runtime.hardware import dtype_name
 
 _QUESTION = "Segment all buildings in this image and say in one sentence what else can be seen around them"
 _ANSWER = "I segmented 3 buildings in the image; roads, trees and a river can be seen around them."

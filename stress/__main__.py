@@ -12,7 +12,7 @@ from pathlib import Path
 import datasets
 import transformers
 
-from satlisa.commands import start_logging
+from satlisa.cli.common import start_logging
 
 PARTS = ("kills", "cases", "stream")
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_TESTS = Path(__file__).parent.parent / "tests" / "test_properties.py"
+_TESTS = Path(__file__).parent.parent / "tests" / "data" / "test_properties.py"
 
 
 def main(cases: int) -> tuple[int, int, list[str]]:

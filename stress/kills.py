@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from satlisa import run as training
-from satlisa.settings import TrainConfig
-from satlisa.snapshot import CHECKPOINT_FOLDER, list_snapshots, read_snapshot
-from satlisa.train_log import LOG_FILE, SUMMARY_FILE
+from satlisa.training import train as training
+from satlisa.training.fault_tolerance.checkpoint_files import CHECKPOINT_FOLDER, list_snapshots, read_snapshot
+from satlisa.training.log import LOG_FILE, SUMMARY_FILE
+from satlisa.training.settings import TrainConfig
 
 _TIMES = ("samples_per_second", "peak_memory")  # what two equal runs may differ in
 _PATIENCE = 120.0  # seconds in which a start must reach what it is to be killed at, or end

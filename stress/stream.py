@@ -14,10 +14,10 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from satlisa.demo.backbone import IMAGE_SIZE
-from satlisa.run import train
-from satlisa.settings import TrainConfig
-from satlisa.train_log import LOG_FILE
+from satlisa.demo.tiny_models import IMAGE_SIZE
+from satlisa.training.log import LOG_FILE
+from satlisa.training.settings import TrainConfig
+from satlisa.training.train import train
 
 _SHARDS = 8
 _STEP = 16

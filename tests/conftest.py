@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["model_fixtures", "resume_fixtures"]
+pytest_plugins = ["tests.helpers.model_fixtures", "tests.helpers.resume_fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from satlisa.demo.plan import Plan
-from satlisa.demo.rows import scene_seeds
-from satlisa.demo.scenes import draw_scene
+from satlisa.data.synthetic.painter import draw_scene
+from satlisa.data.synthetic.plan import Plan
+from satlisa.data.synthetic.rows import scene_seeds
 
 
 @dataclass(frozen=True)

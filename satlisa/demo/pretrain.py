@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from satlisa.demo import backbone
+from satlisa.data.synthetic.rows import demo_rows
+from satlisa.demo import tiny_models as backbone
 from satlisa.demo.broaden_sam import broaden_sam
 from satlisa.demo.collages import draw_collage
 from satlisa.demo.gallery import Exhibit, open_gallery
 from satlisa.demo.pretrain_sam import score_sam, train_sam
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
-from satlisa.demo.rows import demo_rows
 
 WEIGHTS = Path(__file__).parent / "weights"
 _TOKENIZER_SCENES = 400  # their texts hold every phrase

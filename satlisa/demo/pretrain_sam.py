@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from satlisa.demo.backbone import IMAGE_SIZE
+from satlisa.data.synthetic.plan import SceneObject
 from satlisa.demo.gallery import Exhibit
-from satlisa.demo.plan import SceneObject
-from satlisa.raster import rasterize
+from satlisa.demo.tiny_models import IMAGE_SIZE
+from satlisa.geometry.raster import rasterize
 
 LEARNING_RATE = 1.5e-3
 BATCH_SIZE = 8

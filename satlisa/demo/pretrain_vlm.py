@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from satlisa.collator import answer_positions, stack_positions
-from satlisa.demo import questions
+from satlisa.data.sample import Turn
+from satlisa.data.synthetic import questions
+from satlisa.data.synthetic.plan import Plan
+from satlisa.data.synthetic.questions import Question
 from satlisa.demo.gallery import Exhibit
-from satlisa.demo.plan import Plan
-from satlisa.demo.questions import Question
-from satlisa.prompts import IGNORE_INDEX, encode_prompt
-from satlisa.sample import Turn
+from satlisa.processing.chat import IGNORE_INDEX, encode_prompt
+from satlisa.processing.collator import answer_positions, stack_positions
 
 LEARNING_RATE = 1.5e-3
 BATCH_SIZE = 16

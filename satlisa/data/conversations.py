@@ -1,0 +1,204 @@
+"""Conversations as rows spell them: turns, and the text of an answer without its coordinates."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from satlisa.data.json_cells import decode_at, describe, parse_cell, without_surrogates
+from satlisa.data.polygons import POLYGON_KEYS, find_regions, holds_coordinates, parse_regions
+from satlisa.data.sample import Region, Turn
+
+_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+_IMAGE_PARTS = ("image", "image_url", "img")
+# Blanks are matched from where they begin, here and in _tidy: from every one of them it would take minutes for 100 KB.
+_IMAGE_MARKER = re.compile(r"(?:(?<![ \t])[ \t]+)?<image>[ \t]*")
+_SEG = re.compile(r"[<\[]SEG[>\]]", re.IGNORECASE)
+# How coordinates begin: [[, [{, [12, {"key": (and what is no JSON: single quotes, [(12).
+_MOST_BRACKETS = 1000  # that turn out to be no JSON; each may be read far before it does
+_BRACKET = re.compile(r"""[\[{](?=\s*["\-\dtfnNI\[{\]}('])""")  # what follows could be JSON, or was meant as it
+_JSON_START = re.compile(r"""[\[{]\s*(?:[\[{]|\(\s*-?\d|-?\d+(?:\.\d+)?\s*,|["']\w+["']\s*:)""")
+
+
+def parse_turns(value: Any) -> list[Turn]:
+    """The turns of a `conversations` cell: JSON text or an already parsed list.
+
+    Turns are `{"role", "content"}` or `{"from", "value"}`, the content a string or a list of parts. `<image>` markers
+    and image parts are left out (the chat template places the image), and so are turns of others than the assistant
+    that hold nothing else.
+
+    Raises:
+        ValueError: what was found instead.
+    """
+    value = parse_cell(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"is not a list of turns: found {describe(value)}")
+    turns = [_parse_turn(item, number) for number, item in enumerate(value)]
+    return [turn for turn in turns if turn.role == "assistant" or turn.text.strip()]
+
+
+def split_answer(turns: list[Turn]) -> tuple[tuple[Turn, ...], str]:
+    """The context and the expected answer: the last assistant turn that follows a user's, and all before it.
+
+    Raises:
+        ValueError: there is no such pair, or a system turn that is not the first.
+    """
+    for place in range(len(turns) - 1, 0, -1):
+        if turns[place].role == "assistant" and turns[place - 1].role == "user":
+            context = tuple(turns[:place])
+            if any(turn.role == "system" for turn in context[1:]):
+                raise ValueError("has a system turn that is not the first turn")
+            return context, turns[place].text
+    roles = ", ".join(turn.role for turn in turns[:20]) + ", …" * (len(turns) > 20) or "none"
+    raise ValueError(f"has no question with an answer (roles of the turns with text: {roles})")
+
+
+def take_coordinates(answer: str) -> tuple[str, list[Region]]:
+    """Cut the JSON with coordinates out of an answer.
+
+    Bare boxes `[x0, y0, x1, y1]` are cut too, but are no regions. What a JSON object says under `text`, `answer`,
+    `description` or `caption` stays. Typed `<SEG>` markers go: they are placed where the tokens are.
+
+    Returns:
+        the text, tidied, possibly empty, and the regions in the order of the text.
+
+    Raises:
+        ValueError: JSON with coordinates that breaks off or cannot be read.
+    """
+    answer = _SEG.sub(" ", answer)
+    kept: list[str] = []
+    regions: list[Region] = []
+    position = failed = 0
+    for match in _BRACKET.finditer(answer):
+        start = match.start()
+        if start < position:
+            continue
+        try:
+            value, end = decode_at(answer, start)
+        except (ValueError, RecursionError) as error:
+            failed += 1
+            if (
+                failed > _MOST_BRACKETS
+                or not isinstance(error, json.JSONDecodeError)
+                or _JSON_START.match(answer, start)
+            ):
+                raise ValueError(f"holds JSON that cannot be read: {describe(answer[start:])}") from error
+            continue
+        if _is_geometry(value):
+            regions += _regions(value)
+            kept += [answer[position:start], _words(value)]
+            position = end
+        elif isinstance(value, Mapping) and _count_numbers(value) >= 6:
+            raise ValueError(f"holds JSON whose polygons are not under a known key: found {describe(value)}")
+    # Once more: what was cut may have stood in the middle of a marker, or have spelt one.
+    return _tidy(_SEG.sub(" ", "".join([*kept, answer[position:]]))), regions
+
+
+def says_seg(answer: str) -> bool:
+    """Whether an answer has `<SEG>` typed in it."""
+    return _SEG.search(answer) is not None
+
+
+def _parse_turn(item: Any, number: int) -> Turn:
+    if not isinstance(item, Mapping):
+        raise ValueError(f"turn {number}: expected an object, found {describe(item)}")
+    for role_key, text_key in (("role", "content"), ("from", "value")):
+        if item.get(role_key) is not None:
+            role = _ROLES.get(str(item[role_key]).strip().lower())
+            if role is None:
+                found = describe(item[role_key])
+                raise ValueError(f"turn {number}: expected a user, assistant or system turn, found {found}")
+            if text_key not in item:
+                break
+            return Turn(role, _without_markers(without_surrogates(_content(item[text_key], number))))
+    raise ValueError(f"turn {number}: expected role and content, or from and value; found {describe(item)}")
+
+
+def _content(content: Any, number: int) -> str:
+    """The text of a turn; parts are joined by line breaks."""
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if type(content) is int or (isinstance(content, float) and math.isfinite(content)):
+        return str(content)  # a count as answer
+    if isinstance(content, list | tuple):
+        parts = [_part(part, number) for part in content]
+        return "\n".join(part for part in parts if part is not None)
+    raise ValueError(f"turn {number}: expected text or a list of parts, found {describe(content)}")
+
+
+def _part(part: Any, number: int) -> str | None:
+    """The text of a part; None for an image."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping):
+        if isinstance(part.get("text"), str):
+            return str(part["text"])
+        if part.get("type") in _IMAGE_PARTS or any(part.get(key) is not None for key in _IMAGE_PARTS):
+            return None
+    raise ValueError(f"turn {number}: expected a text or image part, found {describe(part)}")
+
+
+def _without_markers(text: str) -> str:
+    """Text without `<image>`; where a marker stood between words one space stays."""
+    if "<image>" not in text:
+        return text
+    text = _IMAGE_MARKER.sub(" ", text)
+    lines = [line.strip() if not line.strip() else line.removesuffix(" ") for line in text.split("\n")]
+    return "\n".join(lines).strip()
+
+
+def _is_geometry(value: Any) -> bool:
+    """Coordinates to cut: at least a box's four numbers; `[3]` in a sentence stays."""
+    if _count_numbers(value) < 4:
+        return False
+    known = isinstance(value, Mapping) and any(holds_coordinates(value.get(key)) for key in POLYGON_KEYS)
+    return known or holds_coordinates(value)
+
+
+def _count_numbers(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(map(_count_numbers, value.values()))
+    if isinstance(value, list):
+        return sum(map(_count_numbers, value))
+    return int(isinstance(value, int | float))
+
+
+def _regions(value: Any) -> list[Region]:
+    """Regions of a JSON value inside an answer; bare boxes and points are none."""
+    found = find_regions(value)
+    if not found and isinstance(value, Mapping):
+        found = parse_regions(value)
+    return [region for region in found if any(len(ring) > 2 for ring in region)]
+
+
+def _words(value: Any) -> str:
+    """What an answer that is one JSON object says in words."""
+    if isinstance(value, Mapping):
+        for key in ("text", "answer", "description", "caption"):
+            if isinstance(value.get(key), str):
+                return str(value[key])
+    return ""
+
+
+def _tidy(text: str) -> str:
+    """Repair what a cut leaves: empty fences and brackets, doubled or dangling punctuation and blanks."""
+    text = re.sub(r"```\w*\s*```", " ", text)
+    text = re.sub(r"\(\s*\)|\[\s*\]|\{\s*\}", " ", text)
+    text = re.sub(r"[ \t]+", " ", text)
+    text = re.sub(r"(?<!\s)\s+([.,;:!?])", r"\1", text)
+    text = re.sub(r"(?<![:,;])[:,;]+(?=[.,;!?])", "", text)
+    text = re.sub(r" ?\n ?", "\n", text)
+    text = re.sub(r"\n{2,}", "\n", text)
+    text = re.sub(r"\A[\s.,;:]+|(?<![\s,;:])[\s,;:]+\Z", "", text)
+    return text if re.search(r"\w", text) else ""

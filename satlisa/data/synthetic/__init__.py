@@ -1,0 +1,1 @@
+"""Satellite scenes that the package draws itself, as rows of a dataset."""

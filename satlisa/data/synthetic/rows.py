@@ -1,0 +1,127 @@
+"""The demo dataset: rows about synthetic scenes, in the columns of the real dataset.
+
+All texts and polygons are made when the rows are; a picture is drawn when a row is first asked for, since
+drawing costs ten times as much as planning.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from satlisa.data.synthetic.painter import paint
+from satlisa.data.synthetic.plan import Plan
+from satlisa.data.synthetic.questions import Question, ask_box_list, ask_everything, ask_object_count
+from satlisa.errors import SatlisaError
+
+IMAGE_SIZE = 256  # pixels a side
+_SEEDS_PER_SPLIT = 1_000_000
+_SPLITS = {
+    "train": 500,
+    "validation": 40,
+    "test": 220,
+    "pretrain": 3000,
+}  # scenes; the order decides the seeds
+_SHUFFLE_SEED = 20
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row without its picture."""
+
+    seed: int
+    task: str
+    conversations: str
+    metadata: str
+
+
+class DemoRows:
+    """A sequence of rows: dicts with the columns `task`, `source`, `image`, `conversations` and `metadata`.
+
+    `image` is {"bytes": PNG of 256² pixels, "path": None}; `conversations` and `metadata` are JSON strings.
+    """
+
+    def __init__(self, entries: list[_Entry]) -> None:
+        self._entries = entries
+        self._pictures: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int | str) -> Any:
+        """A row by its number, or the column "task" by its name; the latter draws nothing."""
+        if isinstance(index, str):
+            return [getattr(entry, index) for entry in self._entries]
+        entry = self._entries[index]
+        return {
+            "task": entry.task,
+            "source": "synthetic",
+            "image": {"bytes": self._picture(entry.seed), "path": None},
+            "conversations": entry.conversations,
+            "metadata": entry.metadata,
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def texts(self) -> list[str]:
+        """The `conversations` of all rows; draws nothing."""
+        return [entry.conversations for entry in self._entries]
+
+    def _picture(self, seed: int) -> bytes:
+        """PNG bytes of a scene, drawn once and kept: 110 kB each."""
+        if seed not in self._pictures:
+            buffer = io.BytesIO()
+            paint(Plan(seed), IMAGE_SIZE).save(buffer, format="PNG", compress_level=1)
+            self._pictures[seed] = buffer.getvalue()
+        return self._pictures[seed]
+
+
+def demo_rows(split: str, num_scenes: int | None = None) -> DemoRows:
+    """Rows of a split of the demo dataset, always the same ones; no scene is in two splits.
+
+    Args:
+        split: "train", "validation", "test", or "pretrain" (for the demo backbone; it has both forms of
+            object detection for every scene as well).
+        num_scenes: how many scenes, default 500, 40, 220 and 3000; 3 to 5 rows each (pretrain: up to 7).
+
+    Raises:
+        SatlisaError: an unknown split, or more scenes than the split has seeds.
+    """
+    seeds = scene_seeds(split, num_scenes)
+    entries = [entry for number, seed in enumerate(seeds) for entry in _scene_entries(seed, number, split)]
+    order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(entries))  # any cut of it holds every task
+    return DemoRows([entries[place] for place in order])
+
+
+def scene_seeds(split: str, num_scenes: int | None = None) -> list[int]:
+    """The seeds of a split's scenes; errors as in `demo_rows`."""
+    if split not in _SPLITS:
+        raise SatlisaError(f"the demo dataset has no split {split!r}; it has {', '.join(_SPLITS)}")
+    count = _SPLITS[split] if num_scenes is None else num_scenes
+    if not 0 < count <= _SEEDS_PER_SPLIT:
+        raise SatlisaError(f"num_scenes of the demo dataset must be 1..{_SEEDS_PER_SPLIT}, not {count}")
+    first = list(_SPLITS).index(split) * _SEEDS_PER_SPLIT
+    return list(range(first, first + count))
+
+
+def _scene_entries(seed: int, number: int, split: str) -> list[_Entry]:
+    """The rows about one scene; `number` in the split says whose turn it is."""
+    plan = Plan(seed)
+    questions = ask_everything(plan, turn=number)
+    if split == "pretrain":
+        asked = {question.prompt for question in questions}
+        questions += [q for q in (ask_object_count(plan), ask_box_list(plan)) if q.prompt not in asked]
+    return [_entry(seed, question) for question in questions]
+
+
+def _entry(seed: int, question: Question) -> _Entry:
+    turns = [
+        {"role": "user", "content": f"<image>\n{question.prompt}"},
+        {"role": "assistant", "content": question.answer},
+    ]
+    metadata = {"seed": seed, **question.metadata}
+    return _Entry(seed, question.task, json.dumps(turns), json.dumps(metadata))

@@ -1,0 +1,322 @@
+"""A model's answers over a split, scored per task: what `results.json` holds.
+
+Truth is the whole truth: masks are scored at the image's own resolution against every instance of the row,
+also those beyond the `max_instances` that the model was trained to give. Whatever goes wrong with one sample
+becomes that sample's `error` and goes on to the next; it never stops the run and never counts as a score.
+
+Rows are taken in windows, and a window's batches are composed of its rows alone: so an evaluation that was interrupted,
+or that several processes share, has the numbers of one that ran through in one process.
+"""
+
+import logging
+import platform
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from satlisa import __version__
+from satlisa.data.dataset import Rows, read_sample
+from satlisa.data.sample import Sample
+from satlisa.data.sampler import IndexedOrder
+from satlisa.errors import SatlisaError, first_line
+from satlisa.evaluation.metrics import exact_match, intersection_union, iou, is_correct, summarise
+from satlisa.evaluation.partial_report import Entry, Journal, fingerprint
+from satlisa.evaluation.report import Pictures
+from satlisa.geometry.raster import rasterize
+from satlisa.inference.generation import Answer, answer
+from satlisa.runtime.processes import Team
+from satlisa.training.fault_tolerance.run_identity import rows_key
+
+logger = logging.getLogger(__name__)
+
+_ALL_INSTANCES = 2**31  # read_sample's limit, for the whole truth
+_BATCHES_AHEAD = 4  # read while others are answered; 32 images of 512² are 25 MB
+_PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "pillow")
+
+AnswerFn = Callable[..., list[Answer]]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A row to evaluate: its number in the evaluation, its index in the split, its task, whether it gets pictures."""
+
+    number: int
+    index: int
+    task: str
+    is_pictured: bool
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """What is evaluated and how; saved in `results.json`.
+
+    Attributes:
+        model_dir: folder or hub id, for the record.
+        model_files: fingerprint of what lies in it, for the record.
+        dataset, split: names, for the record; the rows are given.
+        samples_per_task: how many rows of each task; 0 takes all.
+        seed: decides which, where not all are taken.
+        batch_size: questions answered at a time.
+        max_new_tokens: limit of an answer.
+        seg_tasks: tasks with masks whose name does not say segmentation.
+        report_samples: the first ones of each task get pictures and a place in REPORT.md.
+    """
+
+    model_dir: str = ""
+    model_files: str = ""
+    dataset: str = ""
+    split: str = "validation"
+    samples_per_task: int = 3
+    seed: int = 0
+    batch_size: int = 8
+    max_new_tokens: int = 256
+    seg_tasks: tuple[str, ...] = ()
+    report_samples: int = 50
+
+    def __post_init__(self) -> None:
+        least = {"samples_per_task": 0, "report_samples": 0, "batch_size": 1, "max_new_tokens": 1}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise SatlisaError(f"--{name}: expected at least {minimum}, found {getattr(self, name)}")
+
+
+def choose(tasks: Sequence[str], samples_per_task: int, seed: int) -> list[tuple[int, str]]:
+    """The rows to evaluate, as (row number, task), grouped by task in alphabetical order, each in row order.
+
+    A seeded shuffle of all rows decides; each task takes its first ones. So the same seed takes the same
+    rows, and more samples per task add rows to those already taken. `samples_per_task=0` takes every row.
+    """
+    order = list(range(len(tasks)))
+    random.Random(seed).shuffle(order)
+    taken: Counter[str] = Counter()
+    picked = []
+    for index in order:
+        if samples_per_task == 0 or taken[tasks[index]] < samples_per_task:
+            taken[tasks[index]] += 1
+            picked.append((index, tasks[index]))
+    return sorted(picked, key=lambda pick: (pick[1], pick[0]))
+
+
+def evaluate(
+    model: Any,
+    rows: Rows,
+    settings: EvalSettings,
+    journal: Journal | None = None,
+    answer_fn: AnswerFn = answer,
+) -> dict[str, Any]:
+    """Answer and score the chosen rows.
+
+    Args:
+        model: a `SatLisa` with `config` and `device`.
+        rows: a split (`load_rows`).
+        settings: which rows, and how.
+        journal: where each window is written down, with its pictures; what it knows to be done is not done again,
+            and its team shares the rest. Without it there are no pictures.
+        answer_fn: `generation.answer`, or a stand-in with its signature.
+
+    Returns:
+        {"settings": …, "tasks": {task: scores of `metrics.summarise`}, "samples": [one entry per row]}, plain
+        Python values that strict JSON can hold, the same in each process. An entry's `number` counts the samples of
+        this evaluation and names its pictures; its `index` is the row's number in the split.
+    """
+    picked = choose(_tasks(rows), settings.samples_per_task, settings.seed)
+    if not picked:
+        raise SatlisaError(f"{settings.dataset}: its {settings.split} split holds no rows; choose another --split")
+    started = time.time()
+    windows = _plan(picked, settings)
+    done = journal.start(_identify(settings, model, rows, picked), len(picked)) if journal else {}
+    team = journal.team if journal else Team()
+    own = [number for number in range(len(windows)) if number not in done][team.index :: team.size]
+    total = sum(len(windows[number]) for number in own)
+    scored = _score_windows(model, rows, [windows[number] for number in own], settings, answer_fn)
+    with tqdm(total=total, desc="evaluating", unit="sample", disable=not team.is_main) as progress:
+        for number, window in zip(own, scored, strict=True):
+            if journal:
+                journal.add(number, window)
+            else:
+                done[number] = [entry for entry, _ in window]
+            progress.update(len(window))
+    if journal:
+        done = journal.finish(len(windows))
+    samples = [entry for window in done.values() for entry in window]
+    names = sorted({task for _, task in picked})
+    tasks = {task: summarise(entry for entry in samples if entry["task"] == task) for task in names}
+    return {"settings": _describe(settings, model, started), "tasks": tasks, "samples": samples}
+
+
+def _plan(picked: Sequence[tuple[int, str]], settings: EvalSettings) -> list[list[Pick]]:
+    """The windows: what is read ahead together and put into batches by length."""
+    seen: Counter[str] = Counter()
+    picks = []
+    for number, (index, task) in enumerate(picked):
+        picks.append(Pick(number, index, task, seen[task] < settings.report_samples))
+        seen[task] += 1
+    size = _BATCHES_AHEAD * settings.batch_size
+    return [picks[start : start + size] for start in range(0, len(picks), size)]
+
+
+def _identify(settings: EvalSettings, model: Any, rows: Sized, picked: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    """What decides the numbers, by the names that the user knows: with other values there is no going on."""
+    named = {f"--{name}": value for name, value in asdict(settings).items() if name != "model_files"}
+    return named | {
+        "--device": str(model.device).partition(":")[0],  # precision and kernels follow from its kind
+        "the model's files": settings.model_files,
+        "the choice of rows": fingerprint(f"{len(rows)} {picked}"),
+        "the rows": rows_key(IndexedOrder(rows)),
+    }
+
+
+def _tasks(rows: Any) -> list[str]:
+    """The task of each row; where rows have columns (`datasets`), from that column alone: no image is read."""
+    tasks = rows["task"] if hasattr(rows, "column_names") else (row["task"] for row in rows)
+    return [str(task) for task in tasks]
+
+
+def _score_windows(
+    model: Any, rows: Rows, windows: Sequence[Sequence[Pick]], settings: EvalSettings, answer_fn: AnswerFn
+) -> Iterator[list[tuple[Entry, Pictures | None]]]:
+    """Per window, an entry per pick in order, and what to draw of it; the next window is read by a thread meanwhile."""
+
+    def read(window: Sequence[Pick]) -> list[Sample | str]:
+        return [_read(rows, pick.index, settings.seg_tasks) for pick in window]
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(read, windows[0] if windows else [])
+        for window, following in zip_longest(windows, windows[1:]):
+            samples = coming.result()
+            if following:
+                coming = reader.submit(read, following)
+            yield _score_window(model, window, samples, settings, answer_fn)
+
+
+def _score_window(
+    model: Any, window: Sequence[Pick], samples: Sequence[Sample | str], settings: EvalSettings, answer_fn: AnswerFn
+) -> list[tuple[Entry, Pictures | None]]:
+    """Entries and pictures of a window's picks, in order; instances' masks are not kept."""
+    readable = [(pick, sample) for pick, sample in zip(window, samples, strict=True) if isinstance(sample, Sample)]
+    readable.sort(key=lambda item: (item[1].image.size, len(item[1].turns[-1].text)))
+    scored: dict[Pick, tuple[Entry, Pictures | None]] = {
+        pick: (_blank(pick, error=reason), None)
+        for pick, reason in zip(window, samples, strict=True)
+        if isinstance(reason, str)
+    }
+    for start in range(0, len(readable), settings.batch_size):
+        batch = readable[start : start + settings.batch_size]
+        results = _answer(model, [sample for _, sample in batch], settings, answer_fn)
+        for (pick, sample), result in zip(batch, results, strict=True):
+            entry, pictures = _score(pick, sample, result, model.config, settings.seg_tasks)
+            scored[pick] = entry, pictures if pick.is_pictured else None
+    return [scored[pick] for pick in window]
+
+
+def _read(rows: Rows, index: int, seg_tasks: Collection[str]) -> Sample | str:
+    """The row's sample, or why there is none."""
+    try:
+        return read_sample(rows[index], index, max_instances=_ALL_INSTANCES, seg_tasks=seg_tasks)
+    except Exception as error:  # besides RowError: whatever a damaged file makes the readers raise
+        logger.debug("row %d was not read", index, exc_info=True)
+        return _reason(error)
+
+
+def _answer(model: Any, samples: Sequence[Sample], settings: EvalSettings, answer_fn: AnswerFn) -> list[Answer | str]:
+    """An answer per sample, or why there is none: a batch that fails is asked again one by one."""
+    try:
+        images, prompts = [sample.image for sample in samples], [sample.turns for sample in samples]
+        return list(answer_fn(model, images, prompts, max_new_tokens=settings.max_new_tokens, batch_size=len(samples)))
+    except Exception as error:  # out of memory, an image the processor refuses, ...
+        logger.debug("a batch of %d was not answered", len(samples), exc_info=True)
+        reason = _reason(error)
+    # Outside of `except`, whose traceback would keep the failed batch's tensors in memory.
+    if len(samples) == 1:
+        return [reason]
+    logger.warning("a batch of %d samples failed and is asked one by one (%s)", len(samples), reason)
+    return [result for sample in samples for result in _answer(model, [sample], settings, answer_fn)]
+
+
+def _score(
+    pick: Pick, sample: Sample, result: Answer | str, config: Any, seg_tasks: Collection[str]
+) -> tuple[Entry, Pictures | None]:
+    """The entry of a sample, and what to draw of it."""
+    has_mask = bool(sample.regions) or _is_mask_task(pick.task, seg_tasks)
+    segs = min(len(sample.regions), config.max_instances)  # as many as the model was trained to give
+    entry = _blank(
+        pick,
+        source=sample.source,
+        prompt=sample.turns[-1].text,
+        expected=" ".join([sample.answer, *[config.seg_token] * segs]).strip(),
+        expected_segs=segs,
+    )
+    if isinstance(result, str):
+        return {**entry, "error": result}, None
+    entry |= {"output": result.text, "segs": result.num_segs}
+    if not has_mask:
+        words = result.text.replace(config.seg_token, " ")
+        entry["correct"] = is_correct(pick.task, entry["prompt"], sample.answer, words)
+        entry["exact_match"] = exact_match(sample.answer, words)
+        return entry, (sample.image, None, None)
+    truth, prediction = _masks(sample, result)
+    entry["intersection"], entry["union"] = intersection_union(prediction, truth)
+    entry["iou"] = iou(entry["intersection"], entry["union"])
+    return entry, (sample.image, truth, prediction)
+
+
+def _is_mask_task(task: str, seg_tasks: Collection[str]) -> bool:
+    """Whether rows without polygons say that there is nothing to draw, rather than that a text is wanted."""
+    return "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}
+
+
+def _masks(sample: Sample, result: Answer) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and prediction, the unions of all instances, (H, W) bool at the image's own size."""
+    width, height = sample.image.size
+    polygons = [polygon for region in sample.regions for polygon in region]
+    prediction = result.union()
+    if prediction is None:
+        prediction = np.zeros((height, width), dtype=bool)
+    return rasterize(polygons, height, width), prediction
+
+
+def _blank(pick: Pick, **known: Any) -> Entry:
+    """An entry with every key that `results.json` promises, None where a key does not apply."""
+    unknown = dict.fromkeys(
+        (
+            "source",
+            "prompt",
+            "expected",
+            "output",
+            "iou",
+            "intersection",
+            "union",
+            "correct",
+            "exact_match",
+            "error",
+        )
+    )
+    counts: Entry = {"segs": 0, "expected_segs": 0, "images": {}}
+    return {"number": pick.number, "index": pick.index, "task": pick.task} | unknown | counts | known
+
+
+def _reason(error: Exception) -> str:
+    """One line for the report; our own errors need no type name in front."""
+    first = first_line(error)
+    return first if isinstance(error, SatlisaError) else f"{type(error).__name__}: {first}"
+
+
+def _describe(settings: EvalSettings, model: Any, started: float) -> dict[str, Any]:
+    """Settings, machine and time, for someone who wants the same numbers again."""
+    return asdict(settings) | {
+        "seg_tasks": list(settings.seg_tasks),
+        "device": str(model.device),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 2),
+        "versions": {"satlisa": __version__, "python": platform.python_version()}
+        | {package: version(package) for package in _PACKAGES},
+    }

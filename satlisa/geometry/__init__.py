@@ -1,0 +1,1 @@
+"""Polygons, masks and the frame of SAM, in numpy."""

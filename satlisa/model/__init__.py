@@ -1,0 +1,1 @@
+"""The architecture: tensors to losses and masks."""

@@ -1,0 +1,182 @@
+"""Satellite Omni LISA: the architecture of DESIGN §1.
+
+    image ─┬─ Qwen3.5 (frozen, LoRA) ─► text logits
+           │          └─ last hidden state AT each <SEG> (D) ─ projector ─► prompt (C)
+           └─ SlimSAM encoder (frozen) ─► image embeddings ────────────────┴─► mask decoder (trained) ─► mask logits
+
+Shapes: B samples, T tokens, D 1024 (text width), C 256 (SAM prompt width), V vocabulary rows, S images with masks,
+N masks, A supervised tokens, m 256 (mask frame).
+
+LISA (Lai et al., arXiv:2308.00692) takes the state *before* `[SEG]`, the one that predicts it; here it is the state at
+`<SEG>`, which has read the token. GELU stands where LISA has ReLU.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from satlisa.config import ModelConfig
+from satlisa.model.lm_head import Head
+from satlisa.model.losses import LossSums, mask_loss_sums
+from satlisa.model.segmenter import Segmenter
+from satlisa.processing.collator import Batch
+
+
+class Projector(nn.Sequential):
+    """`<SEG>` state (N, D) → mask prompt (N, C): Linear · GELU · Linear."""
+
+    def __init__(self, hidden_size: int, projector_hidden_size: int, prompt_size: int) -> None:
+        super().__init__(
+            nn.Linear(hidden_size, projector_hidden_size), nn.GELU(), nn.Linear(projector_hidden_size, prompt_size)
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass computes: `losses` (sums, with gradient), `mask_logits` (N, m, m), `scores` (N,)."""
+
+    losses: LossSums
+    mask_logits: Tensor
+    scores: Tensor
+
+
+class SatLisa(nn.Module):
+    """VLM, projector and segmenter, and what turns user input into their tensors.
+
+    Args:
+        vlm: `Qwen3_5ForConditionalGeneration` inside a PEFT model.
+        segmenter: SlimSAM.
+        processor: the VLM's processor, its tokenizer holding `<SEG>`.
+        config: settings, `seg_token_id` and widths filled in.
+        seg_row: (D,) initial `<SEG>` row of the tied embedding.
+        compute_dtype: autocast dtype; float32 switches autocast off.
+    """
+
+    def __init__(
+        self,
+        vlm: nn.Module,
+        segmenter: Segmenter,
+        processor: Any,
+        config: ModelConfig,
+        seg_row: Tensor,
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.vlm: Any = vlm
+        self.segmenter = segmenter
+        self.projector = Projector(config.vlm_hidden_size, config.projector_hidden_size, config.sam_prompt_size)
+        # One trained row of the tied embedding, as a parameter of its own: PEFT's trainable_token_indices copies the
+        # whole matrix twice a step (3 times slower, +1.3 GB on a 4-layer model).
+        self.seg_row = nn.Parameter(seg_row.detach().float().clone())
+        self.processor = processor
+        self.config = config
+        self.compute_dtype = compute_dtype
+        assert config.seg_token_id is not None
+        self.seg_token_id: int = config.seg_token_id
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.seg_row.device
+
+    @property
+    def qwen(self) -> Any:
+        """The Qwen3.5 inside the PEFT wrapper, its linear layers carrying LoRA."""
+        return self.vlm.get_base_model()
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision for everything that runs the model; trained parameters stay float32."""
+        enabled = self.compute_dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.compute_dtype if enabled else None, enabled=enabled)
+
+    def forward(self, batch: Batch) -> Output:
+        """One pass over a batch of text and mask samples: losses and masks."""
+        with self.autocast():
+            images = self.image_features(batch.pixel_values, batch.image_grid_thw, batch.image_of_row)
+            embeddings = self.embed(batch.input_ids, images)
+            hidden = self.run_text(embeddings, batch.attention_mask, batch.position_ids).flatten(0, 1)  # (B·T, D)
+            # Only supervised positions go through the head: of the logits at all of them nobody has need.
+            text_loss = self.head.text_loss_sum(hidden[batch.supervised], batch.targets)
+            mask_logits, scores, bce, dice = self._mask_losses(hidden[batch.seg_positions], batch)
+        return Output(LossSums(text_loss, bce, dice, batch.num_tokens, batch.num_masks), mask_logits, scores)
+
+    @torch.no_grad()
+    def image_features(
+        self, pixel_values: Tensor, image_grid_thw: Tensor, image_of_row: Sequence[int] | None = None
+    ) -> Tensor:
+        """The frozen vision tower: image tokens (tokens, D) of the image of each row, one row after the other.
+
+        Each image goes through the tower once; `image_of_row` says which one a row shows (by default, row n image n).
+        """
+        features = self.qwen.model.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output
+        return torch.cat([features[image] for image in image_of_row] if image_of_row else tuple(features))
+
+    def embed(self, input_ids: Tensor, image_features: Tensor | None = None) -> Tensor:
+        """Token embeddings (B, T, D) with the trained `<SEG>` row and the images' features in their places."""
+        embeddings = self.qwen.get_input_embeddings()(input_ids)  # (B, T, D)
+        is_seg = (input_ids == self.seg_token_id)[..., None]
+        embeddings = torch.where(is_seg, self.seg_row.to(embeddings.dtype), embeddings)
+        if image_features is None:
+            return embeddings
+        is_image = (input_ids == self.processor.image_token_id)[..., None].expand_as(embeddings)
+        return embeddings.masked_scatter(is_image, image_features.to(embeddings.dtype))
+
+    def run_text(
+        self, embeddings: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any | None = None
+    ) -> Tensor:
+        """The language model: embeddings (B, T, D) → last hidden states (B, T, D), reading and filling `cache`.
+
+        `attention_mask` covers cached and new tokens (B, T_all); `position_ids` (3, B, T) the new ones.
+        """
+        text_model = self.qwen.model.language_model
+        arguments = {_cache_argument(text_model): cache} if cache is not None else {}
+        hidden: Tensor = text_model(
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=cache is not None,
+            **arguments,
+        ).last_hidden_state
+        return hidden
+
+    @property
+    def head(self) -> Head:
+        """The tied matrix with the trained `<SEG>` row."""
+        return Head(self.qwen.lm_head.weight, self.seg_row, self.seg_token_id)
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Logits (A, V) of hidden states (A, D)."""
+        return self.head.logits(hidden)
+
+    def decode_masks(self, seg_states: Tensor, image_embeddings: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+        """`<SEG>` states (N, D) → projector → mask decoder: logits (N, m, m) and scores (N,).
+
+        `image_embeddings` (S, C, 64, 64), one per image; `image_index` (N,) says which image each state asks about.
+        """
+        prompts = self.projector(seg_states.to(self.seg_row.dtype))  # (N, C)
+        return self.segmenter.decode(image_embeddings, prompts, image_index)
+
+    def _mask_losses(self, seg_states: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mask logits, scores, and the sums of BCE and DICE.
+
+        Every trained parameter gets a gradient in every step, if only zero: DDP waits for each of them. The scores'
+        head is in no loss (§2), and a batch without masks runs no SAM at all.
+        """
+        if batch.num_masks:
+            image_embeddings = self.segmenter.encode_or_recall(batch.sam_pixels, batch.sam_keys, batch.sam_recalled)
+            mask_logits, scores = self.decode_masks(seg_states, image_embeddings, batch.image_index)
+            bce, dice = mask_loss_sums(mask_logits, batch.mask_targets, batch.mask_valid)
+            return mask_logits, scores, bce + 0 * scores.sum(), dice
+        trained = [*self.projector.parameters(), *self.segmenter.sam.mask_decoder.parameters()]
+        nothing = sum((0 * p.sum() for p in trained), start=torch.zeros((), device=self.device))
+        empty = torch.empty(0, self.segmenter.mask_size, self.segmenter.mask_size, device=self.device)
+        return empty, empty[:, 0, 0], nothing, nothing
+
+
+def _cache_argument(text_model: nn.Module) -> str:
+    """transformers 5.24 renamed `past_key_values` to `cache`."""
+    return "cache" if "cache" in inspect.signature(text_model.forward).parameters else "past_key_values"

@@ -1,0 +1,177 @@
+"""SlimSAM: an image and one prompt vector per mask become masks, through one geometry in both directions.
+
+    image (H, W) ─resize longest side─► (h, w) inside a square of `image_size`² ─encoder─► 256×64×64
+    prompts (N, 256) ─mask decoder─► logits (N, 256, 256) of the padded square ─Frame─► (N, H, W)
+
+Numbers are SlimSAM-77's; the code reads them from the checkpoint. SAM: Kirillov et al., arXiv:2304.02643.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from satlisa.data.sample import Region
+from satlisa.geometry.raster import coverage
+from satlisa.model.sam_attention import RelativeAttention
+from satlisa.processing.embedding_cache import EmbeddingCache
+
+# Masks are returned to full size in slices of this many pixels, so that 32 masks of a large tile do not take gigabytes.
+_MAX_PIXELS = 2**26
+# A model that says <SEG> again and again asks for a thousand masks of one batch, 4 MB of image embedding each.
+_MAX_PROMPTS = 128
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an image of (height, width) lies in SAM's padded square, and in the mask decoder's square.
+
+    The image is scaled until its longest side is `image_size`, and padded right and below. The decoder's logits
+    cover the same padded square with `mask_size` pixels a side.
+    """
+
+    original_size: tuple[int, int]
+    image_size: int
+    mask_size: int
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(h, w) of the image inside the padded input, rounded as SAM's `ResizeLongestSide` does."""
+        scale = self.image_size / max(self.original_size)
+        height, width = (max(1, int(side * scale + 0.5)) for side in self.original_size)
+        return height, width
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """(h, w) of the image in pixels of the mask frame; may be fractional."""
+        height, width = self.resized
+        return height * self.mask_size / self.image_size, width * self.mask_size / self.image_size
+
+    @property
+    def valid(self) -> np.ndarray:
+        """(mask_size, mask_size) bool: pixels of the mask frame that the image touches; the rest is padding."""
+        rows, columns = (int(np.ceil(side)) for side in self.extent)
+        inside = np.zeros((self.mask_size, self.mask_size), dtype=bool)
+        inside[:rows, :columns] = True
+        return inside
+
+    def draw(self, region: Region) -> np.ndarray:
+        """Ground truth drawn straight into the mask frame: (mask_size, mask_size) float32, the share of each pixel.
+
+        Shares instead of yes or no: a 37×900 image has 10 rows here, and rounding its outlines to whole ones would
+        lose up to a fifth of a mask.
+        """
+        height, width = self.extent
+        return coverage(region, self.mask_size, self.mask_size, scale=(width, height))
+
+    def restore(self, mask_logits: Tensor) -> Tensor:
+        """Logits of the mask frame, bilinearly sampled at the pixel centres of the original image.
+
+        One interpolation instead of SAM's two (to the padded square, then to the image), at the same positions.
+        Positions are clamped to the image's own part of the frame: padding, where nothing is trained, never bleeds in.
+
+        Args:
+            mask_logits: (N, mask_size, mask_size).
+
+        Returns:
+            (N, H, W) float32 logits in original pixels.
+        """
+        device = mask_logits.device
+        centres = []
+        for side, extent in zip(self.original_size, self.extent, strict=True):
+            pixels = (torch.arange(side, device=device) + 0.5) * (extent / side) - 0.5
+            pixels = pixels.clamp(0, int(np.ceil(extent)) - 1)
+            centres.append((pixels + 0.5) * (2 / self.mask_size) - 1)  # grid_sample's -1..1
+        rows, columns = torch.meshgrid(centres[0], centres[1], indexing="ij")
+        grid = torch.stack([columns, rows], dim=-1)[None]  # (1, H, W, 2)
+        return F.grid_sample(mask_logits.float()[None], grid, align_corners=False, padding_mode="border")[0]
+
+
+class Segmenter(nn.Module):
+    """SAM's frozen image encoder and trained mask decoder around `transformers`' `SamModel`.
+
+    `cache`, where one is set (`open_cache`), keeps image embeddings on disk.
+    """
+
+    def __init__(self, sam: Any, image_processor: Any) -> None:
+        super().__init__()
+        self.sam = sam
+        self.image_processor = image_processor
+        self.cache: EmbeddingCache | None = None
+        vision = self.sam.config.vision_config
+        self.image_size: int = vision.image_size
+        self.embedding_size: int = vision.image_size // vision.patch_size
+        self.mask_size: int = 4 * self.embedding_size  # two stride-2 upscalings in the decoder
+        for layer in self.sam.vision_encoder.layers:
+            layer.attn = RelativeAttention(layer.attn)
+
+    def frame(self, original_size: tuple[int, int]) -> Frame:
+        """The geometry of an image of (height, width)."""
+        return Frame(original_size, self.image_size, self.mask_size)
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """(S, 3, image_size, image_size) float32: longest side resized, ImageNet mean and std, zero padding."""
+        pixel_values: Tensor = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return pixel_values
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """Image embeddings (S, C, 64, 64) of preprocessed images (S, 3, image_size, image_size); frozen."""
+        image_embeddings: Tensor = self.sam.get_image_embeddings(pixel_values.to(self.sam.dtype))
+        return image_embeddings  # (S, C, e, e)
+
+    def open_cache(self, folder: str, max_bytes: int, compute_dtype: torch.dtype) -> None:
+        """Keep image embeddings in a folder from now on; what autocast makes of them is part of their names."""
+        preprocessing = f"{self.image_processor.to_json_string()} {compute_dtype}"
+        self.cache = EmbeddingCache(folder, self.sam.vision_encoder, preprocessing, max_bytes)
+
+    def encode_or_recall(self, pixel_values: Tensor, image_keys: list[str], recalled: Tensor) -> Tensor:
+        """Image embeddings (S, C, e, e) of new images, kept in the cache, and behind them the `recalled` ones."""
+        if not image_keys:
+            return recalled.to(self.sam.dtype)
+        image_embeddings = self.encode(pixel_values)
+        if self.cache is not None:
+            image_embeddings = self.cache.store(image_keys, image_embeddings)
+        return torch.cat([image_embeddings, recalled.to(image_embeddings.dtype)]) if len(recalled) else image_embeddings
+
+    def decode(self, image_embeddings: Tensor, prompts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+        """All masks of a batch through the mask decoder, together up to `_MAX_PROMPTS` of them.
+
+        Args:
+            image_embeddings: (S, C, e, e), one per distinct image.
+            prompts: (N, C), one per mask, in the place of SAM's point and box embeddings.
+            image_index: (N,) int64, the image of each prompt.
+
+        Returns:
+            mask_logits (N, mask_size, mask_size) and predicted IoU scores (N,), float32.
+        """
+        decoder_dtype = self.sam.mask_decoder.iou_token.weight.dtype
+        image_embeddings, prompts = image_embeddings.to(decoder_dtype), prompts.to(decoder_dtype)
+        positions = self.sam.get_image_wide_positional_embeddings().to(decoder_dtype)  # (1, C, e, e)
+        dense = self.sam.prompt_encoder.no_mask_embed.weight[:, :, None, None].to(decoder_dtype)  # (1, C, 1, 1)
+        parts = []
+        for part, index in zip(prompts.split(_MAX_PROMPTS), image_index.split(_MAX_PROMPTS), strict=True):
+            mask_logits, scores = self.sam.mask_decoder(
+                image_embeddings=image_embeddings[index],  # (N, C, e, e)
+                image_positional_embeddings=positions.expand(len(part), -1, -1, -1),
+                sparse_prompt_embeddings=part[:, None, None],  # (N, 1, 1, C)
+                dense_prompt_embeddings=dense,  # added to every image embedding
+                multimask_output=False,
+            )
+            parts.append((mask_logits[:, 0, 0].float(), scores[:, 0, 0].float()))
+        mask_logits, scores = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return mask_logits, scores
+
+    @torch.no_grad()
+    def restore(self, mask_logits: Tensor, original_size: tuple[int, int]) -> np.ndarray:
+        """Binary masks (N, H, W) of an image from its logits (N, mask_size, mask_size); SAM's threshold, 0."""
+        frame = self.frame(original_size)
+        per_slice = max(1, _MAX_PIXELS // (original_size[0] * original_size[1]))
+        if len(mask_logits) == 0:
+            return np.zeros((0, *original_size), dtype=bool)
+        return np.concatenate([(frame.restore(part) > 0).cpu().numpy() for part in mask_logits.split(per_slice)])

@@ -1,0 +1,160 @@
+"""A PEFT adapter from its folder onto the language model, checked tensor by tensor.
+
+PEFT's own loading only warns where names do not fit, and the model then answers without its LoRA; and it fails on an
+adapter that carries the whole embedding with as many rows as its tokenizer has tokens. Both are met here.
+
+An adapter is anybody's: of its configuration only what says how LoRA's tensors are used reaches PEFT, which would also
+import a module (`megatron_core`) or fetch a tokenizer (prompt tuning) that a configuration names.
+"""
+
+import json
+import logging
+import pickle
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+
+from satlisa.errors import SatlisaError, first_line
+from satlisa.pretrained.state_matching import State
+
+logger = logging.getLogger(__name__)
+_CONFIG = "adapter_config.json"
+_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# Of a LoRA configuration: what its tensors mean, ...
+_MEANING = (
+    *("r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "bias", "fan_in_fan_out", "rank_pattern"),
+    *("alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("modules_to_save", "trainable_token_indices", "lora_dropout", "task_type", "inference_mode"),
+)
+# ... and what speaks of its origin and training, and makes no difference to it now.
+_HISTORY = (
+    *("peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "megatron_core"),
+    *("loftq_config", "eva_config", "velora_config", "runtime_config", "qalora_group_size", "ensure_weight_tying"),
+)
+# Initial values of LoRA that leave the base weights as they were.
+_PLAIN_STARTS = (True, "gaussian", "orthogonal", "eva")
+_EMBEDDING = re.compile(r"(?:embed_tokens|lm_head)(?!.*lora_)")  # names of vocabulary matrices and of rows of them
+
+
+def read_adapter(folder: Path) -> tuple[Any, State]:
+    """The PEFT configuration and the tensors of an adapter.
+
+    Raises:
+        SatlisaError: a file that is missing, damaged or holds more than tensors.
+    """
+    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if path is None or not (folder / _CONFIG).is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
+        raise SatlisaError(f"{folder}: expected {_CONFIG} and {_WEIGHTS[0]}, found {found or 'nothing'}")
+    return _read_config(folder / _CONFIG), _read_tensors(path)
+
+
+def _read_tensors(path: Path) -> State:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True) if path.suffix == ".bin" else load_file(path)
+    except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
+        raise SatlisaError(f"{path}: damaged, or holds more than tensors, which could run code; not loaded") from error
+    except Exception as error:  # safetensors, zip and OS errors
+        raise SatlisaError(f"{path}: damaged or not a file of tensors ({first_line(error)}); copy it again") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise SatlisaError(f"{path}: expected tensors by name, found {type(state).__name__}")
+    return dict(state)
+
+
+def _read_config(path: Path) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SatlisaError(f"{path}: not a readable JSON file ({first_line(error)}); copy it again") from error
+    kind = content.get("peft_type") if isinstance(content, dict) else type(content).__name__
+    if kind != "LORA":
+        raise SatlisaError(f"{path}: expected the settings of a LoRA adapter (peft_type LORA), found {kind}")
+    known = {item.name: item.default for item in fields(LoraConfig)}
+    changes = {name for name, value in content.items() if value and value != known.get(name)}
+    foreign = sorted(changes & known.keys() - {*_MEANING, *_HISTORY, "init_lora_weights"})
+    if (
+        content.get("init_lora_weights") or True
+    ) not in _PLAIN_STARTS:  # "pissa" and others also change the base weights
+        foreign.append("init_lora_weights")
+    if foreign:
+        raise SatlisaError(f"{path}: {', '.join(f'{name}={content[name]!r}' for name in foreign)} is not supported")
+    if unknown := sorted(changes - known.keys() - {*_HISTORY}):
+        logger.warning("%s: %s means nothing to the PEFT that is installed", path, ", ".join(unknown))
+    try:
+        return LoraConfig(**{name: content[name] for name in _MEANING if name in content})
+    except Exception as error:  # values of the wrong type, settings that exclude each other
+        raise SatlisaError(f"{path}: not the settings of a LoRA adapter ({first_line(error)})") from error
+
+
+def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
+    """The VLM with an adapter on it. Vocabulary rows that the adapter carries go into the base matrix.
+
+    Raises:
+        SatlisaError: LoRA tensors that are missing, left over or of the wrong shape; with both lists of names.
+    """
+    lora = {name: tensor for name, tensor in state.items() if not _EMBEDDING.search(name)}
+    if on_head := [name for name in lora if "lm_head" in name]:
+        raise SatlisaError(
+            f"{source}: expected LoRA on layers of the language model, found it on its head too ({on_head[0]}), whose "
+            "matrix is frozen here; train without lm_head among the target modules, or merge that layer"
+        )
+    matrix = vlm.get_input_embeddings().weight
+    for name, tensor in state.items():
+        if _is_matrix(name, tensor, matrix.shape[1]):
+            rows = min(len(tensor), len(matrix))
+            with torch.no_grad():
+                matrix[:rows] = tensor[:rows].to(matrix.dtype)
+    config.modules_to_save = config.trainable_token_indices = None  # both are in the matrix now, or in the <SEG> row
+    try:
+        model = PeftModel(vlm, config)
+    except Exception as error:  # no such target modules, values of the wrong type
+        raise SatlisaError(f"{source}: does not fit the base model ({first_line(error)})") from error
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    set_peft_model_state_dict(model, _under_own_names(own, lora, source))
+    return model
+
+
+def _is_matrix(name: str, tensor: Tensor, width: int) -> bool:
+    """Whether this is a vocabulary matrix, however many rows it has, rather than single rows of one."""
+    return bool(_EMBEDDING.search(name)) and "trainable_tokens" not in name and tensor.shape[1:] == (width,)
+
+
+def _under_own_names(own: State, found: State, source: Path) -> State:
+    """LoRA tensors under PEFT's names for this model; what stands in front of `layers.` may differ."""
+    by_place = {_place(name): tensor for name, tensor in found.items()}
+    wanted = {_place(name): name for name in own}
+    shapes = {place: tuple(own[name].shape) for place, name in wanted.items()}
+    if len(by_place) != len(found) or {p: tuple(t.shape) for p, t in by_place.items()} != shapes:
+        raise SatlisaError(
+            f"{source}: its LoRA tensors are not those of the base model; was it trained on another one? "
+            f"expected: {_listing(own)}; found: {_listing(found)}"
+        )
+    return {name: by_place[place] for place, name in wanted.items()}
+
+
+def _place(name: str) -> str:
+    """A LoRA tensor's name from its layer on."""
+    return name[name.index("layers.") :] if "layers." in name else name
+
+
+def _listing(state: State) -> str:
+    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()]
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "no tensors"
+
+
+def find_seg_row(config: Any, state: State, seg_token_id: int, width: int) -> Tensor | None:
+    """The `<SEG>` row (width,) that an adapter carries in a vocabulary matrix or in PEFT's trainable rows, or None."""
+    indices = config.trainable_token_indices or []
+    rows = list(next(iter(indices.values())) if isinstance(indices, dict) else indices)
+    for name, tensor in state.items():
+        if _is_matrix(name, tensor, width) and len(tensor) > seg_token_id:
+            return tensor[seg_token_id].float()
+        if "trainable_tokens" in name and seg_token_id in rows and tensor.shape == (len(rows), width):
+            return tensor[rows.index(seg_token_id)].float()
+    return None

@@ -1,0 +1,190 @@
+"""Chat rendering: turns and an image become token ids, the same ones in training and in inference.
+
+Two things are unusual. The chat template is rendered around placeholders and the users' text is put in as *tokens*
+afterwards, cut inside of whatever spells a token with a meaning, so that `<|im_end|>`, `<think>` or `<SEG>` typed in a
+prompt stays text. And the 3D rotary positions are computed here, on the CPU and per sample: the model keeps no
+`rope_deltas` between calls, so two threads can share one model.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from satlisa.data.json_cells import without_surrogates
+from satlisa.data.sample import Turn
+from satlisa.errors import SatlisaError
+
+IGNORE_INDEX = -100  # the label of a position without supervision, torch's default ignore_index
+
+# Private-use characters hold the place of a turn's text while the template is rendered.
+_PLACE = "\ue000{}\ue001"
+_PLACES = re.compile("\ue000(\\d+)\ue001")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One rendered question about one image. T tokens, P patches.
+
+    Attributes:
+        input_ids: (T,) int64, ends where the answer begins.
+        position_ids: (3, T) int64 rotary positions (time, height, width).
+        pixel_values: (P, channels * temporal patch * patch²) float32, the processor's patches.
+        image_grid_thw: (1, 3) int64, patches in time, height and width.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+
+
+def limit_image_tokens(processor: Any, max_image_tokens: int) -> None:
+    """Cap the processor's image size so that a whole image takes at most `max_image_tokens` tokens.
+
+    One token covers (patch_size * merge_size)² pixels, 32×32 in Qwen3.5. The processor is changed in place.
+    """
+    images = processor.image_processor
+    pixels = max_image_tokens * (images.patch_size * images.merge_size) ** 2
+    longest = min(images.size["longest_edge"], pixels)
+    images.size = {"longest_edge": longest, "shortest_edge": min(images.size["shortest_edge"], longest)}
+
+
+def as_turns(prompt: str | Sequence[Turn]) -> tuple[Turn, ...]:
+    """A plain question as the single user turn that it stands for; turns pass through."""
+    turns = (Turn("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+    if not turns or turns[-1].role != "user" or not turns[-1].text.strip():
+        raise SatlisaError(f"prompt: expected text or turns that end with the user's, found {prompt!r}; ask a question")
+    return turns
+
+
+def encode_prompt(processor: Any, turns: Sequence[Turn], image: Image.Image) -> Prompt:
+    """Render turns and image in the non-thinking chat form, up to and including the start of the answer.
+
+    Args:
+        processor: a `Qwen3VLProcessor`, its image size already limited (`limit_image_tokens`).
+        turns: an optional system turn, then user and assistant turns; the image goes in front of the first user turn.
+        image: RGB.
+
+    Raises:
+        SatlisaError: an image that the processor cannot size (sides that differ more than 200-fold).
+    """
+    return render_prompt(processor, turns, *encode_image(processor, image))
+
+
+def render_prompt(processor: Any, turns: Sequence[Turn], pixel_values: Tensor, grid: Tensor) -> Prompt:
+    """`encode_prompt` for an image that `encode_image` has seen; prompts about one image share its tensor."""
+    merge = processor.image_processor.merge_size
+    num_image_tokens = int(grid.prod()) // merge**2
+    ids: list[int] = []
+    for token in _encode_turns(processor, turns):
+        ids.extend([token] * (num_image_tokens if token == processor.image_token_id else 1))
+    input_ids = torch.tensor(ids)
+    positions = rotary_positions(input_ids, processor.image_token_id, grid[0, 1:] // merge)
+    return Prompt(input_ids, positions, pixel_values, grid)
+
+
+def encode_image(processor: Any, image: Image.Image) -> tuple[Tensor, Tensor]:
+    """The VLM's view of an image: (P, patch values) float32 and its (1, 3) grid."""
+    try:
+        features = processor.image_processor(images=[image], return_tensors="pt")
+    except ValueError as error:  # smart_resize refuses extreme aspect ratios
+        raise SatlisaError(f"image of {image.width}×{image.height} pixels: {error}; crop it") from error
+    return features["pixel_values"], features["image_grid_thw"]
+
+
+def _encode_turns(processor: Any, turns: Sequence[Turn]) -> list[int]:
+    """Token ids of the rendered chat, the image still a single placeholder token."""
+    first_user = next(number for number, turn in enumerate(turns) if turn.role == "user")
+    messages = []
+    for number, turn in enumerate(turns):
+        parts = [{"type": "text", "text": _PLACE.format(number)}]
+        messages.append({"role": turn.role, "content": [{"type": "image"}] * (number == first_user) + parts})
+    rendered = processor.tokenizer.apply_chat_template(
+        messages,
+        chat_template=processor.chat_template,
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,
+    )
+    ids: list[int] = []
+    for number, piece in enumerate(_PLACES.split(rendered)):
+        # re.split alternates the template's own text with the numbers that the placeholders captured.
+        if number % 2 == 0:
+            ids += _tokenize(processor.tokenizer, piece)
+        else:
+            ids += _tokenize_plain(processor.tokenizer, turns[int(piece)].text)
+    return ids
+
+
+def _tokenize(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text in which `<|im_end|>` and its like are the tokens that they spell."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return ids
+
+
+def _tokenize_plain(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text from outside: `<|im_end|>`, `<think>` and their like are read as plain characters.
+
+    Each is cut behind its first character, and the pieces spell no token. `split_special_tokens` would not do: it
+    leaves `<think>` and `<tool_call>` whole, which Qwen does not call special, and it is a switch inside the tokenizer
+    that threads would turn for each other.
+    """
+    text = without_surrogates(text.strip())
+    names = "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values())
+    cuts = [match.start() + 1 for match in re.finditer(f"(?={names})", text)]
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
+    return [token for piece in pieces for token in _tokenize(tokenizer, piece)]
+
+
+def encode_answer(tokenizer: Any, text: str, num_masks: int, seg_token_id: int) -> Tensor:
+    """The supervised tokens: the answer's text, ` <SEG>` once per mask, the end of the turn.
+
+    This is the only place that puts `<SEG>` into an answer. Returns (A,) int64.
+    """
+    ids = _tokenize_plain(tokenizer, text) + [*_tokenize(tokenizer, " "), seg_token_id] * num_masks
+    return torch.tensor([*ids, tokenizer.eos_token_id])
+
+
+def decode_answer(tokenizer: Any, token_ids: Sequence[int], seg_token: str) -> str:
+    """Text of generated ids: `<SEG>` is kept, every other special token is left out."""
+    # Not `all_special_ids`: it holds the tokens with a role (end, padding, image), and `<|im_start|>` has none.
+    hidden = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and token.content != seg_token}
+    kept = [token for token in token_ids if token not in hidden]
+    return str(tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)).strip()
+
+
+def rotary_positions(input_ids: Tensor, image_token_id: int, merged_grid: Tensor) -> Tensor:
+    """Qwen's interleaved M-RoPE positions of a sequence that holds one image.
+
+    Text counts on in all three dimensions; the image's tokens share one time step and carry their row and column;
+    the text behind the image goes on from the largest position used (Qwen2-VL, arXiv:2409.12191, §2.1).
+
+    Args:
+        input_ids: (T,) ids with the image's tokens in one run.
+        merged_grid: (2,) rows and columns of image tokens.
+
+    Returns:
+        (3, T) int64.
+    """
+    rows, columns = (int(n) for n in merged_grid)
+    is_image = input_ids == image_token_id
+    start = int(is_image.int().argmax())
+    num_image, length = rows * columns, len(input_ids)
+    if int(is_image.sum()) != num_image:
+        raise ValueError(f"{int(is_image.sum())} image tokens for an image of {rows}×{columns} tokens")
+    positions = torch.arange(length).repeat(3, 1)  # (3, T)
+    grid = torch.stack(
+        [
+            torch.zeros(num_image, dtype=torch.int64),
+            torch.arange(rows).repeat_interleave(columns),
+            torch.arange(columns).repeat(rows),
+        ]
+    )
+    positions[:, start : start + num_image] = start + grid
+    positions[:, start + num_image :] += max(rows, columns) - num_image
+    return positions

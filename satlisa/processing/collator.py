@@ -1,0 +1,199 @@
+"""Samples become a batch: `encode_sample` does one sample, `collate` stacks them.
+
+A batch mixes text and mask samples. Each distinct image is in it once, however many samples ask about it, and only
+the images that carry masks go to SAM. Masks of all samples lie in one (N, …) stack with the number of their image, and
+where supervised tokens and `<SEG>` are is written down as flat positions: nothing downstream loops over samples or
+masks, or searches a tensor on the GPU, which would wait for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from satlisa.config import ModelConfig
+from satlisa.data.images import fingerprint
+from satlisa.data.sample import RowError, Sample
+from satlisa.errors import SatlisaError
+from satlisa.model.segmenter import Segmenter
+from satlisa.processing.chat import IGNORE_INDEX, Prompt, encode_answer, encode_prompt
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample in tensors. A answer tokens, N masks.
+
+    Attributes:
+        index: row number of the sample.
+        image_key: the same for the same picture.
+        answer_ids: (A,) int64; seg_places: (N,) int64, which of them are `<SEG>`.
+        sam_pixels: (3, image_size, image_size) float32; None for a text sample, and where `sam_recalled`, the image's
+            embedding (C, e, e) float16, comes from the cache.
+        mask_targets: (N, m, m) float32 shares, mask_valid: (N, m, m) bool, in the mask frame, in the order of `<SEG>`.
+    """
+
+    index: int
+    image_key: str
+    prompt: Prompt
+    answer_ids: Tensor
+    seg_places: Tensor
+    sam_pixels: Tensor | None
+    sam_recalled: Tensor | None
+    mask_targets: Tensor
+    mask_valid: Tensor
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer."""
+        return len(self.prompt.input_ids) + len(self.answer_ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model reads. B samples, T tokens (padded right), A supervised tokens, S images with masks, N masks.
+
+    Attributes:
+        indices: row numbers of the samples.
+        input_ids, attention_mask, labels: (B, T) int64; labels are -100 but on the answers' tokens.
+        position_ids: (3, B, T) int64.
+        supervised: (A,) int64, positions in the flattened (B·T) whose state predicts a token of an answer.
+        targets: (A,) int64, those tokens.
+        seg_positions: (N,) int64, positions of `<SEG>` in the flattened (B·T).
+        pixel_values: (patches of the distinct images, patch values) float32; image_grid_thw: (images, 3) int64.
+        image_of_row: for each of the B samples, the number of its image among the distinct ones.
+        sam_pixels: (S - R, 3, image_size, image_size) float32, distinct images, and their `sam_keys`.
+        sam_recalled: (R, C, e, e) float16, embeddings of distinct images out of the cache.
+        image_index: (N,) int64, the place of each mask's image among the S: `sam_pixels`, then `sam_recalled`.
+        mask_targets: (N, m, m) float32, the share of each pixel that the mask covers; mask_valid: (N, m, m) bool, False
+            in the padding; both ordered as `seg_positions`.
+    """
+
+    indices: list[int]
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    position_ids: Tensor
+    supervised: Tensor
+    targets: Tensor
+    seg_positions: Tensor
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+    image_of_row: list[int]
+    sam_pixels: Tensor
+    sam_keys: list[str]
+    sam_recalled: Tensor
+    image_index: Tensor
+    mask_targets: Tensor
+    mask_valid: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """Supervised tokens."""
+        return len(self.targets)
+
+    @property
+    def num_masks(self) -> int:
+        """Masks, as many as `<SEG>` tokens in the answers."""
+        return len(self.mask_targets)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {n: v.to(device, non_blocking=True) for n, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+def encode_sample(sample: Sample, processor: Any, segmenter: Segmenter, config: ModelConfig) -> Encoded:
+    """Tensors of one sample.
+
+    Raises:
+        RowError: an image that the processor cannot size, or a sample that does not fit `max_seq_length`; it is never
+            cut, since a cut could fall inside the image's tokens or take a `<SEG>` away.
+    """
+    assert config.seg_token_id is not None
+    try:
+        prompt = encode_prompt(processor, sample.turns, sample.image)
+    except SatlisaError as error:
+        raise RowError(sample.index, "image", str(error)) from error
+    answer_ids = encode_answer(processor.tokenizer, sample.answer, len(sample.regions), config.seg_token_id)
+    length = len(prompt.input_ids) + len(answer_ids)
+    if length > config.max_seq_length:
+        raise RowError(
+            sample.index,
+            "conversations",
+            f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}",
+        )
+    image_key = fingerprint(sample.image)
+    recalled = segmenter.cache.load(image_key) if segmenter.cache is not None and sample.regions else None
+    frame = segmenter.frame((sample.image.height, sample.image.width))
+    shape = (len(sample.regions), segmenter.mask_size, segmenter.mask_size)
+    targets = np.stack([frame.draw(region) for region in sample.regions]) if sample.regions else np.zeros(shape)
+    return Encoded(
+        index=sample.index,
+        image_key=image_key,
+        prompt=prompt,
+        answer_ids=answer_ids,
+        seg_places=(answer_ids == config.seg_token_id).nonzero()[:, 0],
+        sam_pixels=segmenter.preprocess([sample.image])[0] if sample.regions and recalled is None else None,
+        sam_recalled=recalled,
+        mask_targets=torch.from_numpy(targets).float(),
+        mask_valid=torch.from_numpy(frame.valid).expand(shape),
+    )
+
+
+def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
+    """Stack encoded samples, padded right to the longest; at least one sample is needed.
+
+    Raises:
+        ValueError: a sample with another number of `<SEG>` than of masks.
+    """
+    for s in samples:
+        if len(s.seg_places) != len(s.mask_targets):
+            raise ValueError(f"{len(s.seg_places)} <SEG> tokens for {len(s.mask_targets)} masks (row {s.index})")
+    ids = [torch.cat([s.prompt.input_ids, s.answer_ids]) for s in samples]
+    length = max(map(len, ids))
+    placed = [(row * length + len(s.prompt.input_ids), s) for row, s in enumerate(samples)]  # where answers start
+    images = {s.image_key: s.prompt for s in samples}
+    numbers = {key: number for number, key in enumerate(images)}
+    recalled = {s.image_key: s.sam_recalled for s in samples if s.sam_recalled is not None}
+    pixels = {s.image_key: s.sam_pixels for s in samples if s.sam_pixels is not None and s.image_key not in recalled}
+    sam_numbers = {key: number for number, key in enumerate([*pixels, *recalled])}
+    return Batch(
+        indices=[s.index for s in samples],
+        input_ids=pad_sequence(ids, batch_first=True, padding_value=pad_token_id),
+        attention_mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        labels=pad_sequence([_labels(s) for s in samples], batch_first=True, padding_value=IGNORE_INDEX),
+        position_ids=stack_positions([answer_positions(s.prompt.position_ids, len(s.answer_ids)) for s in samples]),
+        supervised=torch.cat([start - 1 + torch.arange(len(s.answer_ids)) for start, s in placed]),
+        targets=torch.cat([s.answer_ids for s in samples]),
+        seg_positions=torch.cat([start + s.seg_places for start, s in placed]),
+        pixel_values=torch.cat([prompt.pixel_values for prompt in images.values()]),
+        image_grid_thw=torch.cat([prompt.image_grid_thw for prompt in images.values()]),
+        image_of_row=[numbers[s.image_key] for s in samples],
+        sam_pixels=torch.stack(list(pixels.values())) if pixels else torch.empty(0),
+        sam_keys=list(pixels),
+        sam_recalled=torch.stack(list(recalled.values())) if recalled else torch.empty(0),
+        image_index=torch.tensor([sam_numbers[s.image_key] for s in samples for _ in s.seg_places], dtype=torch.int64),
+        mask_targets=torch.cat([s.mask_targets for s in samples]),
+        mask_valid=torch.cat([s.mask_valid for s in samples]),
+    )
+
+
+def _labels(sample: Encoded) -> Tensor:
+    """The answer's tokens; the prompt carries IGNORE_INDEX."""
+    return torch.cat([torch.full_like(sample.prompt.input_ids, IGNORE_INDEX), sample.answer_ids])
+
+
+def answer_positions(prompt_positions: Tensor, length: int) -> Tensor:
+    """Rotary positions of a prompt (3, T) and of `length` tokens behind it: (3, T + length)."""
+    start = int(prompt_positions.max()) + 1
+    return torch.cat([prompt_positions, torch.arange(start, start + length).expand(3, -1)], dim=1)
+
+
+def stack_positions(positions: Sequence[Tensor]) -> Tensor:
+    """Positions (3, T_b) of several samples as (3, B, T), padded right with 0."""
+    return pad_sequence([p.T for p in positions], batch_first=True).permute(2, 0, 1)

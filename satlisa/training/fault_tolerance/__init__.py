@@ -1,0 +1,1 @@
+"""What guards a training run: checkpoints, resume, faults, skipped rows."""

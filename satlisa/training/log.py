@@ -1,0 +1,154 @@
+"""What a training run leaves behind to look at: `train_log.jsonl`, `loss_curve.png`, `train_summary.json`."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from satlisa.errors import first_line
+from satlisa.runtime.atomic_files import force, write_whole
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "train_log.jsonl"
+CURVE_FILE = "loss_curve.png"
+SUMMARY_FILE = "train_summary.json"
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """One optimizer step. Losses are means over the effective batch; `peak_memory` is in bytes, of the GPU where
+    there is one, else of the process; `samples_per_second` counts all processes."""
+
+    step: int
+    epoch: float
+    loss: float
+    loss_text: float
+    loss_bce: float
+    loss_dice: float
+    lr: float
+    grad_norm: float
+    samples_per_second: float
+    peak_memory: int
+
+
+class TrainLog:
+    """Appends step records to `train_log.jsonl` as they come and draws them at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.steps: list[StepLog] = []
+        self.validations: list[dict[str, float | None]] = []  # None: no number
+        self._unwritten = ""  # lines that a full disk did not take
+
+    def begin(self, earlier: Path | None = None, step: int = 0) -> None:
+        """Start an empty log, or go on with the one in the run folder `earlier` behind `step`: steps that it has
+        beyond that one are taken again."""
+        self.steps = read_log(earlier / LOG_FILE, step) if earlier else []
+        write_whole(self.folder / LOG_FILE, "".join(map(_line, self.steps)).encode())
+
+    def add(self, step: StepLog) -> None:
+        """Write one step down, flushed line by line so that a killed run keeps its log.
+
+        A full disk does not stop the run: the line is written with the next one that finds room.
+        """
+        self.steps.append(step)
+        self._unwritten += _line(step)
+        path = self.folder / LOG_FILE
+        if not path.exists():  # somebody has removed it
+            self._unwritten = "".join(map(_line, self.steps))
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(self._unwritten)
+        except OSError as error:
+            if path.exists():
+                os.truncate(path, size)  # without what may have been written of a line
+            logger.warning("step %d is not in %s yet (%s)", step.step, LOG_FILE, first_line(error))
+            return
+        self._unwritten = ""
+
+    def force(self) -> None:
+        """Wait until the steps are on the disk: a checkpoint is never ahead of the log."""
+        with contextlib.suppress(OSError):
+            force(self.folder / LOG_FILE)
+
+    def draw(self) -> None:
+        """`loss_curve.png`: the loss and its terms per step, validation points on top."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+        steps = [record.step for record in self.steps]
+        for name, label in (("loss", "L"), ("loss_text", "text"), ("loss_bce", "BCE"), ("loss_dice", "DICE")):
+            top.plot(steps, [getattr(record, name) for record in self.steps], label=label, linewidth=1)
+        if self.validations:
+            at = [point["step"] for point in self.validations]
+            loss, iou = ([_or_nan(point[name]) for point in self.validations] for name in ("loss", "mask_iou"))
+            top.plot(at, loss, "ko-", label="L, validation", markersize=4)
+            bottom.plot(at, iou, "o-", label="mask IoU, validation")
+        top.set(yscale="log", ylabel="loss", title="Training")
+        bottom.set(ylim=(0, 1), xlabel="optimizer step", ylabel="mask IoU")
+        for axis in (top, bottom):
+            axis.grid(alpha=0.3)
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend()
+        figure.savefig(self.folder / CURVE_FILE, dpi=110)
+        plt.close(figure)
+
+    def summarize(self, summary: dict[str, Any]) -> None:
+        """`train_summary.json`, replaced whole."""
+        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(self.folder / SUMMARY_FILE, text.encode())
+
+
+def read_log(path: Path, last_step: int) -> list[StepLog]:
+    """The steps of a log up to `last_step`; a line that a killed process left half written is passed over."""
+    steps = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            values = json.loads(line)
+            numbers: dict[str, Any] = {name: _or_nan(value) for name, value in values.items()}
+            record = StepLog(**numbers)
+            if record.step <= last_step:
+                steps.append(record)
+        except (ValueError, TypeError, AttributeError):
+            continue
+    return steps
+
+
+def _line(step: StepLog) -> str:
+    """A step as a line of JSON, which has no NaN: losses and norms that are no numbers are null."""
+    return json.dumps(without_nan(asdict(step))) + "\n"
+
+
+def without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers as JSON may have them: None in the place of those that are not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _or_nan(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory so far in bytes: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil  # comes with accelerate
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,245 @@
+"""How a run trains a model: environment variables.
+
+A value comes from, in rising order: the default declared here, the preset, `model_config.json` for what describes the
+model, the hardware, the environment. Every value is checked where it is declared. Only this file reads the environment.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from satlisa.config import DEFAULT_DATASET, REPOSITORY_CONFIG, ModelConfig
+from satlisa.errors import SatlisaError
+from satlisa.runtime.atomic_files import existing_folder
+
+EFFECTIVE_BATCH = 16  # DESIGN §3: GRAD_ACCUM = 16 // BATCH_SIZE
+_MOST = 2**20  # rows of a batch, batches of a step
+_PATHS = ("output_dir", "model_config")  # those of datasets, models and caches are expanded where they are opened
+
+
+def setting(
+    default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices: str = ""
+) -> Any:
+    """A field of `TrainConfig`: its default, what it means, and the values that it takes (bounds included)."""
+    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices.split()})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a run trains. Each field is an environment variable of the same name in capitals."""
+
+    preset: str = setting(
+        "full", "`full`: Qwen3.5-0.8B and SlimSAM-77; `demo`: tiny packaged models", choices="full demo"
+    )
+    dataset: str = setting(DEFAULT_DATASET, "hub id, local folder, or `demo` (synthetic scenes)")
+    output_dir: str = setting("./model_dir", "run folder; it becomes a model directory")
+    overwrite: bool = setting(False, "1: a run folder that holds something else or a finished run may be written over")
+    resume: str = setting("auto", "auto: go on where this run stopped; never: start over; or a checkpoint's path")
+    checkpoint_every: str = setting("10m", "steps (`500`) or minutes (`10m`) between checkpoints; 0: after epochs only")
+    keep_checkpoints: int = setting(2, "how many checkpoints are kept, the newest", low=1)
+    batch_size: int = setting(
+        0, "samples per step and device; 0: 1 on T4-class GPUs and CPU, 2 from A10G up", low=0, high=_MOST
+    )
+    grad_accum: int = setting(0, "steps per optimizer step; 0: 16 // BATCH_SIZE", low=0, high=_MOST)
+    max_samples: int = setting(0, "use only the first rows of the training split; 0: all", low=0)
+    max_skip: float = setting(0.05, "share of the rows that may be skipped before the run stops", low=0, high=1)
+    streaming: bool = setting(False, "1: read the dataset as a stream, for those larger than memory or disk")
+    shuffle_buffer: int = setting(1000, "rows of a stream that are shuffled together", low=1)
+    num_workers: int = setting(0, "data loading processes; 0: in the main process, saves memory", low=0)
+    epochs: int = setting(2, "passes over the training rows", low=1)
+    max_steps: int = setting(0, "stop after this many optimizer steps; 0: no limit", low=0)
+    learning_rate: float = setting(2e-4, "peak of the cosine schedule", low=0)
+    warmup_ratio: float = setting(0.05, "share of the steps that warm up", low=0, high=1)
+    weight_decay: float = setting(0.0, "AdamW's weight decay", low=0)
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm; 0: not at all", low=0)
+    precision: str = setting(
+        "auto", "auto: bf16 from compute capability 8.0, fp16 below, fp32 elsewhere", choices="auto fp32 fp16 bf16"
+    )
+    device: str = setting("auto", "auto: CUDA, then MPS, then CPU", choices="auto cuda cpu mps")
+    seed: int = setting(0, "seed of initial weights and shuffling", low=0, high=2**32 - 1)
+    val_samples: int = setting(200, "validation rows after each epoch; 0: all", low=0)
+    cache_sam: str = setting("", "folder that keeps SAM's image embeddings for later epochs and runs; empty: none")
+    cache_sam_gb: float = setting(20.0, "size of that folder, in GB, at which nothing is added to it", low=0)
+    grad_checkpoint: bool = setting(False, "1: recompute layers in the backward pass; less memory, more time")
+    seg_tasks: str = setting("", "further tasks (comma-separated) whose polygons become masks")
+    report_to: str = setting("none", "trackers of accelerate, comma-separated, e.g. tensorboard")
+    model_config: str = setting("", "path of a model_config.json; empty: the repository's")
+    vlm_model: str = setting("", "hub id or folder instead of model_config.json's vlm_model_id")
+    sam_model: str = setting("", "hub id or folder instead of model_config.json's sam_model_id")
+    origins: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> TrainConfig:
+        """Settings from the environment over the preset over the defaults.
+
+        Raises:
+            SatlisaError: the first variable whose value is not what it takes, in one line.
+        """
+        environ = os.environ if environ is None else environ
+        given = {item.name: environ.get(item.name.upper(), "").strip() for item in variables()}
+        given = {name: text for name, text in given.items() if text}
+        values = {item.name: _parse(item, given[item.name]) for item in variables() if item.name in given}
+        values |= {name: _expand(values[name]) for name in _PATHS if name in values}
+        parse_interval(values.get("checkpoint_every", "0"))
+        preset = PRESETS[values.get("preset", "full")]
+        origins = {item.name: "default" for item in variables()}
+        origins |= dict.fromkeys(preset, f"preset {values.get('preset', 'full')}")
+        origins |= dict.fromkeys(values, "environment")
+        return cls(**{**preset, **values}, origins=origins)
+
+    def resolve(self, batch_size: int) -> TrainConfig:
+        """The settings with the batch filled in for the hardware at hand (its own `batch_size`)."""
+        origins, size = dict(self.origins), self.batch_size
+        if size == 0:
+            size, origins["batch_size"] = batch_size, "hardware"
+        accumulate = self.grad_accum
+        if accumulate == 0:
+            accumulate, origins["grad_accum"] = max(1, EFFECTIVE_BATCH // size), f"{EFFECTIVE_BATCH} // BATCH_SIZE"
+        return replace(self, batch_size=size, grad_accum=accumulate, origins=origins)
+
+    def new_model_config(self) -> ModelConfig:
+        """The model to train: `model_config.json` with what the preset and the environment change."""
+        path = Path(self.model_config) if self.model_config else REPOSITORY_CONFIG
+        base = ModelConfig.from_json(path) if self.model_config or path.exists() else ModelConfig()
+        changes: dict[str, Any] = {"dataset": _absolute(self.dataset)}
+        if self.preset == "demo":
+            changes |= {"vlm_model_id": "demo:vlm", "sam_model_id": "demo:sam", **DEMO_MODEL}
+        changes |= {"vlm_model_id": _absolute(self.vlm_model)} if self.vlm_model else {}
+        changes |= {"sam_model_id": _absolute(self.sam_model)} if self.sam_model else {}
+        return replace(base, **changes)
+
+    def seg_task_names(self) -> tuple[str, ...]:
+        """`seg_tasks` as names."""
+        return tuple(name.strip() for name in self.seg_tasks.split(",") if name.strip())
+
+    def trackers(self) -> list[str]:
+        """`report_to` as names.
+
+        Raises:
+            SatlisaError: a tracker that `accelerate` does not know, or that is not installed.
+        """
+        names = [name.strip() for name in self.report_to.split(",") if name.strip()]
+        if names == ["none"]:
+            return []
+        for name in names:
+            if name not in TRACKERS:
+                raise SatlisaError(f"REPORT_TO: expected none or some of {', '.join(TRACKERS)}, found '{name}'")
+            if importlib.util.find_spec(name) is None:
+                raise SatlisaError(f"REPORT_TO: {name} is not installed; pip install {name}, or leave it out")
+        return names
+
+    def lines(self) -> list[str]:
+        """Every value and where it came from, to print at the start of a run."""
+        return [
+            f"{i.name.upper():<16} {getattr(self, i.name)!s:<42} {self.origins.get(i.name, '')}" for i in variables()
+        ]
+
+
+# Trackers of accelerate, whose packages have the same names.
+TRACKERS = ("tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio")
+
+
+def _expand(name: str) -> str:
+    """A path with `~` filled in, which shells do not do in every place."""
+    try:
+        return str(Path(name).expanduser()) if name.startswith("~") else name
+    except RuntimeError:  # the home of nobody
+        return name
+
+
+def _absolute(name: str) -> str:
+    """A local folder as a path that holds from anywhere; hub ids and `demo` as they are."""
+    folder = existing_folder(name)
+    return str(folder.resolve()) if folder and name != "demo" else name
+
+
+# What the demo changes in `model_config.json`. Four instances are 97 % of the area of those in its scenes; where there
+# are many and small ones, as in real towns, more would leave the other masks little of the loss, and the tiny model
+# would learn neither.
+DEMO_MODEL = {"projector_hidden_size": 256, "max_instances": 4}
+
+# What a preset changes; any other dataset or value can be given beside it. The demo counts in steps: that is two passes
+# over its own scenes, and as many over a folder of a few hundred rows as it takes to learn something from them.
+PRESETS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "demo": {
+        "dataset": "demo",
+        "batch_size": 16,
+        "grad_accum": 1,
+        "epochs": 14,
+        "max_steps": 300,
+        "learning_rate": 2e-3,
+    },
+}
+
+
+def parse_interval(text: str) -> tuple[int, float]:
+    """CHECKPOINT_EVERY as (steps, seconds), one of them 0, or both.
+
+    Raises:
+        SatlisaError: neither a number of steps nor one of minutes.
+    """
+    if re.fullmatch(r"\d{1,9}", text):
+        return int(text), 0.0
+    if re.fullmatch(r"\d{1,6}(\.\d+)?m", text):
+        return 0, float(text[:-1]) * 60
+    raise SatlisaError(f"CHECKPOINT_EVERY: expected steps (500), minutes (10m) or 0, found '{text}'")
+
+
+def variables() -> list[Any]:
+    """The fields of `TrainConfig` that are environment variables, in their order."""
+    return [item for item in fields(TrainConfig) if item.metadata]
+
+
+def _parse(item: Any, text: str) -> Any:
+    """The value of one variable, checked against its declaration."""
+    name, meta, kind = item.name.upper(), item.metadata, type(item.default)
+    expected = {int: "a whole number", float: "a number", bool: "0 or 1", str: "text"}[kind]
+    if meta["choices"]:
+        expected = "one of " + ", ".join(meta["choices"])
+    if meta["low"] is not None:
+        expected += f" from {meta['low']}" + (f" to {meta['high']}" if meta["high"] is not None else " up")
+    value: Any = text
+    try:
+        if kind is bool:
+            value = {"0": False, "1": True}[value]
+        elif kind is not str:
+            value = kind(value)
+        valid = value in meta["choices"] if meta["choices"] else True
+        if meta["low"] is not None:
+            valid = meta["low"] <= value <= (meta["high"] if meta["high"] is not None else float("inf"))
+        valid = valid and (kind is str or value < 2**63)
+    except (ValueError, KeyError):
+        valid = False
+    if not valid:
+        raise SatlisaError(f"{name}: expected {expected}, found '{text}'")
+    return value
+
+
+def help_text() -> str:
+    """All environment variables with defaults and meaning, for `python train.py --help`."""
+    lines = [
+        f"  {item.name.upper():<16} {_shown(item.default)}\n{'':<19}{item.metadata['meaning']}" for item in variables()
+    ]
+    demo = ", ".join(f"{name.upper()}={value}" for name, value in PRESETS["demo"].items())
+    model = ", ".join(f"{name} {value}" for name, value in DEMO_MODEL.items())
+    last = f"PRESET=demo sets {demo}; in the model's configuration {model}."
+    return "\n".join(["Environment variables, with their defaults:", *lines, last])
+
+
+def markdown_table() -> str:
+    """The same as the README's table; a test holds the two together."""
+    rows = [f"| `{item.name.upper()}` | {_shown(item.default)} | {item.metadata['meaning']} |" for item in variables()]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+
+
+def _shown(default: Any) -> str:
+    if default is MISSING or default == "":
+        return "–"
+    return str(int(default)) if isinstance(default, bool) else str(default)

@@ -1,0 +1,285 @@
+"""From settings to a finished run folder: data, model and accelerator are set up here, `trainer` does the rest."""
+
+import logging
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
+
+from satlisa.cli.common import MISTAKE, run_command, start_logging
+from satlisa.data.dataset import SplitError, load_rows
+from satlisa.data.sampler import IndexedOrder, Order
+from satlisa.data.streaming import open_stream
+from satlisa.errors import SatlisaError, first_line
+from satlisa.model.delta_net import kernels
+from satlisa.model.satlisa import SatLisa
+from satlisa.pretrained.base_models import assemble, checkpoint_layers, load_parts
+from satlisa.runtime.hardware import Hardware, detect, dtype_name
+from satlisa.runtime.lock import alone_in
+from satlisa.runtime.sharding import check_sharding
+from satlisa.runtime.signals import Interrupt, Stopped
+from satlisa.training.fault_tolerance.checkpoint_files import Snapshot, read_snapshot
+from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare
+from satlisa.training.fault_tolerance.run_identity import Identity, identify
+from satlisa.training.loader import Encoder, StepLoader
+from satlisa.training.log import TrainLog
+from satlisa.training.settings import TrainConfig, help_text, variables
+from satlisa.training.state import Run, restore
+from satlisa.training.trainer import fit, make_optimizer
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_PACKAGES = ("torch", "torchvision", "transformers", "peft", "datasets", "accelerate", "numpy", "Pillow")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python train.py`; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments in (["--help"], ["-h"]):
+        print("usage: [VARIABLE=value …] python train.py [--help] [--debug]\n\n" + help_text())
+        return 0
+    if arguments not in ([], ["--debug"]):
+        print(f"train.py: unknown option {arguments[0]}; settings are variables, see --help", file=sys.stderr)
+        return MISTAKE
+    start_logging(bool(arguments))
+    return run_command("train.py", _train_from_env, bool(arguments))
+
+
+def _train_from_env() -> int:
+    train(TrainConfig.from_env())
+    return 0
+
+
+def train(settings: TrainConfig) -> Path:
+    """Train with these settings, or go on with the run that is in its folder; returns the run folder.
+
+    That is a model directory once an epoch, or the whole run, is done. A run that is asked to stop (SIGTERM, Ctrl-C)
+    finishes its step, writes a checkpoint, says so and returns.
+
+    Raises:
+        SatlisaError: data, models, hardware or folder that cannot be used.
+    """
+    with Interrupt() as interrupt, ExitStack() as held:
+        hardware = detect(settings.device, settings.precision)
+        settings = settings.resolve(hardware.batch_size)
+        accelerator = make_accelerator(settings, hardware)
+        logger.info("%s, %s\n%s", hardware.name, dtype_name(hardware.dtype), "\n".join(settings.lines()))
+        logger.info("%s", kernels(hardware.device, hardware.dtype))
+        folder = Path(settings.output_dir)
+        set_seed(settings.seed)
+        orders = {"train": train_order(settings), "validation": validation_order(settings)}
+        config = settings.new_model_config()
+        identity = on_main_process(accelerator, partial(identify, settings, config, orders["train"]))
+        beginning = on_main_process(accelerator, partial(begin, held, settings, identity))
+        if beginning.finished:
+            logger.info(
+                "the run in %s is finished, nothing is left to do; train anew with OVERWRITE=1 or in another folder",
+                folder,
+            )
+            return folder
+        if beginning.place and not all(gather_object([beginning.place.is_dir()])):
+            raise SatlisaError(f"OUTPUT_DIR: {folder} must be seen by all machines, to go on with the run in it")
+        model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
+        snapshot = read_snapshot(beginning.place) if beginning.place else None
+        step_size = snapshot.state["step_size"] if snapshot else 0
+        run = start(settings, accelerator, model, orders, identity, interrupt, step_size)
+        on_main_process(accelerator, partial(prepare, settings, identity, beginning))
+        if settings.trackers():
+            values = {item.name: getattr(settings, item.name) for item in variables()}
+            accelerator.init_trackers("logs", config=values)
+        if snapshot and beginning.place:
+            go_on(run, snapshot, beginning.place)
+        elif run.is_main:
+            with writing(folder):
+                run.log.begin()
+        try:
+            if any(run.add_up([bool(interrupt.reason)])):
+                raise Stopped
+            finish(run, hardware, fit(run))
+        except Stopped:
+            logger.info(
+                "stopped by %s after %d of %d steps; run the same command %s to go on",
+                interrupt.reason or "another process",
+                run.step,
+                run.total_steps,
+                "without RESUME=never" if settings.resume == "never" else "again",
+            )
+        run.accelerator.end_training()
+    return folder
+
+
+def make_accelerator(settings: TrainConfig, hardware: Hardware) -> Accelerator:
+    """The processes of this run, before anything is loaded."""
+    accelerator = Accelerator(
+        # bf16 and fp16 are the model's own autocast; the accelerator adds fp16's gradient scaling.
+        mixed_precision="fp16" if hardware.dtype == torch.float16 else "no",
+        cpu=settings.device == "cpu",
+        log_with=settings.trackers() or None,
+        project_dir=settings.output_dir,
+    )
+    check_sharding(accelerator, hardware.dtype)
+    if not accelerator.is_main_process:
+        logging.getLogger("satlisa").setLevel(logging.WARNING)  # what goes well, the main process says
+    return accelerator
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """A folder that cannot be written is told in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise SatlisaError(
+            f"OUTPUT_DIR: {folder} cannot be written ({first_line(error)}); make room and run the same command again"
+        ) from error
+
+
+def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What the main process finds out, told to all; its error is everybody's."""
+    found: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            found = [work()]
+        except SatlisaError as error:
+            found = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(found)
+    if isinstance(found[0], SatlisaError):
+        raise found[0]
+    result: T = found[0]
+    return result
+
+
+def begin(held: ExitStack, settings: TrainConfig, identity: Identity) -> Start:
+    """Where to start, in a folder that no other run may write until `held` is left."""
+    held.enter_context(alone_in(Path(settings.output_dir), "OUTPUT_DIR"))
+    return choose_start(settings, identity)
+
+
+def go_on(run: Run, snapshot: Snapshot, place: Path) -> None:
+    """Put a run where a checkpoint left it, and say from where it goes on."""
+    restore(run, snapshot)
+    before, now = snapshot.state["num_processes"], run.accelerator.num_processes
+    precisions = snapshot.state["dtype"], dtype_name(run.model.compute_dtype)
+    if precisions[0] != precisions[1] and run.is_main:
+        logger.warning("%s then, %s now: what follows differs from a run in one precision", *precisions)
+    changed = (
+        ""
+        if before == now
+        else f"; {before} processes then, {now} now, the same {snapshot.state['step_size']} rows a step"
+    )
+    if run.is_main:
+        with writing(run.folder):
+            run.log.begin(place.parent.parent, run.step)
+        logger.info(
+            "going on from %s: %d of %d steps, %d rows into epoch %d%s",
+            place,
+            run.step,
+            run.total_steps,
+            run.rows_done,
+            run.epoch + 1,
+            changed,
+        )
+
+
+def finish(run: Run, hardware: Hardware, summary: dict[str, Any]) -> None:
+    """Draw the curve, write `train_summary.json`, and say what was not used and where the model is."""
+    if not run.is_main:
+        return
+    with writing(run.folder):
+        run.log.draw()
+        run.log.summarize({**describe(run.settings, hardware), **summary})
+    for split, key in (("train", "skipped_rows"), ("validation", "skipped_validation_rows")):
+        for line in summary[key]:
+            logger.warning("%s split: %s", split, line)
+    if summary["instances_left_out"]:
+        logger.warning("train split: %d instances left out of answers", summary["instances_left_out"])
+    if summary["dropped_steps"]:
+        logger.warning("%d steps dropped because of a loss that is no number", len(summary["dropped_steps"]))
+    logger.info("model directory: %s", run.folder)
+
+
+def train_order(settings: TrainConfig) -> Order:
+    """The training rows in their order."""
+    if settings.streaming:
+        return open_stream(settings.dataset, "train", settings.max_samples, settings.shuffle_buffer, settings.seed)
+    return IndexedOrder(load_rows(settings.dataset, "train"), settings.max_samples, settings.seed)
+
+
+def validation_order(settings: TrainConfig) -> Order:
+    """The validation rows; none, and a word about it, where the dataset has no such split."""
+    try:
+        if settings.streaming:
+            return open_stream(settings.dataset, "validation", settings.val_samples)
+        return IndexedOrder(load_rows(settings.dataset, "validation"), settings.val_samples)
+    except SplitError as error:
+        logger.warning("%s: training goes on without validation", error)
+        return IndexedOrder([])
+
+
+def start(
+    settings: TrainConfig,
+    accelerator: Accelerator,
+    model: SatLisa,
+    orders: dict[str, Order],
+    identity: Identity,
+    interrupt: Interrupt,
+    step_size: int = 0,
+) -> Run:
+    """Put model, optimizer and loaders on the accelerator.
+
+    `step_size`: rows of a step, of a run that goes on; 0: as many as the settings and the processes make.
+    """
+    model = model.to(accelerator.device).train()
+    if settings.cache_sam:
+        model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)
+    if settings.grad_checkpoint:
+        checkpoint_layers(model.qwen.model.language_model)
+    encoder = Encoder(model.processor, model.segmenter, model.config, settings.seg_task_names())
+    make_loader = partial(
+        StepLoader,
+        encoder=encoder,
+        batch_size=settings.batch_size,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        num_workers=settings.num_workers,
+    )
+    together = settings.batch_size * accelerator.num_processes
+    run = Run(
+        settings=settings,
+        accelerator=accelerator,
+        model=model,
+        wrapped=model,
+        optimizer=None,
+        scheduler=None,
+        train_loader=make_loader(orders["train"], step_size=step_size or together * settings.grad_accum),
+        val_loader=make_loader(orders["validation"], step_size=together),
+        log=TrainLog(Path(settings.output_dir)),
+        identity=identity,
+        interrupt=interrupt,
+        control=torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None,
+    )
+    optimizer, run.scheduler = make_optimizer(model, settings, run.total_steps, sharded=accelerator.is_fsdp2)
+    run.wrapped, run.optimizer = accelerator.prepare(model, optimizer)
+    return run
+
+
+def describe(settings: TrainConfig, hardware: Hardware) -> dict[str, Any]:
+    """What `train_summary.json` says of a run beside its results: settings with their origins, machine, versions."""
+    return {
+        "settings": {
+            item.name.upper(): {"value": getattr(settings, item.name), "from": settings.origins.get(item.name, "")}
+            for item in variables()
+        },
+        "hardware": {"name": hardware.name, "device": str(hardware.device), "dtype": str(hardware.dtype)},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }

@@ -1,0 +1,61 @@
+"""Teacher-forced loss and mask IoU over the validation rows."""
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from satlisa.data.sample import RowError
+from satlisa.model.losses import weigh
+from satlisa.runtime.sharding import gathered
+from satlisa.training.state import Run
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, float] | None:
+    """Loss and mask IoU over the validation rows, each process doing its share.
+
+    Returns:
+        loss, loss_text, loss_bce, loss_dice (means over all tokens and masks), mask_iou (mean over masks, in the
+        mask frame without its padding; empty in both counts 1), masks. None when a process was asked to stop.
+    """
+    run.model.eval()
+    with gathered(run.model, run.accelerator):
+        sums, errors = _own_share(run)
+    run.model.train()
+    for error in run.gather(errors):
+        run.val_skips.add(error)
+    totals = run.accelerator.reduce(sums.float().to(run.accelerator.device), "sum")
+    text, bce, dice, iou, tokens, masks, stopped = totals.tolist()
+    if stopped:
+        return None
+    text, bce, dice = text / max(tokens, 1), bce / max(masks, 1), dice / max(masks, 1)
+    terms = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text, "loss_bce": bce, "loss_dice": dice}
+    return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
+
+
+def _own_share(run: Run) -> tuple[Tensor, list[RowError]]:
+    """Sums over this process's rows, (7,): L_text, BCE, DICE, IoU, tokens, masks, and whether it was asked to stop;
+    and the rows that cannot be used."""
+    errors: list[RowError] = []
+    sums = torch.zeros(7, dtype=torch.float64)  # on the CPU: MPS has no float64
+    steps = tqdm(
+        run.val_loader.steps(), "validating", len(run.val_loader), leave=False, unit="step", disable=not run.is_main
+    )
+    for loaded in steps:
+        if run.interrupt.reason:
+            sums[6] = 1
+            break
+        errors += loaded.errors
+        for batch in loaded.batches:
+            batch = batch.to(run.accelerator.device)
+            output = run.model(batch)  # not the DDP around it: processes may have different numbers of batches
+            losses, counts = output.losses, torch.tensor([batch.num_tokens, batch.num_masks])
+            iou = mask_iou(output.mask_logits > 0, batch.mask_targets > 0.5, batch.mask_valid)
+            sums[:6] += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).cpu(), counts])
+    return sums, errors
+
+
+def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """IoU of masks within their valid pixels, 1 where both are empty. All (N, m, m) bool; returns (N,) float32."""
+    union = ((predicted | truth) & valid).sum((1, 2))
+    return torch.where(union > 0, (predicted & truth & valid).sum((1, 2)) / union.clamp(min=1), 1.0)

@@ -1,0 +1,136 @@
+"""Every command's mistakes: one line on stderr, exit code 2, no traceback without --debug, no token."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from satlisa.cli.common import CommandParser, one_line, run_command
+from satlisa.errors import SatlisaError, first_line, redact
+
+TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
+
+
+def failing(error: BaseException) -> int:
+    raise error
+
+
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    error = SatlisaError("x.pt: cannot tell.\nexpected: a\n\tfound: b\x1b[31m")
+    assert run_command("some.py", lambda: failing(error)) == 2
+    assert capsys.readouterr().err == "some.py: x.pt: cannot tell. expected: a found: b?[31m\n"
+
+
+def test_debug_shows_the_traceback_without_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    token = "hf_" + "aB3" * 12
+
+    def fail() -> int:
+        try:
+            raise OSError(f"401 for https://user:secret@hub.co with {token}")
+        except OSError as error:
+            raise SatlisaError("mistake") from error
+
+    assert run_command("some.py", fail, debug=True) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "OSError: 401 for" in shown and shown.endswith("some.py: mistake\n")
+    assert token not in shown and "secret" not in shown
+
+
+def test_our_own_bugs_are_not_hidden() -> None:
+    with pytest.raises(KeyError):
+        run_command("some.py", lambda: failing(KeyError("bug")))
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("some.py", lambda: failing(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "some.py: interrupted\n"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_body_gives_the_exit_code(code: int) -> None:
+    assert run_command("some.py", lambda: code) == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--modle", "x"], "unrecognized arguments: --modle x"),
+        (["--size", "large"], "argument --size: invalid int value: 'large'"),
+        (["--size"], "argument --size: expected one argument"),
+        (["--size", "1", "one\ntwo"], "unrecognized arguments: one two"),
+        (["--size", "1", TOKEN], "unrecognized arguments: ***"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = CommandParser("some.py", "Does something.")
+    parser.add_argument("--size", type=int)
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args(arguments)
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"some.py: {said}; see --help\n"
+
+
+def test_the_parser_knows_debug() -> None:
+    parser = CommandParser("some.py", "Does something.")
+    assert not parser.parse_args([]).debug and parser.parse_args(["--debug"]).debug
+
+
+def test_help_needs_no_torch() -> None:
+    """What a command says of itself must not wait for what it loads."""
+    code = "import sys, satlisa.cli.common; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_long_lists_are_cut() -> None:
+    line = one_line("tensor " * 10_000)
+    assert 1000 < len(line) < 2100 and line.endswith("(--debug shows all of it)")
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        (f"Invalid token {TOKEN}.", "Invalid token ***."),
+        (f"https://h.co/x?token={TOKEN}&a=1", "https://h.co/x?token=***&a=1"),
+        ("hf_oauth_" + "eyJhbGciOiJSUzI1NiJ9" * 2 + ".eyJz-dWI_i.Sfl, expired", "***, expired"),
+        ("Authorization: Bearer abc.def-ghi_jkl", "Authorization: ***"),
+        ("{'authorization': 'Bearer abcdefgh12345678'}", "{'authorization': '***'}"),
+        ("sent with Bearer abc.def-ghi_jkl", "sent with Bearer ***"),
+        ("authorization=Basic dXNlcjpwYXNz", "authorization=***"),
+        ("https://me:secret@huggingface.co/x", "https://***@huggingface.co/x"),
+        ("https://secret@huggingface.co/x", "https://***@huggingface.co/x"),
+    ],
+)
+def test_secrets_are_left_out(text: str, safe: str) -> None:
+    assert redact(text) == safe
+    assert first_line(RuntimeError(f"{text}\nand more")) == safe
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf_hub_download: no such file",
+        "hf://datasets/owner/name@0123456789abcdef/data/train.parquet",
+        "a@b.c, half_of_everything_that_is_known",
+        "the bearer of news",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_the_tokens_of_the_environment_are_left_out(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "my-own-unusual-token")
+    assert redact("401 for my-own-unusual-token (x)") == "401 for *** (x)"
+    monkeypatch.setenv(variable, "")
+    assert redact("401 for nobody") == "401 for nobody"
+
+
+def test_a_token_does_not_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        assert run_command("some.py", lambda: failing(SatlisaError(f"401 for https://u:{TOKEN}@h.co/x"))) == 2
+    assert TOKEN not in capsys.readouterr().err + caplog.text

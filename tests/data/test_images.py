@@ -1,0 +1,236 @@
+"""Every kind of image Pillow opens, as upright RGB, with the pixel values a person would expect."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageFile
+
+from satlisa.data.images import open_image, to_rgb
+from satlisa.errors import SatlisaError
+
+
+def pixels(image: Image.Image) -> list[Any]:
+    """Rows of (r, g, b)."""
+    assert image.mode == "RGB"
+    return [[tuple(pixel) for pixel in row] for row in np.asarray(image).tolist()]
+
+
+def greys(image: Image.Image) -> list[list[int]]:
+    array = np.asarray(image)
+    assert image.mode == "RGB" and (array == array[..., :1]).all()
+    return array[..., 0].tolist()
+
+
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+# The letter F, 2 wide and 3 high, as an upright viewer sees it; a camera held otherwise stores it turned.
+UPRIGHT = np.array([[10, 20], [30, 40], [50, 60]], dtype=np.uint8)
+STORED = {
+    1: UPRIGHT,
+    2: UPRIGHT[:, ::-1],
+    3: UPRIGHT[::-1, ::-1],
+    4: UPRIGHT[::-1],
+    5: UPRIGHT.T,
+    6: np.rot90(UPRIGHT, 1),  # shown by turning it clockwise, so stored turned the other way
+    7: np.rot90(UPRIGHT, 2).T,
+    8: np.rot90(UPRIGHT, -1),
+}
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_is_applied_once(orientation: int, form: str) -> None:
+    """TIFF too, which Pillow itself turns while loading."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = open_image(encoded(Image.fromarray(STORED[orientation].copy()), form, exif=exif))
+    assert greys(image) == UPRIGHT.tolist()
+    assert greys(open_image(image)) == UPRIGHT.tolist()
+
+
+def test_broken_exif_leaves_the_pixels(caplog: pytest.LogCaptureFixture) -> None:
+    data = encoded(Image.fromarray(UPRIGHT), "PNG", exif=b"Exif\x00\x00no TIFF header here")
+    assert greys(open_image(data)) == UPRIGHT.tolist()
+    assert "taken as upright" in caplog.text
+
+
+def test_alpha_is_composited_over_black() -> None:
+    rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 128]]], dtype=np.uint8)
+    assert pixels(to_rgb(Image.fromarray(rgba))) == [[(200, 100, 50), (0, 0, 0), (100, 50, 25)]]
+    la = np.array([[[80, 255], [80, 0]]], dtype=np.uint8)
+    assert greys(to_rgb(Image.fromarray(la))) == [[80, 0]]
+
+
+def test_palettes() -> None:
+    image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    assert pixels(open_image(encoded(image, "PNG"))) == [[(255, 0, 0), (0, 255, 0), (0, 0, 255)]]
+    assert pixels(open_image(encoded(image, "PNG", transparency=1))) == [[(255, 0, 0), (0, 0, 0), (0, 0, 255)]]
+    faded = open_image(encoded(image, "PNG", transparency=bytes([255, 128, 0])))
+    assert pixels(faded) == [[(255, 0, 0), (0, 128, 0), (0, 0, 0)]]
+
+
+def test_a_transparent_colour_is_black() -> None:
+    image = Image.fromarray(np.array([[[9, 8, 7], [1, 2, 3]]], dtype=np.uint8))
+    assert pixels(open_image(encoded(image, "PNG", transparency=(9, 8, 7)))) == [[(0, 0, 0), (1, 2, 3)]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 257, 32896, 65535], [0, 1, 128, 255]),  # all 16 bits: divided by 257
+        ([0, 1, 128, 255], [0, 1, 128, 255]),  # 8 bits in a wide file: as they are
+        ([0, 819, 4095], [0, 51, 255]),  # a 12-bit sensor: stretched
+        ([1000, 1100, 1200], [0, 128, 255]),
+        ([2570, 2570], [10, 10]),  # nothing to stretch
+    ],
+)
+def test_16_bit(values: list[int], expected: list[int]) -> None:
+    array = np.array([values], dtype=np.uint16)
+    assert greys(open_image(encoded(Image.fromarray(array), "PNG"))) == [expected]
+    assert greys(open_image(encoded(Image.fromarray(array), "TIFF"))) == [expected]
+    big_endian = Image.frombytes("I;16B", (len(values), 1), array.astype(">u2").tobytes())
+    assert greys(to_rgb(big_endian)) == [expected]
+    assert greys(to_rgb(Image.fromarray(array.astype(np.int32)))) == [expected]
+
+
+def test_16_bit_gradient_keeps_all_256_levels() -> None:
+    gradient = np.linspace(0, 65535, 4096).astype(np.uint16).reshape(64, 64)
+    assert np.unique(np.asarray(to_rgb(Image.fromarray(gradient)))).tolist() == list(range(256))
+
+
+def test_negative_and_32_bit_integers_are_stretched() -> None:
+    assert greys(to_rgb(Image.fromarray(np.array([[-100, 0, 100]], dtype=np.int32)))) == [[0, 128, 255]]
+    wide = np.array([[-(2**31), 2**31 - 1]], dtype=np.int32)
+    assert greys(to_rgb(Image.fromarray(wide))) == [[0, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.2, 1.0], [0, 51, 255]),
+        ([0.0, 0.2, 0.4], [0, 51, 102]),  # reflectance keeps its scale
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
+        ([100.0, 150.0, 200.0], [0, 128, 255]),
+        ([np.nan, 0.0, 1.0, np.inf, -np.inf], [0, 0, 255, 0, 0]),
+        ([np.nan, 100.0, 200.0], [0, 0, 255]),
+        ([np.nan, np.inf], [0, 0]),
+        ([-3e38, 3e38], [0, 255]),
+        ([7.0, 7.0], [7, 7]),
+    ],
+)
+def test_floats(values: list[float], expected: list[int]) -> None:
+    assert greys(to_rgb(Image.fromarray(np.array([values], dtype=np.float32)))) == [expected]
+
+
+def test_other_colour_modes() -> None:
+    assert greys(to_rgb(Image.fromarray(np.array([[False, True]])))) == [[0, 255]]
+    assert greys(to_rgb(Image.new("L", (1, 1), 77))) == [[77]]
+    assert pixels(to_rgb(Image.new("CMYK", (1, 1), (0, 255, 255, 0)))) == [[(255, 0, 0)]]
+    assert pixels(to_rgb(Image.new("HSV", (1, 1), (0, 255, 255)))) == [[(255, 0, 0)]]
+    blue = Image.new("RGB", (8, 8), (0, 0, 255))
+    assert np.abs(np.asarray(to_rgb(blue.convert("YCbCr"))).astype(int) - (0, 0, 255)).max() <= 2
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    orange = Image.new("RGB", (2, 2), (200, 120, 40))
+    lab = ImageCms.applyTransform(orange, to_lab)
+    assert lab is not None and lab.mode == "LAB"
+    assert np.abs(np.asarray(to_rgb(lab)).astype(int) - (200, 120, 40)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        *["1", "CMYK", "F", "HSV", "I", "I;16", "I;16B", "I;16L", "L", "LA", "La"],
+        *["LAB", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr"],
+    ],
+)
+def test_every_mode_gives_rgb_of_the_same_size(mode: str) -> None:
+    image = to_rgb(Image.new(mode, (5, 3)))
+    assert (image.mode, image.size) == ("RGB", (5, 3))
+
+
+def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    image = Image.fromarray(array)
+    path = tmp_path / "scene.png"
+    image.save(path)
+    data = path.read_bytes()
+    missing = str(tmp_path / "gone.png")
+    records = [{"bytes": data, "path": None}, {"bytes": data, "path": missing}, {"bytes": None, "path": str(path)}]
+    for source in [path, str(path), data, image, Image.open(path), array, *records]:
+        assert np.array_equal(np.asarray(open_image(source)), array)
+
+
+def test_the_result_is_a_copy() -> None:
+    array = np.zeros((2, 2, 3), dtype=np.uint8)
+    image = Image.fromarray(array.copy())
+    from_array, from_image = open_image(array), open_image(image)
+    array[:] = 255
+    image.putpixel((0, 0), (255, 255, 255))
+    assert np.asarray(from_array).max() == np.asarray(from_image).max() == 0
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SatlisaError, match=r"scene\.png: no such file; check the path"):
+        open_image(tmp_path / "scene.png")
+
+
+@pytest.mark.parametrize("data", [b"", b"no image at all", b"<html>404</html>"])
+def test_what_is_no_image(data: bytes, tmp_path: Path) -> None:
+    with pytest.raises(SatlisaError, match=f"of {len(data)} bytes is not an image"):
+        open_image(data)
+    path = tmp_path / "page.png"
+    path.write_bytes(data)
+    with pytest.raises(SatlisaError, match=r"page\.png is not an image"):
+        open_image(str(path))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_a_truncated_file_is_an_error(form: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = tmp_path / "half"
+    whole = encoded(Image.fromarray(noise), form)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SatlisaError, match="half"):
+        open_image(path)
+    with pytest.raises(SatlisaError, match=r"image b\.jpg"):
+        open_image({"bytes": path.read_bytes(), "path": "b.jpg"})
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_a_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SatlisaError, match="expected a file, found a folder"):
+        open_image(tmp_path)
+
+
+def test_a_closed_image_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "scene.png"
+    Image.new("RGB", (4, 4)).save(path)
+    image = Image.open(path)
+    image.close()
+    with pytest.raises(SatlisaError, match=r"scene\.png cannot be read"):
+        open_image(image)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "found NoneType"),
+        (5, "found int"),
+        ({"bytes": None, "path": None}, "neither `bytes` nor `path`"),
+        ({}, "neither `bytes` nor `path`"),
+        (np.zeros((4, 4, 3)), r"found \(4, 4, 3\) of float64"),
+        (np.zeros((4, 4), dtype=np.uint8), r"found \(4, 4\) of uint8"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), r"found \(0, 4, 3\)"),
+    ],
+)
+def test_other_sources_are_refused(source: Any, message: str) -> None:
+    with pytest.raises(SatlisaError, match=message):
+        open_image(source)

@@ -1,0 +1,100 @@
+"""The mask frame: preprocessing against transformers, and round trips between an image and the frame."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import SamImageProcessor
+
+from satlisa.data.sample import Region
+from satlisa.geometry.raster import rasterize
+from satlisa.model.segmenter import Frame
+from tests.helpers.model_fixtures import box, picture
+
+SLIMSAM = {"image_size": 1024, "mask_size": 256}
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def star(points: int = 9) -> Region:
+    """A star that covers about a fifth of the image."""
+    angle = np.arange(2 * points) * np.pi / points
+    radius = np.where(np.arange(2 * points) % 2, 0.19, 0.33)
+    return (np.stack([0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)], axis=1),)
+
+
+SHAPES = {
+    "middle box": box(0.27, 0.28, 0.71, 0.73),
+    "corner box": box(0.553, 0.553, 1.0, 1.0),
+    "star": star(),
+    "slant": (np.array([[0.1, 0.2], [0.75, 0.05], [0.8, 0.3], [0.2, 0.6]]),),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("width", "height", "least"),
+    [(64, 64, 0.97), (512, 384, 0.97), (2149, 1479, 0.97), (37, 900, 0.85), (900, 37, 0.85)],
+)
+def test_round_trip(shape: str, width: int, height: int, least: float) -> None:
+    """Drawn into the frame as training does it, returned as inference does it, compared at the image's own size."""
+    frame = Frame((height, width), **SLIMSAM)
+    truth = rasterize(SHAPES[shape], height, width)
+    assert 0.15 < truth.mean() < 0.26
+    logits = torch.from_numpy(frame.draw(SHAPES[shape]) - 0.5)[None]
+    returned = frame.restore(logits)[0].numpy() > 0
+    assert returned.shape == (height, width)
+    assert iou(returned, truth) >= least
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (512, 384), (2149, 1479), (37, 900), (900, 37)])
+def test_geometry_and_pixels_equal_transformers(width: int, height: int) -> None:
+    processor = SamImageProcessor()
+    image = picture(width, height)
+    theirs = processor(images=[image], return_tensors="pt")
+    frame = Frame((height, width), **SLIMSAM)
+    assert list(frame.resized) == theirs["reshaped_input_sizes"][0].tolist()
+    inside = theirs["pixel_values"][0, 0] != 0
+    rows, columns = frame.resized
+    assert not inside[rows:].any() and not inside[:, columns:].any()
+
+
+def test_padding_is_not_valid() -> None:
+    frame = Frame((384, 512), **SLIMSAM)
+    assert frame.resized == (768, 1024) and frame.extent == (192.0, 256.0)
+    assert frame.valid[:192].all() and not frame.valid[192:].any()
+    assert frame.draw(box(0, 0, 1, 1)).sum() == 192 * 256
+
+
+def test_logits_of_the_padding_do_not_bleed_into_the_image() -> None:
+    frame = Frame((1479, 2149), **SLIMSAM)
+    logits = torch.where(torch.from_numpy(frame.valid), 1.0, -1000.0)[None]
+    assert (frame.restore(logits) > 0).all()
+
+
+def test_restore_equals_sams_two_steps_inside() -> None:
+    """transformers' `post_process_masks` interpolates twice; on smooth logits both agree away from the border."""
+    frame = Frame((384, 512), **SLIMSAM)
+    y, x = torch.meshgrid(torch.linspace(-3, 3, 256), torch.linspace(-3, 3, 256), indexing="ij")
+    logits = (torch.sin(2 * x) + torch.cos(y))[None]
+    sizes = {"original_sizes": [[384, 512]], "reshaped_input_sizes": [[768, 1024]]}
+    theirs = SamImageProcessor().post_process_masks([logits[None]], **sizes, binarize=False)[0][0]
+    difference = (frame.restore(logits) - theirs).abs()[0, 4:-4, 4:-4]
+    assert difference.max() < 2e-3
+
+
+def test_restore_slices_large_stacks(tiny_model, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    logits = torch.randn(5, 32, 32)
+    whole = tiny_model.segmenter.restore(logits, (100, 80))
+    monkeypatch.setattr("satlisa.model.segmenter._MAX_PIXELS", 2 * 100 * 80)
+    assert np.array_equal(tiny_model.segmenter.restore(logits, (100, 80)), whole)
+    assert tiny_model.segmenter.restore(logits[:0], (100, 80)).shape == (0, 100, 80)
+
+
+def test_encoding_in_chunks_changes_nothing(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    segmenter = tiny_model.segmenter
+    pixels = segmenter.preprocess([picture(64, 48, seed) for seed in range(3)])
+    whole = segmenter.encode(pixels)
+    segmenter._chunk = 2
+    torch.testing.assert_close(segmenter.encode(pixels), whole, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,91 @@
+"""Model directories whose files are cut off, of another shape, missing, or of another base model: one line each."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.helpers import tiny
+from tests.inference.test_api import ask, command, image_file, model_dirs
+
+__all__ = ["ask", "image_file", "model_dirs"]  # fixtures
+
+FILES = (
+    *("model_config.json", "seg_projector.pt", "sam_mask_decoder.pt", "seg_token.safetensors"),
+    *("vlm_lora/adapter_config.json", "vlm_lora/adapter_model.safetensors"),
+    *("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json", "tokenizer/chat_template.jinja"),
+)
+
+
+@pytest.fixture
+def broken(model_dirs: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(model_dirs["masks"], tmp_path / "broken"))
+
+
+def test_every_file_is_covered(broken: Path) -> None:
+    found = {str(path.relative_to(broken)) for path in broken.rglob("*") if path.is_file()}
+    assert found - {"vlm_lora/README.md"} == set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_truncated_files(name: str, broken: Path, ask: Callable[..., str]) -> None:
+    path = broken / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    line = ask(model_dir=broken)
+    assert str(path) in line or f"{path.parent}: " in line  # transformers does not say which of a tokenizer's files
+
+
+def reshape(path: Path) -> None:
+    """A file of the same kind that holds something else."""
+    if path.suffix == ".json":
+        path.write_text("[]")
+    elif path.suffix == ".jinja":
+        path.write_text("{{ messages[0].content }}")
+    elif path.suffix == ".pt":
+        torch.save({name: t[..., :-1].clone() for name, t in torch.load(path, weights_only=True).items()}, path)
+    else:
+        save_file({name: t[..., :-1].contiguous() for name, t in load_file(path).items()}, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_another_shape(name: str, broken: Path, ask: Callable[..., str]) -> None:
+    reshape(broken / name)
+    assert str((broken / name).parent) in ask(model_dir=broken)
+
+
+# What has a stand-in (DESIGN §4): the base model's tokenizer or template, a <SEG> row from elsewhere.
+@pytest.mark.parametrize(
+    "name", [*sorted(set(FILES) - {"seg_token.safetensors", "tokenizer/chat_template.jinja"}), "vlm_lora"]
+)
+def test_missing_files(name: str, broken: Path, ask: Callable[..., str]) -> None:
+    shutil.rmtree(broken / name) if name == "vlm_lora" else (broken / name).unlink()
+    assert str((broken / name).parent) in ask(model_dir=broken)
+
+
+@pytest.mark.parametrize("name", ["seg_token.safetensors", "tokenizer/chat_template.jinja", "tokenizer"])
+def test_missing_files_with_a_stand_in(
+    name: str, broken: Path, image_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(broken / name) if name == "tokenizer" else (broken / name).unlink()
+    base = ["--model_dir", broken, "--image", image_file, "--device", "cpu", "--max_new_tokens", 2]
+    assert command(*base, "--prompt", "What is it?") == 0
+    assert ("neither seg_token.safetensors nor a <SEG> row in the adapter" in caplog.text) == ("seg_token" in name)
+
+
+def test_a_model_of_another_base_model(broken: Path, ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another hidden size, under the same token ids."""
+    config = tiny.vlm_config()
+    config.text_config.hidden_size = config.vision_config.out_hidden_size = 48
+    monkeypatch.setattr(tiny, "vlm_config", lambda: config)
+    other = tiny.write_vlm(broken.parent / "other")
+    settings = json.loads((broken / "model_config.json").read_text())
+    (broken / "model_config.json").write_text(json.dumps(settings | {"vlm_model_id": str(other)}))
+    line = ask(model_dir=broken)
+    assert "seg_row (48,), found {'seg_row': (32,)}; was it trained on another base model?" in line
+    (broken / "seg_token.safetensors").unlink()
+    assert "no two matrices lead from 48" in ask(model_dir=broken)

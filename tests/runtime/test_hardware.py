@@ -1,0 +1,128 @@
+"""Device, precision and batch size for machines that are not here."""
+
+import pytest
+import torch
+
+from satlisa.errors import SatlisaError
+from satlisa.runtime.hardware import Machine, detect, probe
+
+GIB = 1024**3
+T4 = Machine((7, 5), "Tesla T4", 15 * GIB, 1)
+V100 = Machine((7, 0), "Tesla V100", 16 * GIB, 1)
+A100 = Machine((8, 0), "NVIDIA A100", 40 * GIB, 1)
+A10G = Machine((8, 6), "NVIDIA A10G", 22 * GIB, 1)
+H100 = Machine((9, 0), "NVIDIA H100", 80 * GIB, 8)
+B200 = Machine((10, 0), "NVIDIA B200", 180 * GIB, 8)
+MAC = Machine(has_mps=True)
+CPU = Machine()
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "dtype", "batch_size", "name"),
+    [
+        (T4, "cuda", torch.float16, 1, "Tesla T4"),
+        (V100, "cuda", torch.float16, 1, "Tesla V100"),
+        (A100, "cuda", torch.bfloat16, 2, "NVIDIA A100"),
+        (A10G, "cuda", torch.bfloat16, 2, "NVIDIA A10G"),
+        (H100, "cuda", torch.bfloat16, 2, "NVIDIA H100"),
+        (B200, "cuda", torch.bfloat16, 2, "NVIDIA B200"),
+        (MAC, "mps", torch.float32, 1, "Apple GPU"),
+        (CPU, "cpu", torch.float32, 1, "CPU"),
+    ],
+    ids=lambda value: value.gpu_name or "no GPU" if isinstance(value, Machine) else None,
+)
+def test_table_of_the_contract(machine: Machine, device: str, dtype: torch.dtype, batch_size: int, name: str) -> None:
+    found = detect(machine=machine)
+    assert (found.device, found.dtype, found.batch_size, found.name) == (torch.device(device), dtype, batch_size, name)
+
+
+def test_cuda_goes_before_mps() -> None:
+    assert detect(machine=Machine((8, 6), "NVIDIA A10G", 22 * GIB, 1, has_mps=True)).device.type == "cuda"
+
+
+@pytest.mark.parametrize("machine", [T4, H100, MAC, CPU])
+def test_cpu_can_always_be_asked_for(machine: Machine) -> None:
+    found = detect("cpu", machine=machine)
+    assert (found.device, found.dtype, found.batch_size, found.name) == (torch.device("cpu"), torch.float32, 1, "CPU")
+
+
+def test_index_is_kept() -> None:
+    assert detect("cuda:1", machine=H100).device == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision", "dtype"),
+    [
+        (T4, "fp32", torch.float32),
+        (T4, "bf16", torch.bfloat16),
+        (H100, "fp16", torch.float16),
+        (H100, "fp32", torch.float32),
+        (CPU, "bf16", torch.bfloat16),
+        (CPU, "fp32", torch.float32),
+        (MAC, "bf16", torch.bfloat16),
+    ],
+)
+def test_precision_can_be_asked_for(machine: Machine, precision: str, dtype: torch.dtype) -> None:
+    assert detect(precision=precision, machine=machine).dtype == dtype
+
+
+@pytest.mark.parametrize("machine", [CPU, MAC])
+def test_fp16_needs_cuda(machine: Machine) -> None:
+    with pytest.raises(SatlisaError, match=r"^precision: fp16 needs CUDA .*found (cpu|mps); use fp32 or bf16$"):
+        detect(precision="fp16", machine=machine)
+
+
+@pytest.mark.parametrize(
+    ("device", "machine", "message"),
+    [
+        ("cuda", CPU, "device: 'cuda' asked for, but 0 CUDA devices found; use cpu"),
+        ("cuda", MAC, "device: 'cuda' asked for, but 0 CUDA devices found; use cpu"),
+        ("mps", T4, "device: 'mps' asked for, but this machine has none; use cpu"),
+        ("cuda:5", Machine(num_gpus=2), "device: 'cuda:5' asked for, but 2 CUDA devices found; use cpu"),
+        ("tpu", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'tpu'"),
+        ("cuda:one", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'cuda:one'"),
+        ("cpu:0", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'cpu:0'"),
+    ],
+)
+def test_device_that_is_not_there(device: str, machine: Machine, message: str) -> None:
+    with pytest.raises(SatlisaError) as error:
+        detect(device, machine=machine)
+    assert str(error.value) == message
+
+
+def test_unknown_precision() -> None:
+    with pytest.raises(SatlisaError) as error:
+        detect(precision="fp8", machine=H100)
+    assert str(error.value) == "precision: expected auto, fp32, fp16, bf16, found 'fp8'"
+
+
+class FakeProperties:
+    def __init__(self, major: int, minor: int, name: str, total_memory: int) -> None:
+        self.major, self.minor, self.name, self.total_memory = major, minor, name, total_memory
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch as it is on a machine with a T4 and an H100, where bf16 is 'supported' by emulation."""
+    cards = [FakeProperties(7, 5, "Tesla T4", 15 * GIB), FakeProperties(9, 0, "NVIDIA H100", 80 * GIB)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: cards[index])
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_probe_asks_for_the_chosen_device() -> None:
+    assert probe(0) == Machine((7, 5), "Tesla T4", 15 * GIB, 2)
+    assert probe(1) == Machine((9, 0), "NVIDIA H100", 80 * GIB, 2)
+    assert detect().dtype == torch.float16
+    assert detect("cuda:1").dtype == torch.bfloat16
+    with pytest.raises(SatlisaError, match="'cuda:2' asked for, but 2 CUDA devices found"):
+        detect("cuda:2")
+
+
+def test_probe_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert probe() == Machine()

@@ -1,0 +1,120 @@
+"""What tells one run from another: contents, not places."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, Features, Image, Value
+
+from satlisa.config import ModelConfig
+from satlisa.data.dataset import load_rows
+from satlisa.data.sampler import IndexedOrder
+from satlisa.data.streaming import open_stream
+from satlisa.training.fault_tolerance.run_identity import differences, identify
+from satlisa.training.settings import TrainConfig
+from tests.helpers.runs import rows, write_dataset
+
+
+def identity(dataset: Path | str, config: ModelConfig, *, streaming: bool = False, **more: str) -> dict[str, Any]:
+    models = {"VLM_MODEL": config.vlm_model_id, "SAM_MODEL": config.sam_model_id}
+    made = TrainConfig.from_env({"DATASET": str(dataset), "STREAMING": str(int(streaming)), **models, **more})
+    name = str(dataset)
+    order = open_stream(name, "train", 0, 5, 0) if streaming else IndexedOrder(load_rows(name, "train"), 0, 0)
+    return identify(made.resolve(2), made.new_model_config(), order)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "data", {"train": rows(20)})
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_copy_is_the_same(dataset: Path, tiny_config: ModelConfig, tmp_path: Path, *, streaming: bool) -> None:
+    shutil.copytree(dataset, tmp_path / "disk" / "other name")
+    shutil.copytree(tiny_config.vlm_model_id, tmp_path / "vlm")
+    a = identity(dataset, tiny_config, streaming=streaming)
+    b = identity(tmp_path / "disk" / "other name", tiny_config, streaming=streaming, VLM_MODEL=str(tmp_path / "vlm"))
+    assert a == b and a == json.loads(json.dumps(a)) and differences(a, b) == ""
+
+
+def changed(number: int, **cells: Any) -> list[dict[str, Any]]:
+    return [{**row, **cells} if n == number else row for n, row in enumerate(rows(20))]
+
+
+@pytest.mark.parametrize("column", ["conversations", "metadata", "task", "source"])
+def test_a_text_in_any_row_counts(column: str, dataset: Path, tiny_config: ModelConfig, tmp_path: Path) -> None:
+    for number in (3, 19):
+        write_dataset(tmp_path / f"other{number}", {"train": changed(number, **{column: "else"})})
+        said = differences(identity(dataset, tiny_config), identity(tmp_path / f"other{number}", tiny_config))
+        assert said.startswith("DATASET contents was ")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("by_path", [False, True])
+def test_other_images_count(
+    dataset: Path, tiny_config: ModelConfig, tmp_path: Path, *, streaming: bool, by_path: bool
+) -> None:
+    flipped = [{**row, "image": row["image"].rotate(180)} for row in rows(20)]
+    if by_path:
+        folders = []
+        for number, made in enumerate((rows(20), flipped)):
+            folder = tmp_path / f"by path {number}"
+            (folder / "data").mkdir(parents=True)
+            for n, row in enumerate(made):
+                row["image"].save(folder / f"{n}.png")
+                row["image"] = f"{n}.png"
+            columns = dict.fromkeys(("task", "source", "conversations", "metadata", "image"), Value("string"))
+            data = Dataset.from_list(made, features=Features(columns))
+            data.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+            folders.append(folder)
+        first, second = folders
+    else:
+        first, second = dataset, tmp_path / "flipped"
+        write_dataset(second, {"train": flipped})
+    a, b = (identity(folder, tiny_config, streaming=streaming) for folder in (first, second))
+    assert a == identity(first, tiny_config, streaming=streaming)
+    assert differences(a, b).startswith("DATASET contents was ")
+
+
+def test_other_weights_count(dataset: Path, tiny_config: ModelConfig, tmp_path: Path) -> None:
+    shutil.copytree(tiny_config.sam_model_id, tmp_path / "sam")
+    weights = tmp_path / "sam" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1000] ^= 1
+    weights.write_bytes(content)
+    a, b = identity(dataset, tiny_config), identity(dataset, tiny_config, SAM_MODEL=str(tmp_path / "sam"))
+    assert differences(a, b).startswith("model_config.json sam_model_id was 'folder ")
+
+
+def test_a_hub_id_counts_by_name_and_a_damaged_row_is_no_obstacle(tiny_config: ModelConfig, tmp_path: Path) -> None:
+    made = TrainConfig.from_env({"DATASET": "somebody/scenes"}).resolve(1)
+    order = IndexedOrder([{"task": "t"}, None])
+    found = identify(made, made.new_model_config(), order)
+    assert found["DATASET"] == "somebody/scenes" and found["DATASET rows"] == 2
+    assert found["model_config.json vlm_model_id"] == "Qwen/Qwen3.5-0.8B"
+
+
+def test_a_stream_is_not_read_for_it(tiny_config: ModelConfig, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = open_stream(str(dataset), "train", 0, 1000, 0)
+    read = []
+    original = type(order.source).__iter__  # type: ignore[attr-defined]
+
+    def counting(self: Any) -> Any:
+        for row in original(self):
+            read.append(1)
+            yield row
+
+    monkeypatch.setattr(type(order.source), "__iter__", counting)  # type: ignore[attr-defined]
+    made = TrainConfig.from_env({"STREAMING": "1", "DATASET": str(dataset)}).resolve(1)
+    identify(made, made.new_model_config(), order)
+    assert len(read) == 8
+
+
+def test_images_column_kept(dataset: Path) -> None:
+    """What is hashed is what is trained on: the rows still come with their images afterwards."""
+    source = load_rows(str(dataset), "train")
+    assert isinstance(source, Dataset) and isinstance(source.features["image"], Image)
+    assert source[0]["image"]["bytes"]

@@ -1,0 +1,243 @@
+"""Where a run starts, for each state of its folder and each RESUME and OVERWRITE: nothing is lost unasked."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from satlisa.errors import SatlisaError
+from satlisa.training.fault_tolerance import checkpoint_files as snapshot
+from satlisa.training.fault_tolerance import resume
+from satlisa.training.fault_tolerance.checkpoint_files import Snapshot, list_snapshots, read_snapshot, write_snapshot
+from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare
+from satlisa.training.settings import TrainConfig
+
+IDENTITY: dict[str, Any] = {"SEED": 0, "DATASET rows": 24}
+
+
+def settings(folder: Path, **more: str) -> TrainConfig:
+    return TrainConfig.from_env({"OUTPUT_DIR": str(folder), **more})
+
+
+def checkpoint(step: int, rows_done: int = 1) -> Snapshot:
+    tensors = {"a": torch.tensor([step])}
+    state = {"step": step, "epoch": 1, "rows_done": rows_done, "identity": IDENTITY}
+    return Snapshot(state, tensors, tensors, tensors)
+
+
+def make_run(folder: Path, *steps: int, finished: bool = False) -> Path:
+    """A run folder with checkpoints of these steps and a model, as a run leaves it."""
+    prepare(settings(folder), IDENTITY, Start(is_new=True))
+    for step in steps:
+        write_snapshot(checkpoint(step), folder, keep=99)
+    (folder / "seg_projector.pt").write_bytes(b"model")
+    if finished:
+        (folder / "train_summary.json").write_text("{}")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def names(folder: Path) -> list[str]:
+    return [place.name for place in list_snapshots(folder)]
+
+
+def place_of(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def test_the_decision_changes_nothing(tmp_path: Path) -> None:
+    for number, (steps, finished) in enumerate([((2, 4), False), ((2, 4), True), ((), False)]):
+        folder = make_run(tmp_path / str(number), *steps, finished=finished)
+        before = contents(folder)
+        for more in ({}, {"OVERWRITE": "1"}, {"RESUME": "never", "OVERWRITE": "1"}):
+            choose_start(settings(folder, **more), IDENTITY)
+        choose_start(settings(folder, OVERWRITE="1"), {**IDENTITY, "SEED": 1})
+        assert contents(folder) == before
+    choose_start(settings(tmp_path / "new"), IDENTITY)
+    assert not (tmp_path / "new").exists()
+
+
+def test_new_and_unfinished_and_finished(tmp_path: Path) -> None:
+    assert choose_start(settings(tmp_path / "new"), IDENTITY) == Start(is_new=True)
+    folder = make_run(tmp_path / "run", 2, 4)
+    for more in ({}, {"OVERWRITE": "1"}):
+        assert choose_start(settings(folder, **more), IDENTITY) == Start(place_of(folder, 4))
+    with pytest.raises(SatlisaError, match=r"SEED was 0, is 1; .*OVERWRITE=1"):
+        choose_start(settings(folder), {**IDENTITY, "SEED": 1})
+    with pytest.raises(SatlisaError, match=r"not empty.*OVERWRITE=1"):
+        choose_start(settings(folder, RESUME="never"), IDENTITY)
+    assert choose_start(settings(folder, RESUME="never", OVERWRITE="1"), IDENTITY) == Start(is_new=True)
+    make_run(folder, 2, 4, finished=True)
+    assert choose_start(settings(folder), IDENTITY) == Start(finished=True)
+    assert choose_start(settings(folder, OVERWRITE="1"), IDENTITY) == Start(is_new=True)
+
+
+def test_a_run_that_never_took_a_step_stands_in_nobodys_way(tmp_path: Path) -> None:
+    prepare(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
+    assert choose_start(settings(tmp_path / "run"), {**IDENTITY, "SEED": 1}) == Start(is_new=True)
+    assert choose_start(settings(tmp_path / "run", RESUME="never"), IDENTITY) == Start(is_new=True)
+    record = tmp_path / "run" / "checkpoints" / "run.json"
+    record.rename(record.with_name("run.json.partial"))  # killed while it was written
+    assert choose_start(settings(tmp_path / "run"), IDENTITY) == Start(is_new=True)
+
+
+def test_writing_over_takes_our_own_things_alone(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4, finished=True)
+    (folder / "checkpoints" / "yolo-best.pt").write_bytes(b"foreign")
+    (folder / "checkpoints" / "step-00000009.partial").mkdir()
+    shutil.copytree(place_of(folder, 4), folder / "checkpoints" / "keep" / "step-00000004")
+    prepare(settings(folder), IDENTITY, choose_start(settings(folder, OVERWRITE="1"), IDENTITY))
+    left = {name for name in contents(folder) if "keep" not in name}
+    assert left == {"checkpoints/run.json", "checkpoints/yolo-best.pt", "seg_projector.pt"}
+    kept = folder / "checkpoints" / "keep" / "step-00000004"
+    make_run(folder, 6)
+    start = choose_start(settings(folder, RESUME=str(kept), OVERWRITE="1"), IDENTITY)
+    assert start == Start(kept, is_new=True)
+    prepare(settings(folder), IDENTITY, start)
+    assert names(folder) == [] and read_snapshot(kept).state["step"] == 4
+
+
+def test_checkpoints_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "scratch")
+    folder = make_run(tmp_path / "run", 2)
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
+    prepare(settings(folder), IDENTITY, Start(is_new=True))
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_going_back_is_asked_for(finished: bool, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4, 6, finished=finished)
+    back = place_of(folder, 2)
+    with pytest.raises(SatlisaError, match=r"going back to step-00000002 would discard .*2 checkpoints.*OVERWRITE=1"):
+        choose_start(settings(folder, RESUME=str(back)), IDENTITY)
+    start = choose_start(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY)
+    assert start == Start(back, is_new=True)
+    prepare(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY, start)
+    assert names(folder) == ["step-00000002"] and not (folder / "train_summary.json").exists()
+    write_snapshot(checkpoint(3), folder, keep=2)
+    write_snapshot(checkpoint(4), folder, keep=2)
+    assert names(folder) == ["step-00000003", "step-00000004"]
+    # the same command again, of which the checkpoint named there is gone by now
+    assert not back.exists()
+    for more in ({"RESUME": str(back), "OVERWRITE": "1"}, {"RESUME": str(back)}, {}):
+        assert choose_start(settings(folder, **more), IDENTITY) == Start(place_of(folder, 4))
+    (folder / "train_summary.json").write_text("{}")
+    with pytest.raises(SatlisaError, match="RESUME: expected auto, never or"):
+        choose_start(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY)
+
+
+def test_the_newest_checkpoint_by_name(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4)
+    for named in (folder, place_of(folder, 4)):
+        assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(place_of(folder, 4))
+    (folder / "train_summary.json").write_text("{}")
+    for named in (folder, place_of(folder, 4)):
+        assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(finished=True)
+
+
+def test_from_another_runs_folder_and_the_same_command_again(tmp_path: Path) -> None:
+    """That run has gone on meanwhile, and then it is removed: what was begun from it goes on all the same."""
+    other, folder = make_run(tmp_path / "other", 2), tmp_path / "run"
+    made = settings(folder, RESUME=str(other), OVERWRITE="1")
+    start = choose_start(made, IDENTITY)
+    assert start == Start(place_of(other, 2), is_new=True)
+    prepare(made, IDENTITY, start)
+    write_snapshot(checkpoint(3), folder, keep=2)
+    write_snapshot(checkpoint(4), other, keep=2)
+    assert choose_start(made, IDENTITY) == Start(place_of(folder, 3))
+    shutil.rmtree(other)
+    assert choose_start(made, IDENTITY) == Start(place_of(folder, 3))
+
+
+def test_from_another_run_and_the_same_command_again(tmp_path: Path) -> None:
+    other, folder = make_run(tmp_path / "other", 2, 4), tmp_path / "run"
+    made = settings(folder, RESUME=str(place_of(other, 2)))
+    start = choose_start(made, IDENTITY)
+    assert start == Start(place_of(other, 2), is_new=True)
+    prepare(made, IDENTITY, start)
+    assert choose_start(made, IDENTITY) == start and names(other) == ["step-00000002", "step-00000004"]
+    write_snapshot(checkpoint(3), folder, keep=2)
+    for again in (made, settings(folder), replace(made, overwrite=True)):
+        assert choose_start(again, IDENTITY) == Start(place_of(folder, 3))
+    with pytest.raises(SatlisaError, match=r"not empty.*OVERWRITE=1"):  # another one than it began from
+        choose_start(settings(folder, RESUME=str(place_of(other, 4))), IDENTITY)
+    (folder / "train_summary.json").write_text("{}")
+    assert choose_start(made, IDENTITY) == Start(finished=True)
+    with pytest.raises(SatlisaError, match=r"RESUME: .* other settings: SEED was 0, is 1"):
+        choose_start(settings(tmp_path / "third", RESUME=str(other)), {**IDENTITY, "SEED": 1})
+
+
+def test_a_lost_record_is_in_the_checkpoints(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4)
+    record = folder / "checkpoints" / "run.json"
+    for broken in ("", "{", "[]", '{"identity": 1}'):
+        record.write_text(broken)
+        assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 4))
+    record.unlink()
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 4))
+    with pytest.raises(SatlisaError, match="SEED was 0, is 1"):
+        choose_start(settings(folder), {**IDENTITY, "SEED": 1})
+
+
+def test_a_changed_state_is_damaged(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4)
+    path = place_of(folder, 4) / "state.json"
+    state = json.loads(path.read_text())
+    for changed in ({**state, "step": 3}, {key: value for key, value in state.items() if key != "epoch"}):
+        path.write_text(json.dumps(changed))
+        assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
+
+
+def test_a_checkpoint_is_never_gone_while_it_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path / "run", 4)
+
+    def unwanted(*_: Any) -> None:
+        raise AssertionError("written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "write", unwanted)
+        write_snapshot(checkpoint(4), folder, keep=1)
+    (place_of(folder, 4) / "trained.safetensors").write_bytes(b"damaged")
+    write_snapshot(checkpoint(4), folder, keep=1)
+    assert read_snapshot(place_of(folder, 4)).state["step"] == 4
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, said in (
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "run", "is a file"),
+        (tmp_path / ("x" * 300), "cannot be used"),
+    ):
+        with pytest.raises(SatlisaError, match=f"OUTPUT_DIR: .*{said}"):
+            choose_start(settings(folder), IDENTITY)
+    with pytest.raises(SatlisaError, match="RESUME: expected auto, never or"):
+        choose_start(settings(tmp_path / "run", RESUME="x" * 300), IDENTITY)
+    with pytest.raises(SatlisaError, match=r"RESUME: .* holds no checkpoint"):
+        choose_start(settings(tmp_path / "run", RESUME=str(tmp_path)), IDENTITY)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SatlisaError, match=r"OUTPUT_DIR: .* cannot be written"):
+        choose_start(settings(tmp_path / "run"), IDENTITY)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resume, "write_whole", full)
+    with pytest.raises(SatlisaError, match=r"OUTPUT_DIR: .* cannot be written .*No space left"):
+        prepare(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
+
+
+def test_the_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settings(Path("~/run")).output_dir == str(tmp_path / "run")

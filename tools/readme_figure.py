@@ -1,0 +1,72 @@
+"""The README's picture: real answers out of an evaluation, image, truth and prediction side by side.
+
+    python -m tools.readme_figure demo_eval docs/answers.png
+
+Each row is the sample with the median IoU of its task, not the best one.
+"""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from satlisa.errors import SatlisaError
+from satlisa.evaluation.report import RESULTS_FILE, read_results
+
+_SIDE, _GAP, _TEXT = 256, 8, 300  # pixels: a picture, the space between, the column of text
+_KINDS = ("input", "gt_mask", "pred_mask", "overlay")
+_TITLES = ("image", "ground truth", "prediction", "overlay")
+
+
+def median_entry(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The pictured sample whose IoU is in the middle of all pictured ones that have a mask to find."""
+    pictured = [e for e in entries if e["iou"] is not None and len(e["images"]) == len(_KINDS) and e["expected_segs"]]
+    return sorted(pictured, key=lambda entry: (entry["iou"], entry["number"]))[len(pictured) // 2]
+
+
+def draw(results: Mapping[str, Any], folder: Path) -> Image.Image:
+    """One row per task with masks: prompt, answer and IoU, then the four pictures of `folder`/images."""
+    tasks = [task for task, scores in results["tasks"].items() if scores["masks"]]
+    if not tasks:
+        raise SatlisaError(f"{folder}: no evaluated sample has a mask; evaluate a segmentation task first")
+    height = 24 + len(tasks) * (_SIDE + _GAP)
+    canvas = Image.new("RGB", (_TEXT + len(_KINDS) * (_SIDE + _GAP), height), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
+    for column, title in enumerate(_TITLES):
+        pen.text((_TEXT + column * (_SIDE + _GAP), 2), title, fill="black", font=font)
+    for row, task in enumerate(tasks):
+        entry = median_entry([e for e in results["samples"] if e["task"] == task])
+        top = 24 + row * (_SIDE + _GAP)
+        lines = [task, "", *textwrap.wrap(f"» {entry['prompt']}", 34), ""]
+        lines += [*textwrap.wrap(f"« {entry['output']}", 34), "", f"IoU {entry['iou']:.2f} (median)"]
+        pen.text((6, top + 6), "\n".join(lines), fill="black", font=font)
+        for column, kind in enumerate(_KINDS):
+            with Image.open(folder / entry["images"][kind]) as picture:
+                picture = picture.convert("RGB")
+            picture.thumbnail((_SIDE, _SIDE))
+            canvas.paste(picture, (_TEXT + column * (_SIDE + _GAP), top))
+    return canvas
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; exit code 2 for a mistake."""
+    parser = argparse.ArgumentParser(prog="python -m tools.readme_figure", description=__doc__.splitlines()[0])
+    parser.add_argument("evaluation", type=Path, help="output folder of infer_dataset.py")
+    parser.add_argument("picture", type=Path, help="PNG to write")
+    options = parser.parse_args(arguments)
+    try:
+        picture = draw(read_results(options.evaluation / RESULTS_FILE), options.evaluation)
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(options.picture)
+    except (SatlisaError, OSError) as error:
+        print(f"tools.readme_figure: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
