@@ -1,84 +1,8 @@
 """Evaluate a model on samples of every task of a dataset: REPORT.md, results.json and pictures."""
 
-import argparse
-import logging
 import sys
-from dataclasses import fields, replace
-from functools import partial
-from pathlib import Path
 
-from satlisa.cli.common import CommandParser, run_command, start_logging
-from satlisa.runtime.processes import Interrupted, interruptible, join
-
-logger = logging.getLogger("satlisa")
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Names out of a comma list."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def parser() -> CommandParser:
-    """The command line."""
-    about = "Evaluate a model on samples of every task. Several processes (accelerate launch) share the work."
-    parser = CommandParser("infer_dataset.py", about)
-    add = parser.add_argument
-    hub_id = "rahuldshetty/satellite-omni-lisa"
-    add("--model_repo", "--model_dir", dest="model_dir", default=hub_id, help="hub id or folder (%(default)s)")
-    add("--dataset", default="", help="hub id, folder or 'demo' (what the model was trained on)")
-    add("--split", default="validation", help="part of the dataset (%(default)s)")
-    add("--samples_per_task", type=int, default=3, help="0 for all (%(default)s)")
-    add("--seed", type=int, default=0, help="decides which samples (%(default)s)")
-    add("--seg_tasks", type=names, default=(), help="tasks with masks not named segmentation, comma list")
-    add("--output_dir", default="./eval_output", help="an earlier report in it is replaced (%(default)s)")
-    add("--resume", action="store_true", help="go on with the evaluation that was interrupted in output_dir")
-    add("--report_samples", type=int, default=50, help="samples shown per task in REPORT.md (%(default)s)")
-    add("--device", help="cuda, cuda:1, cpu or mps (the best there is, a GPU for each process)")
-    add("--batch_size", type=int, default=8, help="questions answered together (%(default)s)")
-    add("--max_new_tokens", type=int, default=256, help="longest answer (%(default)s)")
-    return parser
-
-
-def run(options: argparse.Namespace) -> int:
-    """Evaluate and write the report; exit code 1 where no sample at all could be answered."""
-    # torch and transformers take seconds that --help need not wait for
-    from satlisa.data.dataset import check_hub_dataset, load_rows
-    from satlisa.evaluation.evaluate import EvalSettings, evaluate
-    from satlisa.evaluation.partial_report import Journal, fingerprint_model
-    from satlisa.evaluation.report import REPORT_FILE, headline, plain_table, write_report
-    from satlisa.pretrained.model_directory import find_model_dir, load_model
-
-    settings = EvalSettings(**{f.name: getattr(options, f.name) for f in fields(EvalSettings) if f.name in options})
-    team = join()
-    with Journal(options.output_dir, resume=options.resume, team=team) as journal:
-        model = load_model(options.model_dir, team.device(options.device))
-        if not options.dataset and not Path(options.model_dir).expanduser().is_dir():
-            check_hub_dataset(model.config.dataset, f"{options.model_dir}: dataset")
-        files = fingerprint_model(find_model_dir(options.model_dir))
-        settings = replace(settings, dataset=options.dataset or model.config.dataset, model_files=files)
-        results = evaluate(model, load_rows(settings.dataset, settings.split), settings, journal)
-        if team.is_main:
-            write_report(results, journal.folder)
-    errors = [entry["error"] for entry in results["samples"]]
-    if team.is_main:
-        print("\n".join([plain_table(results), "", *headline(results)]))
-        print(f"\nReport: {journal.output_dir / REPORT_FILE}")
-        if None not in errors:
-            print(f"infer_dataset.py: no sample was answered; the first error: {errors[0]}", file=sys.stderr)
-    return 0 if None in errors else 1
-
-
-def main() -> int:
-    """The exit code: besides `run`'s, 2 for a mistake in what the user gave, 130 and 143 for Ctrl-C and SIGTERM."""
-    options = parser().parse_args()
-    start_logging(options.debug)
-    try:
-        with interruptible():
-            return run_command("infer_dataset.py", partial(run, options), options.debug)
-    except Interrupted as stopped:
-        logger.info("infer_dataset.py: %s", stopped)  # once for all processes
-        return 128 + stopped.number
-
+from satlisa.cli.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

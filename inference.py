@@ -11,7 +11,8 @@ from pathlib import Path
 if str(Path(__file__).resolve().parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from satlisa.inference.api import generate_instances, generate_segmentation, generate_text, load_model, main
+from satlisa.cli.inference import main
+from satlisa.inference.api import generate_instances, generate_segmentation, generate_text, load_model
 
 __all__ = ["generate_instances", "generate_segmentation", "generate_text", "load_model"]
 

@@ -7,7 +7,7 @@ BATCH_SIZE=1 GRAD_ACCUM=16 MAX_SAMPLES=100 python train.py
 
 import sys
 
-from satlisa.training.train import main
+from satlisa.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

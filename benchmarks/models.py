@@ -17,8 +17,9 @@ from transformers import (
 
 from satlisa.config import ModelConfig
 from satlisa.demo.tiny_models import SPECIAL_TOKENS
+from satlisa.model.assemble import Parts, assemble
 from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.base_models import Parts, assemble, load_parts, model_source
+from satlisa.pretrained.base_models import load_parts, model_source
 
 # Qwen/Qwen3.5-0.8B and Zigeng/SlimSAM-uniform-77, as their config.json files say.
 _TEXT = {

@@ -20,9 +20,10 @@ from satlisa.data.sample import Sample, Turn
 from satlisa.data.synthetic.rows import demo_rows
 from satlisa.evaluation.evaluate import EvalSettings, evaluate
 from satlisa.inference.generation import Answer, answer
+from satlisa.model.assemble import checkpoint_layers
 from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.base_models import checkpoint_layers
-from satlisa.processing.collator import Batch, Encoded, collate, encode_sample
+from satlisa.processing.collator import Batch, Encoded, collate
+from satlisa.processing.processor import encode_sample
 from satlisa.runtime.hardware import dtype_name
 
 _QUESTION = "Segment all buildings in this image and say in one sentence what else can be seen around them"

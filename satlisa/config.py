@@ -1,9 +1,8 @@
 """What a model is: `model_config.json`. Every value is checked where it is declared."""
 
-from __future__ import annotations  # field types stay strings, which _check_type reads
+from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,17 @@ from typing import Any
 from satlisa.errors import SatlisaError
 from satlisa.runtime.atomic_files import write_whole
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-
 DEFAULT_DATASET = "rahuldshetty/satellite-multitask-omni"
+
 _COUNTS = (
     "vlm_hidden_size", "projector_hidden_size", "sam_prompt_size", "lora_r", "lora_alpha", "max_seq_length",
     "max_image_tokens", "max_instances",
 )  # fmt: skip
+
 _TOO_LARGE = 2**31
+
 _LARGEST_WEIGHT = 1e9
+
 REPOSITORY_CONFIG = Path(__file__).parent.parent / "model_config.json"
 
 
@@ -133,11 +134,6 @@ class ModelConfig:
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         # Half a character, which JSON may spell, has no UTF-8; backslashreplace writes it as JSON's own \udXXX.
         write_whole(Path(path), text.encode(errors="backslashreplace"))
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of an id of the hub, owner/name or name: no path, no address."""
-    return _HUB_ID.fullmatch(name) is not None and ".." not in name
 
 
 def _shown(value: Any) -> str:

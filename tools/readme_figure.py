@@ -18,7 +18,9 @@ from satlisa.errors import SatlisaError
 from satlisa.evaluation.report import RESULTS_FILE, read_results
 
 _SIDE, _GAP, _TEXT = 256, 8, 300  # pixels: a picture, the space between, the column of text
+
 _KINDS = ("input", "gt_mask", "pred_mask", "overlay")
+
 _TITLES = ("image", "ground truth", "prediction", "overlay")
 
 

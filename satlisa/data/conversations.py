@@ -8,7 +8,8 @@ from typing import Any
 
 from satlisa.data.json_cells import decode_at, describe, parse_cell, without_surrogates
 from satlisa.data.polygons import POLYGON_KEYS, find_regions, holds_coordinates, parse_regions
-from satlisa.data.sample import Region, Turn
+from satlisa.data.sample import Turn
+from satlisa.geometry.regions import Region
 
 _ROLES = {
     "system": "system",
@@ -19,13 +20,19 @@ _ROLES = {
     "model": "assistant",
     "bot": "assistant",
 }
+
 _IMAGE_PARTS = ("image", "image_url", "img")
+
 # Blanks are matched from where they begin, here and in _tidy: from every one of them it would take minutes for 100 KB.
 _IMAGE_MARKER = re.compile(r"(?:(?<![ \t])[ \t]+)?<image>[ \t]*")
+
 _SEG = re.compile(r"[<\[]SEG[>\]]", re.IGNORECASE)
+
 # How coordinates begin: [[, [{, [12, {"key": (and what is no JSON: single quotes, [(12).
 _MOST_BRACKETS = 1000  # that turn out to be no JSON; each may be read far before it does
+
 _BRACKET = re.compile(r"""[\[{](?=\s*["\-\dtfnNI\[{\]}('])""")  # what follows could be JSON, or was meant as it
+
 _JSON_START = re.compile(r"""[\[{]\s*(?:[\[{]|\(\s*-?\d|-?\d+(?:\.\d+)?\s*,|["']\w+["']\s*:)""")
 
 

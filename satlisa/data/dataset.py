@@ -3,28 +3,21 @@
 Images stay encoded until a row is read. A row that cannot be read is a `RowError`; training counts them in `Skips`.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
-import numpy as np
 
-from satlisa.config import is_hub_id
-from satlisa.data.conversations import parse_turns, says_seg, split_answer, take_coordinates
-from satlisa.data.dataset_paths import REFUSED, ImagePaths, check_saved, open_builder
-from satlisa.data.images import open_image
-from satlisa.data.json_cells import describe, parse_cell
-from satlisa.data.polygons import POLYGON_KEYS, find_outline, find_regions, reading_order
-from satlisa.data.sample import Region, RowError, Sample
+from satlisa.data.dataset_paths import ImagePaths, check_saved, open_builder
 from satlisa.errors import SatlisaError, first_line
-from satlisa.geometry.raster import covered_pixels
-from satlisa.runtime.atomic_files import existing_place
+from satlisa.runtime.locations import existing_place, is_hub_id
 
 COLUMNS = ("task", "source", "image", "conversations", "metadata")
+
 _VALIDATION = ("validation", "val", "valid", "dev")
+
 _ELSEWHERE = "use a local folder (DATASET=path/to/folder) or the built-in demo (PRESET=demo)"
-_AREA_SIDE = 1024  # areas are counted with the longest side at SAM's input size, the finest that training sees
 
 
 class SplitError(SatlisaError):
@@ -157,101 +150,3 @@ def _without_decoding(rows: Any, dataset: str) -> Any:
     if isinstance(rows.features["image"], datasets.Image):
         rows = rows.cast_column("image", datasets.Image(decode=False))
     return rows
-
-
-def read_sample(
-    row: Mapping[str, Any], index: int, *, max_instances: int = 32, seg_tasks: Collection[str] = ()
-) -> Sample:
-    """Read one row.
-
-    A row is a segmentation row when it has polygons and its task says "segmentation" or is in `seg_tasks`. Its
-    polygons come from the metadata, or where that has none from JSON in the answer; objects that have only a
-    `bbox`/`box` count with its rectangle. A task that says "instance" has one region per object, any other one region
-    of all polygons. Instances that cover nothing at `_AREA_SIDE` pixels get no region and are counted in `left_out`,
-    as are the smallest ones beyond `max_instances`. Text rows keep their answer as it stands.
-
-    Raises:
-        RowError: names the row, the column and what was found there.
-    """
-    task = row.get("task")
-    if not isinstance(task, str) or not task.strip():
-        raise RowError(index, "task", f"is not a task's name: found {describe(task)}")
-    metadata = _parse_metadata(row.get("metadata"), index)
-    try:
-        turns, answer = split_answer(parse_turns(row.get("conversations")))
-    except ValueError as error:
-        raise RowError(index, "conversations", str(error)) from error
-    regions: list[Region] = []
-    if "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}:
-        regions, column, text = _read_regions(metadata, answer, index)
-        answer = text if regions else answer
-    cell = row.get("image")
-    if isinstance(cell, Mapping) and (refused := cell.get(REFUSED)):
-        raise RowError(index, "image", refused)
-    try:
-        image = open_image(cell)  # type: ignore[arg-type]  # anything else is one of its errors
-    except SatlisaError as error:
-        raise RowError(index, "image", f"cannot be read: {error}") from error
-    chosen, left_out = _choose_regions(regions, "instance" in task.casefold(), image.size, max_instances)
-    if regions and not chosen:
-        count = f"{len(regions)} polygon{'s' * (len(regions) != 1)}"
-        raise RowError(index, column, f"holds {count}, none of which covers any of the image")
-    if not chosen and not answer.strip():
-        raise RowError(index, "conversations", "has an empty answer")
-    if chosen and not answer:
-        answer = "Here is the mask." if len(chosen) == 1 else "Here are the masks."
-    source = row.get("source")
-    source = source if isinstance(source, str) else "" if source is None else describe(source)
-    return Sample(index, task, source, image, turns, answer, chosen, left_out)
-
-
-def _parse_metadata(value: Any, index: int) -> Any:
-    """Metadata as an object or a list; nothing, empty text and null are an empty object."""
-    if isinstance(value, str) and not value.strip():
-        return {}
-    try:
-        value = parse_cell(value)
-    except ValueError as error:
-        raise RowError(index, "metadata", str(error)) from error
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping | list):
-        raise RowError(index, "metadata", f"is not a JSON object: found {describe(value)}")
-    return value
-
-
-def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region], str, str]:
-    """All regions of a segmentation row, the column that holds them, and the answer without coordinates."""
-    column = "metadata"
-    try:
-        regions = find_regions(metadata)
-        column = "conversations"
-        text, in_answer = take_coordinates(answer)
-    except ValueError as error:
-        raise RowError(index, column, str(error)) from error
-    if not regions and not in_answer:
-        _refuse_unread(metadata, answer, index)
-    return (regions, "metadata", text) if regions else (in_answer, "conversations", text)
-
-
-def _refuse_unread(metadata: Any, answer: str, index: int) -> None:
-    """Polygons under a name that nobody told us must not turn a mask sample silently into a text sample."""
-    if place := find_outline(metadata):
-        expected = ", ".join(POLYGON_KEYS)
-        raise RowError(index, "metadata", f"has polygons under `{place}`, expected them under one of {expected}")
-    if says_seg(answer):
-        raise RowError(index, "conversations", "has <SEG> in its answer, and the row has no polygons for it")
-
-
-def _choose_regions(
-    regions: list[Region], instances: bool, size: tuple[int, int], max_instances: int
-) -> tuple[tuple[Region, ...], int]:
-    """The regions that get a `<SEG>`, in reading order, and how many instances do not."""
-    if not instances:
-        regions = [tuple(ring for region in regions for ring in region)] if regions else []
-    scale = _AREA_SIDE / max(size)
-    width, height = (max(1, round(side * scale)) for side in size)
-    areas = covered_pixels(regions, height, width)
-    largest = np.argsort(-areas, kind="stable")[:max_instances]
-    kept = [regions[place] for place in sorted(largest) if areas[place] > 0]
-    return tuple(kept[place] for place in reading_order(kept)), len(regions) - len(kept)

@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 
 from satlisa.data.json_cells import describe, parse_cell
-from satlisa.data.sample import Region
+from satlisa.geometry.regions import Region
 
 POLYGON_KEYS = ("polygons", "segmentation", "masks", "instances", "objects", "polygon", "points")
 """Where a record keeps its polygons; the first of them that holds coordinates is read."""
+
 _OBJECT_KEYS = ("polygon", "segmentation", "points", "polygons")
+
 _BOX_KEYS = ("bbox", "box")
+
 _COUNTED = ("objects", "instances")  # keys that other datasets use for counts as well
+
 _UNITS = 1000.0  # coordinates are thousandths of the image's width and height
+
 _INNER_LEVELS = 8  # JSON in a string in JSON in a string …: each is shallow, or reading it could exhaust the stack
+
 _MOST_WIDTHS = 5000  # 2,500 outlines around the whole image; more take seconds to draw, and no annotation has them
 
 
@@ -217,20 +223,3 @@ def _number(value: Any) -> float:
     if not np.isfinite(number):
         raise ValueError(f"expected a finite number as coordinate, found {describe(value)}")
     return number
-
-
-def reading_order(regions: Sequence[Region]) -> list[int]:
-    """Indices of the regions from top to bottom, then from left to right.
-
-    The key is the top of the bounding box, then its left side, then the input order: one total order without
-    thresholds. Regions without points come last.
-    """
-
-    def corner(index: int) -> tuple[float, float]:
-        points = [polygon for polygon in regions[index] if len(polygon)]
-        if not points:
-            return float("inf"), float("inf")
-        left, top = np.concatenate(points).min(axis=0)
-        return float(top), float(left)
-
-    return sorted(range(len(regions)), key=corner)

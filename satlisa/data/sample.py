@@ -5,16 +5,12 @@ Coordinates are fractions of the image's width and height, so that a region can 
 
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from satlisa.errors import SatlisaError
+from satlisa.geometry.regions import Region
 
 _LONGEST_REASON = 300
-
-Region = tuple[np.ndarray, ...]
-"""Polygons (P, 2) float64, (x, y) as fractions of width and height. Their union is one mask; inside one polygon
-the even-odd rule holds. Values outside 0..1 are allowed and are clipped when the region is drawn."""
 
 
 @dataclass(frozen=True)

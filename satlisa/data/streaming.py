@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow.parquet  # comes with datasets
+import pyarrow.parquet
 
 from satlisa.data.dataset import load_rows, open_split
 from satlisa.data.dataset_paths import ImagePaths
 from satlisa.data.sampler import IndexedOrder, Order, StreamedOrder
 from satlisa.errors import SatlisaError, first_line
-from satlisa.runtime.atomic_files import existing_place
+from satlisa.runtime.locations import existing_place
 
 logger = logging.getLogger(__name__)
 

@@ -24,22 +24,26 @@ import numpy as np
 from tqdm import tqdm
 
 from satlisa import __version__
-from satlisa.data.dataset import Rows, read_sample
+from satlisa.data.dataset import Rows
+from satlisa.data.fingerprint import rows_key
+from satlisa.data.rows import read_sample
 from satlisa.data.sample import Sample
 from satlisa.data.sampler import IndexedOrder
 from satlisa.errors import SatlisaError, first_line
 from satlisa.evaluation.metrics import exact_match, intersection_union, iou, is_correct, summarise
-from satlisa.evaluation.partial_report import Entry, Journal, fingerprint
+from satlisa.evaluation.partial_report import Entry, Journal
 from satlisa.evaluation.report import Pictures
 from satlisa.geometry.raster import rasterize
 from satlisa.inference.generation import Answer, answer
+from satlisa.runtime.fingerprint import fingerprint
 from satlisa.runtime.processes import Team
-from satlisa.training.fault_tolerance.run_identity import rows_key
 
 logger = logging.getLogger(__name__)
 
 _ALL_INSTANCES = 2**31  # read_sample's limit, for the whole truth
+
 _BATCHES_AHEAD = 4  # read while others are answered; 32 images of 512² are 25 MB
+
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "pillow")
 
 AnswerFn = Callable[..., list[Answer]]

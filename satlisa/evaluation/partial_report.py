@@ -11,7 +11,6 @@ Which process did it does not matter, then or later.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -23,26 +22,23 @@ from typing import Any
 
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.report import IMAGE_FOLDER, REPORT_FILE, RESULTS_FILE, Pictures, read_results, save_pictures
-from satlisa.pretrained.model_directory import (
-    ADAPTER_FOLDER,
-    CONFIG_FILE,
-    DECODER_FILE,
-    PROJECTOR_FILE,
-    SEG_ROW_FILE,
-    TOKENIZER_FOLDER,
-)
 from satlisa.runtime.atomic_files import write_whole
 from satlisa.runtime.lock import alone_in
-from satlisa.runtime.processes import Interrupted, Team
+from satlisa.runtime.processes import Team
+from satlisa.runtime.signals import Interrupted
 
 logger = logging.getLogger(__name__)
 
 _PARTIAL = ".partial"
+
 _SETTINGS_FILE = "settings.json"
+
 _WINDOW_FOLDER = "windows"
+
 _OUR_PICTURES = re.compile(r"sample_\d+_(input|gt_mask|pred_mask|overlay)\.png")
 
 Entry = dict[str, Any]
+
 Identity = Mapping[str, Any]
 
 
@@ -208,26 +204,6 @@ class Journal:
 
     def _unwritable(self, error: OSError) -> SatlisaError:
         return SatlisaError(f"--output_dir {self.output_dir}: cannot be written ({error})")
-
-
-def fingerprint(*parts: Path | str) -> str:
-    """12 hex digits that change with a text, with a file, or with the name or content of any file in a folder."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            digest.update(part.encode(errors="surrogatepass"))
-            continue
-        for path in sorted(path for path in (part, *part.rglob("*")) if path.is_file()):
-            digest.update(
-                path.relative_to(part.parent).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest()
-            )
-    return digest.hexdigest()[:12]
-
-
-def fingerprint_model(model_dir: Path) -> str:
-    """The fingerprint of a model directory's own files; logs and checkpoints of its training may change."""
-    own = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE, TOKENIZER_FOLDER, SEG_ROW_FILE)
-    return fingerprint(*(model_dir / name for name in own))
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -16,19 +16,24 @@ from PIL import Image
 
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.metrics import summarise
+from satlisa.geometry.overlay import draw_overlay
 
 REPORT_FILE = "REPORT.md"
+
 RESULTS_FILE = "results.json"
+
 IMAGE_FOLDER = "images"
 
 _WIDTH = 190  # of a picture, in the page's pixels: four of them fit beside each other on GitHub
+
 _MAX_TEXT = 600  # characters of a prompt or an answer in a table cell
+
 _MAX_ERRORS = 100  # rows of a task's error table
-_PREDICTION = np.array([255, 140, 0], dtype=np.float32)  # orange and cyan: told apart by the colour-blind too
-_TRUTH = np.array([0, 229, 255], dtype=np.uint8)
 
 Results = Mapping[str, Any]
+
 Entry = Mapping[str, Any]
+
 Pictures = tuple[Image.Image, np.ndarray | None, np.ndarray | None]
 
 
@@ -79,18 +84,6 @@ def save_pictures(
         picture.save(folder / name)
         paths[kind] = f"{IMAGE_FOLDER}/{name}"
     return paths
-
-
-def draw_overlay(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) -> Image.Image:
-    """The image with the prediction tinted orange and the truth outlined in cyan. Masks (H, W) bool."""
-    pixels = np.array(image.convert("RGB"))  # (H, W, 3)
-    pixels[prediction] = (0.5 * pixels[prediction] + 0.5 * _PREDICTION).astype(np.uint8)
-    inner = truth
-    for _ in range(max(1, max(truth.shape) // 128)):  # an outline that is still seen at the report's width
-        padded = np.pad(inner, 1)
-        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    pixels[truth & ~inner] = _TRUTH
-    return Image.fromarray(pixels)
 
 
 def headline(results: Results) -> list[str]:

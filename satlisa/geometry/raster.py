@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from satlisa.data.sample import Region
+from satlisa.geometry.regions import Region
 
 _SUB = 5  # pycocotools' grid: fifths of a pixel; the centre of pixel n is at 5n + 2.5 and never on a grid line
+
 _FAR = 1e6  # fractions are clipped to this: far outside any frame, and the arithmetic stays finite
+
 _BAND = 2**19  # crossings that are worked on at a time, about 50 MB
 
 

@@ -24,23 +24,31 @@ from transformers import AutoTokenizer
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError, first_line
+from satlisa.model.assemble import Parts, add_seg_token, assemble
 from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.base_models import Parts, add_seg_token, assemble, check_model_id, explain, load_parts
+from satlisa.pretrained.base_models import check_model_id, explain, load_parts
 from satlisa.pretrained.peft_adapter import find_seg_row, put_adapter, read_adapter
 from satlisa.pretrained.state_matching import State, find_states, match_one_of
 from satlisa.processing.chat import as_turns, encode_prompt
 from satlisa.runtime.atomic_files import settle
+from satlisa.runtime.fingerprint import fingerprint
 from satlisa.runtime.hardware import detect
 from satlisa.runtime.sharding import trained_state
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "model_config.json"
+
 ADAPTER_FOLDER = "vlm_lora"
+
 PROJECTOR_FILE = "seg_projector.pt"
+
 DECODER_FILE = "sam_mask_decoder.pt"
+
 TOKENIZER_FOLDER = "tokenizer"
+
 SEG_ROW_FILE = "seg_token.safetensors"
+
 _REQUIRED = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
 
 Adapter = tuple[Any, State]
@@ -245,3 +253,9 @@ def _projector_hidden_size(path: Path, states: list[State], width: int, prompt_s
 
 def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
     module.load_state_dict(match_one_of(module.state_dict(), states, str(path)))
+
+
+def fingerprint_model(model_dir: Path) -> str:
+    """The fingerprint of a model directory's own files; logs and checkpoints of its training may change."""
+    own = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE, TOKENIZER_FOLDER, SEG_ROW_FILE)
+    return fingerprint(*(model_dir / name for name in own))

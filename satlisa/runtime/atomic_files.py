@@ -48,18 +48,3 @@ def settle(path: Path) -> None:
         file.chmod(0o666 & ~mask)
         force(file)
     force(path.parent)
-
-
-def existing_place(name: str) -> Path | None:
-    """The file or folder that a name means, `~` filled in; None where there is none."""
-    try:
-        path = Path(name).expanduser()
-        return path if path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # too long for a path, the home of nobody, a NUL
-        return None
-
-
-def existing_folder(name: str) -> Path | None:
-    """The same for folders only."""
-    place = existing_place(name)
-    return place if place is not None and place.is_dir() else None

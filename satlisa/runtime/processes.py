@@ -4,54 +4,23 @@ They exchange no tensors, only files and barriers, so gloo on the CPU does, what
 runs signal handlers between its own instructions: a process that waits inside C++ cannot be stopped, so `wait` polls.
 """
 
-import contextlib
 import logging
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from satlisa.errors import SatlisaError, first_line
 
 _LONGEST_WAIT = timedelta(days=7)  # for the slowest process; one that stopped is noticed at once
+
 _POLL = 0.05  # seconds
 
-
-class Interrupted(BaseException):
-    """SIGTERM or Ctrl-C, which no `except Exception` may keep; as text, what the user is told.
-
-    Attributes:
-        number: the signal's.
-        progress: how far the work was.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-        self.progress = ""
-
-    def __str__(self) -> str:
-        return f"interrupted {self.progress}".rstrip()
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and Ctrl-C raise `Interrupted`, once: launchers send several, and what follows the first must end."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -113,3 +82,19 @@ def join() -> Team:
     if not team.is_main:
         logging.getLogger("satlisa").setLevel(logging.WARNING)  # what goes well, the main process says
     return team
+
+
+def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What the main process finds out, told to all; its error is everybody's."""
+    found: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            found = [work()]
+        except SatlisaError as error:
+            found = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(found)
+    if isinstance(found[0], SatlisaError):
+        raise found[0]
+    result: T = found[0]
+    return result

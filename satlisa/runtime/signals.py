@@ -1,7 +1,9 @@
 """Being asked to stop: SIGTERM (Slurm, Colab, `kill`) and the first Ctrl-C are noted, and the run ends its step."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -40,3 +42,38 @@ class Interrupt:
         self.reason = _NAMES[signal.Signals(number)]
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Interrupted(BaseException):
+    """SIGTERM or Ctrl-C, which no `except Exception` may keep; as text, what the user is told.
+
+    Attributes:
+        number: the signal's.
+        progress: how far the work was.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.progress = ""
+
+    def __str__(self) -> str:
+        return f"interrupted {self.progress}".rstrip()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and Ctrl-C raise `Interrupted`, once: launchers send several, and what follows the first must end."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,12 +9,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from satlisa.config import ModelConfig
-from satlisa.data.dataset import read_sample
+from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError
 from satlisa.data.sampler import Order, RowRef, cut
 from satlisa.errors import first_line
 from satlisa.model.segmenter import Segmenter
-from satlisa.processing.collator import Batch, Encoded, collate, encode_sample
+from satlisa.processing.collator import Batch, Encoded, collate
+from satlisa.processing.processor import encode_sample
 
 
 @dataclass(frozen=True)

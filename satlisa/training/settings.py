@@ -16,7 +16,7 @@ from typing import Any
 
 from satlisa.config import DEFAULT_DATASET, REPOSITORY_CONFIG, ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.runtime.atomic_files import existing_folder
+from satlisa.runtime.locations import existing_folder
 
 EFFECTIVE_BATCH = 16  # DESIGN §3: GRAD_ACCUM = 16 // BATCH_SIZE
 _MOST = 2**20  # rows of a batch, batches of a step

@@ -2,61 +2,45 @@
 
 import logging
 import platform
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object, set_seed
+from accelerate.utils import gather_object, set_seed
 
-from satlisa.cli.common import MISTAKE, run_command, start_logging
 from satlisa.data.dataset import SplitError, load_rows
 from satlisa.data.sampler import IndexedOrder, Order
 from satlisa.data.streaming import open_stream
 from satlisa.errors import SatlisaError, first_line
+from satlisa.model.assemble import assemble, checkpoint_layers
 from satlisa.model.delta_net import kernels
 from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.base_models import assemble, checkpoint_layers, load_parts
+from satlisa.pretrained.base_models import load_parts
+from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.hardware import Hardware, detect, dtype_name
 from satlisa.runtime.lock import alone_in
+from satlisa.runtime.processes import on_main_process
 from satlisa.runtime.sharding import check_sharding
 from satlisa.runtime.signals import Interrupt, Stopped
 from satlisa.training.fault_tolerance.checkpoint_files import Snapshot, read_snapshot
+from satlisa.training.fault_tolerance.checkpointing import restore
 from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare
-from satlisa.training.fault_tolerance.run_identity import Identity, identify
+from satlisa.training.fault_tolerance.run_identity import identify
 from satlisa.training.loader import Encoder, StepLoader
 from satlisa.training.log import TrainLog
-from satlisa.training.settings import TrainConfig, help_text, variables
-from satlisa.training.state import Run, restore
-from satlisa.training.trainer import fit, make_optimizer
+from satlisa.training.optimizer import make_optimizer
+from satlisa.training.settings import TrainConfig, variables
+from satlisa.training.state import Run
+from satlisa.training.trainer import fit
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 _PACKAGES = ("torch", "torchvision", "transformers", "peft", "datasets", "accelerate", "numpy", "Pillow")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python train.py`; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments in (["--help"], ["-h"]):
-        print("usage: [VARIABLE=value …] python train.py [--help] [--debug]\n\n" + help_text())
-        return 0
-    if arguments not in ([], ["--debug"]):
-        print(f"train.py: unknown option {arguments[0]}; settings are variables, see --help", file=sys.stderr)
-        return MISTAKE
-    start_logging(bool(arguments))
-    return run_command("train.py", _train_from_env, bool(arguments))
-
-
-def _train_from_env() -> int:
-    train(TrainConfig.from_env())
-    return 0
 
 
 def train(settings: TrainConfig) -> Path:
@@ -141,22 +125,6 @@ def writing(folder: Path) -> Iterator[None]:
         raise SatlisaError(
             f"OUTPUT_DIR: {folder} cannot be written ({first_line(error)}); make room and run the same command again"
         ) from error
-
-
-def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """What the main process finds out, told to all; its error is everybody's."""
-    found: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            found = [work()]
-        except SatlisaError as error:
-            found = [error]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    if isinstance(found[0], SatlisaError):
-        raise found[0]
-    result: T = found[0]
-    return result
 
 
 def begin(held: ExitStack, settings: TrainConfig, identity: Identity) -> Start:

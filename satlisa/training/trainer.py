@@ -20,42 +20,24 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
-from transformers import get_cosine_schedule_with_warmup
 
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model.losses import LossSums, weigh
-from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.base_models import count_parameters, parameter_table
+from satlisa.model.parameters import count_parameters, parameter_table
 from satlisa.pretrained.model_directory import save_model
 from satlisa.processing.collator import Batch
 from satlisa.runtime.sharding import trained_state, whole
 from satlisa.runtime.signals import Stopped
+from satlisa.training.fault_tolerance.checkpointing import checkpoint_is_due, save_checkpoint
 from satlisa.training.fault_tolerance.fault_handling import count_skips, halve_batch, is_out_of_memory, note_dropped
 from satlisa.training.loader import Loaded
 from satlisa.training.log import StepLog, peak_memory, without_nan
-from satlisa.training.settings import TrainConfig
-from satlisa.training.state import PendingStep, Run, checkpoint_is_due, save_checkpoint
+from satlisa.training.state import PendingStep, Run
 from satlisa.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-def make_optimizer(
-    model: SatLisa, settings: TrainConfig, total_steps: int, *, sharded: bool = False
-) -> tuple[Any, Any]:
-    """AdamW over everything trained, and its cosine schedule with warm-up over `total_steps` optimizer steps.
-
-    The fused form leaves a step out on the device itself when it is told to (`found_inf`), so that nobody has to wait
-    for a loss to see that it is a number; with fp16 the gradient scaler does that. Of a sharded model it would want
-    a sharded answer, so there the plain form is used, and the loss waited for.
-    """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fused = model.device.type in ("cpu", "cuda") and model.compute_dtype != torch.float16 and not sharded
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
-    warmup = math.ceil(settings.warmup_ratio * total_steps)
-    return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, total_steps)
 
 
 def fit(run: Run) -> dict[str, Any]:

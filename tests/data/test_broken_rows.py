@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from satlisa.config import ModelConfig
-from satlisa.data.dataset import load_rows, read_sample
+from satlisa.data.dataset import load_rows
+from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError, Sample
 from satlisa.evaluation.evaluate import EvalSettings, evaluate
 from satlisa.evaluation.report import write_report

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from satlisa.data.dataset import COLUMNS, load_rows, read_sample
+from satlisa.data.dataset import COLUMNS, load_rows
+from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError
 from satlisa.errors import SatlisaError
 from satlisa.training.fault_tolerance.skipped_rows import Skips

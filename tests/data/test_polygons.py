@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from satlisa.data.polygons import (
-    find_regions,
-    holds_coordinates,
-    parse_polygons,
-    parse_regions,
-    reading_order,
-)
+from satlisa.data.polygons import find_regions, holds_coordinates, parse_polygons, parse_regions
 from satlisa.data.sample import RowError
 from satlisa.geometry.raster import rasterize
+from satlisa.geometry.regions import reading_order
 
 TRIANGLE = [[100, 200], [300, 200], [300, 600]]
 FLAT = [100, 200, 300, 200, 300, 600]

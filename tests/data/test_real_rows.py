@@ -7,7 +7,8 @@ import datasets
 import pytest
 
 from satlisa.config import DEFAULT_DATASET
-from satlisa.data.dataset import COLUMNS, load_rows, read_sample
+from satlisa.data.dataset import COLUMNS, load_rows
+from satlisa.data.rows import read_sample
 from satlisa.data.sample import Sample
 
 COUNTS = {

@@ -9,8 +9,9 @@ import datasets
 import huggingface_hub
 import pytest
 
-from satlisa.data.dataset import COLUMNS, load_rows, read_sample
+from satlisa.data.dataset import COLUMNS, load_rows
 from satlisa.data.dataset_paths import ImagePaths, open_builder
+from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError
 from satlisa.errors import SatlisaError
 from tests.data.test_dataset import as_dataset, make_row, own_cache, png

@@ -24,7 +24,8 @@ from satlisa.demo.gallery import Exhibit
 from satlisa.demo.pretrain import WEIGHTS
 from satlisa.demo.pretrain_vlm import box_iou, encode_lesson
 from satlisa.demo.tiny_models import make_processor, train_tokenizer
-from satlisa.pretrained.base_models import assemble, load_parts
+from satlisa.model.assemble import assemble
+from satlisa.pretrained.base_models import load_parts
 from satlisa.processing.chat import encode_answer, encode_prompt
 from satlisa.processing.collator import Encoded, collate
 

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from satlisa.errors import SatlisaError
-from satlisa.evaluation.partial_report import Journal, fingerprint, fingerprint_model
+from satlisa.evaluation.partial_report import Journal
 from satlisa.evaluation.report import read_results, write_report
+from satlisa.pretrained.model_directory import fingerprint_model
+from satlisa.runtime.fingerprint import fingerprint
 
 
 def entry(number: int, *kinds: str) -> dict[str, Any]:

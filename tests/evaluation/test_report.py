@@ -12,16 +12,8 @@ from PIL import Image
 
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.metrics import summarise
-from satlisa.evaluation.report import (
-    draw_overlay,
-    escape,
-    headline,
-    plain_table,
-    read_results,
-    render,
-    save_pictures,
-    write_report,
-)
+from satlisa.evaluation.report import escape, headline, plain_table, read_results, render, save_pictures, write_report
+from satlisa.geometry.overlay import draw_overlay
 
 
 def entry(number: int, task: str, **known: Any) -> dict[str, Any]:

@@ -11,11 +11,14 @@ from PIL import Image
 from torch.autograd.graph import saved_tensors_hooks
 
 from satlisa.config import ModelConfig
-from satlisa.data.sample import Region, Sample, Turn
+from satlisa.data.sample import Sample, Turn
 from satlisa.data.sampler import IndexedOrder
+from satlisa.geometry.regions import Region
+from satlisa.model.assemble import assemble
 from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.base_models import assemble, load_parts
-from satlisa.processing.collator import Batch, collate, encode_sample
+from satlisa.pretrained.base_models import load_parts
+from satlisa.processing.collator import Batch, collate
+from satlisa.processing.processor import encode_sample
 from satlisa.training.loader import Encoder, StepLoader
 from tests.helpers import tiny
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from satlisa.config import ModelConfig
 from satlisa.data.conversations import parse_turns, split_answer, take_coordinates
-from satlisa.data.dataset import COLUMNS, read_sample
+from satlisa.data.dataset import COLUMNS
 from satlisa.data.json_cells import without_surrogates
 from satlisa.data.polygons import find_outline, find_regions, holds_coordinates, parse_polygons, parse_regions
-from satlisa.data.sample import Region, RowError, Sample
+from satlisa.data.rows import read_sample
+from satlisa.data.sample import RowError, Sample
 from satlisa.errors import SatlisaError
 from satlisa.geometry.raster import coverage, covered_pixels, rasterize
+from satlisa.geometry.regions import Region
 from satlisa.training.settings import TrainConfig, variables
 from tests.helpers.token_checks import Reader, check_tokens
 

@@ -9,7 +9,8 @@ from tokenizers import AddedToken
 from satlisa.data.sample import Sample, Turn
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import render_prompt
-from satlisa.processing.collator import Encoded, encode_sample
+from satlisa.processing.collator import Encoded
+from satlisa.processing.processor import encode_sample
 
 UNNAMED = ("<think>", "</think>", "<tool_call>")  # tokens that Qwen has and does not call special
 

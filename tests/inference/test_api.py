@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from satlisa.cli import inference as cli
 from satlisa.config import ModelConfig
+from satlisa.geometry.overlay import overlay
 from satlisa.inference import api as answers
 from satlisa.pretrained.model_directory import save_model
 from tests.helpers.model_fixtures import make_model, picture
@@ -28,7 +30,7 @@ def model_dirs(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactor
     for name, sign in (("masks", 1.0), ("text", -1.0)):
         model = make_model(tiny_config)
         with torch.no_grad():
-            image = answers.open_image(picture(50, 40))
+            image = cli.open_image(picture(50, 40))
             hidden = _first_hidden(model, image)
             model.seg_row.copy_(sign * 20 * hidden / hidden.norm())
         save_model(model, folder / name)
@@ -111,7 +113,7 @@ def image_file(tmp_path: Path) -> Path:
 
 
 def command(*arguments: object) -> int:
-    return answers.main([str(argument) for argument in arguments])
+    return cli.main([str(argument) for argument in arguments])
 
 
 def test_command_writes_masks(
@@ -173,7 +175,7 @@ def model_must_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(answers, "load_model", load)
+    monkeypatch.setattr(cli, "load_model", load)
 
 
 def test_images_that_cannot_be_read(ask: Callable[..., str], tmp_path: Path, model_must_not_load: None) -> None:
@@ -214,7 +216,7 @@ def test_debug_shows_the_traceback(image_file: Path, capsys: pytest.CaptureFixtu
 )
 def test_unknown_options(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        answers.main(arguments)
+        cli.main(arguments)
     assert said in refused(capsys, int(str(left.value.code)))
 
 
@@ -253,8 +255,8 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fill_the_disk)
-    with pytest.raises(answers.SatlisaError, match=r"m\.png: cannot be written .*No space left"):
-        answers._save(picture(8, 8), tmp_path / "m.png")
+    with pytest.raises(cli.SatlisaError, match=r"m\.png: cannot be written .*No space left"):
+        cli._save(picture(8, 8), tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as kept:
         assert kept.size == (4, 4)
     assert not list(tmp_path.glob("*partial*"))
@@ -264,7 +266,7 @@ def test_overlay_tints_only_the_mask() -> None:
     image = Image.new("RGB", (8, 8), (10, 20, 30))
     masks = np.zeros((1, 8, 8), dtype=bool)
     masks[0, 2:6, 2:6] = True
-    drawn = np.asarray(answers.overlay(image, masks))
+    drawn = np.asarray(overlay(image, masks))
     assert (drawn[~masks[0]] == (10, 20, 30)).all() and (drawn[masks[0]] != (10, 20, 30)).any(axis=-1).all()
 
 

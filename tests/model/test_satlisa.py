@@ -8,9 +8,11 @@ from transformers import Qwen3_5ForConditionalGeneration, SamModel
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
+from satlisa.model.assemble import assemble
+from satlisa.model.parameters import count_parameters, part_of
 from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.base_models import assemble, count_parameters, part_of
-from satlisa.processing.collator import collate, encode_sample
+from satlisa.processing.collator import collate
+from satlisa.processing.processor import encode_sample
 from tests.helpers import tiny
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
 
@@ -192,7 +194,7 @@ def test_parameter_counts_of_the_real_configurations(shared_data) -> None:  # ty
     """DESIGN §1's table, on the meta device: no weights, no memory."""
     from transformers import AutoProcessor, Qwen3_5Config, SamConfig, SamImageProcessor
 
-    from satlisa.pretrained.base_models import Parts
+    from satlisa.model.assemble import Parts
 
     vlm_dir, sam_dir = shared_data / "qwen3.5-0.8b", shared_data / "slimsam-77"
     with torch.device("meta"):
@@ -222,7 +224,7 @@ def test_parameter_counts_of_the_real_configurations(shared_data) -> None:  # ty
 def test_other_lora_sets(shared_data, targets: list[str], expected: int) -> None:  # type: ignore[no-untyped-def]
     from transformers import Qwen3_5Config
 
-    from satlisa.pretrained.base_models import add_lora
+    from satlisa.model.assemble import add_lora
 
     with torch.device("meta"):
         vlm = Qwen3_5ForConditionalGeneration(Qwen3_5Config.from_pretrained(shared_data / "qwen3.5-0.8b"))

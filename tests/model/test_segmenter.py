@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import SamImageProcessor
 
-from satlisa.data.sample import Region
+from satlisa.geometry.frame import Frame
 from satlisa.geometry.raster import rasterize
-from satlisa.model.segmenter import Frame
+from satlisa.geometry.regions import Region
 from tests.helpers.model_fixtures import box, picture
 
 SLIMSAM = {"image_size": 1024, "mask_size": 256}

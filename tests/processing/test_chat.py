@@ -7,7 +7,8 @@ from satlisa.data.sample import Turn
 from satlisa.errors import SatlisaError
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import as_turns, decode_answer, encode_answer, encode_prompt
-from satlisa.processing.collator import collate, encode_sample
+from satlisa.processing.collator import collate
+from satlisa.processing.processor import encode_sample
 from tests.helpers.model_fixtures import make_samples, picture
 
 IMAGE, VISION_START, VISION_END, IM_START, IM_END = 261, 259, 260, 257, 258

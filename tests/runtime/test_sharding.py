@@ -129,7 +129,7 @@ def test_what_cannot_be_sharded(kind: DistributedType, plugin: Any, dtype: torch
 
 
 if __name__ == "__main__":
-    from satlisa.training.train import main
+    from satlisa.cli.train import main
 
     PartialState(cpu=True)
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU

@@ -15,6 +15,7 @@ import huggingface_hub
 import pytest
 import torch
 
+from satlisa.cli import inference as cli
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.inference import api as answers
@@ -44,7 +45,7 @@ def refuse(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     def run() -> str:
         capsys.readouterr()
         base = ["--model_dir", str(run_dir), "--image", str(tmp_path / "sat.png"), "--device", "cpu"]
-        assert answers.main([*base, "--prompt", "x", "--max_new_tokens", "2"]) == 2
+        assert cli.main([*base, "--prompt", "x", "--max_new_tokens", "2"]) == 2
         line = capsys.readouterr().err
         assert line.startswith("inference.py: ") and line.count("\n") == 1, line
         return line

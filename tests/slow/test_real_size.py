@@ -17,9 +17,10 @@ from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, SamConf
 
 from satlisa.data.sample import Sample, Turn
 from satlisa.inference.api import generate_instances, load_model
-from satlisa.pretrained.base_models import count_parameters
+from satlisa.model.parameters import count_parameters
 from satlisa.processing.chat import as_turns, decode_answer, encode_prompt
-from satlisa.processing.collator import collate, encode_sample
+from satlisa.processing.collator import collate
+from satlisa.processing.processor import encode_sample
 from satlisa.training.settings import TrainConfig
 from satlisa.training.train import train
 from tests.helpers.model_fixtures import box, picture

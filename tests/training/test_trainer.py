@@ -15,7 +15,7 @@ import torch
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.inference.generation import answer
-from satlisa.pretrained.base_models import checkpoint_layers
+from satlisa.model.assemble import checkpoint_layers
 from satlisa.pretrained.model_directory import load_model
 from satlisa.training import train as run_module
 from tests.helpers.model_fixtures import make_loader, picture

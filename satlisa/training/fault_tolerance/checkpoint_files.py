@@ -8,28 +8,27 @@ import hashlib
 import json
 import logging
 import os
-import random
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from satlisa.errors import SatlisaError, first_line
 from satlisa.runtime.atomic_files import BESIDE, force, write
-from satlisa.runtime.sharding import laid_out_like, whole
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER = "checkpoints"
+
 STATE_FILE = "state.json"
+
 TENSORS = ("trained", "optimizer", "random")
+
 _NAME = re.compile(r"step-\d{8}(-epoch-\d+)?")
 
 
@@ -157,67 +156,3 @@ def clean(folder: Path) -> None:
     checkpoints = folder / CHECKPOINT_FOLDER
     for path in checkpoints.glob(f"step-*{BESIDE}") if checkpoints.is_dir() else ():
         shutil.rmtree(path, ignore_errors=True)
-
-
-def take_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors by the names of the parameters that they belong to."""
-    return {
-        f"{name}/{key}": whole(value.detach()).cpu().clone()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def put_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put tensors of `take_optimizer` back. The optimizer holds the model's trained parameters in their order."""
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    places = {name: place for place, name in enumerate(parameters)}
-    states: dict[int, dict[str, Tensor]] = {}
-    for full_name, tensor in tensors.items():
-        name, key = full_name.rsplit("/", 1)
-        laid_out = laid_out_like(tensor, parameters[name]) if tensor.ndim else tensor  # a count of steps is nobody's
-        states.setdefault(places[name], {})[key] = laid_out
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def take_random() -> dict[str, Tensor]:
-    """The states of this process's random generators: Python's, numpy's, torch's and that of its GPU."""
-    version, words, gauss = random.getstate()
-    state = np.random.get_state(legacy=False)
-    assert isinstance(state, dict)
-    inner = state["state"]
-    found = {
-        "python": torch.tensor([version, *words]),
-        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
-        "numpy": torch.from_numpy(inner["key"].astype(np.int64)),
-        "numpy_place": torch.tensor([inner["pos"], state["has_gauss"]]),
-        "numpy_gauss": torch.tensor(state["gauss"], dtype=torch.float64),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state()
-    if torch.backends.mps.is_available():
-        found["mps"] = torch.mps.get_rng_state()
-    return found
-
-
-def put_random(tensors: dict[str, Tensor]) -> None:
-    """Put states of `take_random` back; that of a GPU only where there is one."""
-    version, *words = tensors["python"].tolist()
-    gauss = tensors["python_gauss"].tolist()
-    random.setstate((version, tuple(words), gauss[0] if gauss else None))
-    place, has_gauss = tensors["numpy_place"].tolist()
-    inner = {"key": tensors["numpy"].numpy().astype(np.uint32), "pos": place}
-    np.random.set_state(
-        {
-            "bit_generator": "MT19937",
-            "state": inner,
-            "has_gauss": has_gauss,
-            "gauss": float(tensors["numpy_gauss"]),
-        }
-    )
-    torch.set_rng_state(tensors["torch"])
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"])
-    if "mps" in tensors and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(tensors["mps"])

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from satlisa.errors import SatlisaError, first_line
-from satlisa.runtime.atomic_files import BESIDE, existing_folder, write_whole
+from satlisa.runtime.atomic_files import BESIDE, write_whole
+from satlisa.runtime.fingerprint import Identity, differences
+from satlisa.runtime.locations import existing_folder
 from satlisa.training.fault_tolerance.checkpoint_files import (
     CHECKPOINT_FOLDER,
     STATE_FILE,
@@ -22,7 +24,6 @@ from satlisa.training.fault_tolerance.checkpoint_files import (
     read_snapshot,
     read_state,
 )
-from satlisa.training.fault_tolerance.run_identity import Identity, differences
 from satlisa.training.log import SUMMARY_FILE
 from satlisa.training.settings import TrainConfig
 

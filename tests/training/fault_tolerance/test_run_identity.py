@@ -12,7 +12,8 @@ from satlisa.config import ModelConfig
 from satlisa.data.dataset import load_rows
 from satlisa.data.sampler import IndexedOrder
 from satlisa.data.streaming import open_stream
-from satlisa.training.fault_tolerance.run_identity import differences, identify
+from satlisa.runtime.fingerprint import differences
+from satlisa.training.fault_tolerance.run_identity import identify
 from satlisa.training.settings import TrainConfig
 from tests.helpers.runs import rows, write_dataset
 

@@ -1,0 +1,111 @@
+"""`python inference.py`: ask a trained model about one image."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from transformers.utils.logging import disable_progress_bar
+
+from satlisa.cli.common import CommandParser, run_command, start_logging
+from satlisa.data.images import open_image
+from satlisa.errors import SatlisaError, first_line
+from satlisa.geometry.overlay import mask_image, overlay
+from satlisa.inference.api import DEFAULT_MAX_NEW_TOKENS, load_model
+from satlisa.inference.generation import answer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0, 1 where a mask was asked for and none came, 2 for a mistake."""
+    options = _parser().parse_args(arguments)
+    start_logging(options.debug)
+    disable_progress_bar()  # a line of its own for each part that is loaded
+    return run_command("inference.py", partial(_run, options), options.debug)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("inference.py", "Ask a trained model about one image.")
+    parser.add_argument("--model_dir", required=True, help="folder that train.py wrote, or a hub id")
+    parser.add_argument("--image", required=True, help="image file")
+    parser.add_argument("--prompt", required=True, help='question, e.g. "Segment the buildings"')
+    parser.add_argument("--output_mask", metavar="PNG", help="write the union of the answer's masks (0/255)")
+    parser.add_argument("--output_instances", metavar="DIR", help="write one PNG per mask into this folder")
+    parser.add_argument("--overlay", metavar="PNG", help="write the image with the masks drawn on it")
+    parser.add_argument("--max_new_tokens", type=_positive, default=DEFAULT_MAX_NEW_TOKENS, help="default: %(default)s")
+    parser.add_argument("--device", help="cuda, cuda:1, cpu or mps (default: the best there is)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, found '{text}'")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    _check_outputs(options)
+    image = open_image(options.image)
+    model = load_model(options.model_dir, options.device)
+    found = answer(model, [image], [options.prompt], max_new_tokens=options.max_new_tokens)[0]
+    print(found.text)
+    if not (options.output_mask or options.output_instances or options.overlay):
+        return 0
+    union = found.union()
+    if union is None:
+        print("The answer holds no <SEG>, so there is no mask; nothing was written.", file=sys.stderr)
+        return 1
+    if options.output_mask:
+        _save(mask_image(union), Path(options.output_mask))
+    if options.overlay:
+        _save(overlay(image, found.masks), Path(options.overlay))
+    for number, (mask, score) in enumerate(zip(found.masks, found.scores, strict=True)):
+        if options.output_instances:
+            path = Path(options.output_instances) / f"instance_{number:03d}.png"
+            _save(mask_image(mask), path, f"predicted IoU {score:.2f}")
+    return 0
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Find what cannot be written before a model is loaded and asked."""
+    taken = {os.path.realpath(options.image): "--image"}
+    for option, value in (("--output_mask", options.output_mask), ("--overlay", options.overlay)):
+        if not value:
+            continue
+        path = Path(value)
+        if path.is_dir():
+            raise SatlisaError(f"{option}: {path} is a folder; name a .png file in it")
+        if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+            raise SatlisaError(f"{option}: {path}: pictures are not written as '{path.suffix}'; name a .png file")
+        if other := taken.get(os.path.realpath(path)):
+            raise SatlisaError(f"{option}: {path} is the file of {other} too; name another one")
+        taken[os.path.realpath(path)] = option
+        _check_folder(option, path.parent)
+    if options.output_instances:
+        _check_folder("--output_instances", Path(options.output_instances))
+
+
+def _check_folder(option: str, folder: Path) -> None:
+    """Whether a folder can be written into, or be made."""
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise SatlisaError(f"{option}: expected a folder at {there}, found a file; name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SatlisaError(f"{option}: nothing may be written into {there}; name another folder")
+
+
+def _save(picture: Image.Image, path: Path, note: str = "") -> None:
+    """Write a picture whole or not at all, and say so."""
+    partial_file = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(partial_file)
+        partial_file.replace(path)
+    except (OSError, ValueError) as error:  # ValueError: a format that has no room for the picture's mode
+        with suppress(OSError):
+            partial_file.unlink()
+        raise SatlisaError(f"{path}: cannot be written ({first_line(error)}); name a .png file elsewhere") from error
+    print(f"wrote {path} {note}".rstrip(), file=sys.stderr)

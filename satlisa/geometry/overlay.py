@@ -1,0 +1,41 @@
+"""Masks as pictures, and drawn over an image."""
+
+import numpy as np
+from PIL import Image
+
+_PREDICTION = np.array([255, 140, 0], dtype=np.float32)  # orange and cyan: told apart by the colour-blind too
+
+_TRUTH = np.array([0, 229, 255], dtype=np.uint8)
+
+
+def mask_image(mask: np.ndarray) -> Image.Image:
+    """(H, W) bool as a PIL "L" image with 0 and 255."""
+    return Image.fromarray(mask.astype(np.uint8) * 255)
+
+
+def overlay(image: Image.Image, masks: np.ndarray) -> Image.Image:
+    """The image with each mask (N, H, W) tinted in a colour of its own and outlined, to look at."""
+    pixels = np.asarray(image.convert("RGB")).astype(np.float32)
+    colours = np.array([[255, 64, 64], [64, 160, 255], [255, 208, 48], [80, 220, 100], [224, 96, 255], [64, 224, 224]])
+    for number, mask in enumerate(masks):
+        colour = colours[number % len(colours)]
+        inner = mask.copy()  # what stays when the mask loses its border
+        inner[1:] &= mask[:-1]
+        inner[:-1] &= mask[1:]
+        inner[:, 1:] &= mask[:, :-1]
+        inner[:, :-1] &= mask[:, 1:]
+        pixels[inner] = 0.6 * pixels[inner] + 0.4 * colour
+        pixels[mask & ~inner] = colour
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def draw_overlay(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) -> Image.Image:
+    """The image with the prediction tinted orange and the truth outlined in cyan. Masks (H, W) bool."""
+    pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+    pixels[prediction] = (0.5 * pixels[prediction] + 0.5 * _PREDICTION).astype(np.uint8)
+    inner = truth
+    for _ in range(max(1, max(truth.shape) // 128)):  # an outline that is still seen at the report's width
+        padded = np.pad(inner, 1)
+        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    pixels[truth & ~inner] = _TRUTH
+    return Image.fromarray(pixels)

@@ -1,0 +1,113 @@
+"""Wires pretrained parts into a model: LoRA, `<SEG>`, freezing, precision."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import AddedToken
+from torch import Tensor
+
+from satlisa.config import ModelConfig
+from satlisa.errors import SatlisaError
+from satlisa.model.delta_net import choose_functions, keep_in_float32, layer_dtype
+from satlisa.model.parameters import TRAINED, part_of
+from satlisa.model.satlisa import SatLisa
+from satlisa.model.segmenter import Segmenter
+from satlisa.processing.chat import limit_image_tokens
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Pretrained parts before wiring: the VLM and its processor, SAM and its image processor."""
+
+    vlm: Any
+    processor: Any
+    sam: Any
+    sam_processor: Any
+
+
+def assemble(
+    parts: Parts,
+    config: ModelConfig,
+    compute_dtype: torch.dtype = torch.float32,
+    with_adapter: Callable[[Any], Any] | None = None,
+    seg_row: Tensor | None = None,
+) -> SatLisa:
+    """Wire the parts into a model: `<SEG>` in the tokenizer, LoRA under the language model, everything else frozen.
+
+    Args:
+        config: its widths and `seg_token_id` are replaced by the parts' own.
+        with_adapter: puts a trained adapter on the VLM instead of fresh LoRA layers (`adapter.put_adapter`).
+        seg_row: (D,) the `<SEG>` row; without it, the mean of the used rows.
+
+    Raises:
+        SatlisaError: no vocabulary row for `<SEG>`, or LoRA targets that the language model does not have.
+    """
+    seg_token_id = add_seg_token(parts.processor.tokenizer, parts.vlm, config.seg_token)
+    config = replace(
+        config,
+        seg_token_id=seg_token_id,
+        vlm_hidden_size=parts.vlm.config.text_config.hidden_size,
+        sam_prompt_size=parts.sam.config.prompt_encoder_config.hidden_size,
+    )
+    limit_image_tokens(parts.processor, config.max_image_tokens)
+    choose_functions()
+    if layer_dtype(compute_dtype) != compute_dtype:
+        keep_in_float32(parts.vlm)
+    if seg_row is None:
+        matrix = parts.vlm.get_input_embeddings().weight
+        seg_row = matrix.detach()[:seg_token_id].float().mean(dim=0)
+    vlm = add_lora(parts.vlm, config) if with_adapter is None else with_adapter(parts.vlm)
+    segmenter = Segmenter(parts.sam, parts.sam_processor)
+    model = SatLisa(vlm, segmenter, parts.processor, config, seg_row, compute_dtype)
+    set_trainable(model)
+    return model
+
+
+def add_seg_token(tokenizer: Any, vlm: Any, seg_token: str) -> int:
+    """Put `<SEG>` on the next spare vocabulary row and return its id.
+
+    The matrix is never resized to the tokenizer: Qwen3.5's has 248,320 rows for 248,077 tokens, and
+    `resize_token_embeddings(len(tokenizer))` would shrink it.
+    """
+    if seg_token not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(seg_token, special=True)])
+    token_id, rows = int(tokenizer.convert_tokens_to_ids(seg_token)), vlm.get_input_embeddings().num_embeddings
+    if token_id >= rows:
+        raise SatlisaError(f"{seg_token} would be token {token_id}, but the base model has {rows} vocabulary rows")
+    return token_id
+
+
+def add_lora(vlm: Any, config: ModelConfig) -> Any:
+    """Fresh LoRA layers on the token mixers of the language model (the vision tower has Linear layers too)."""
+    names = "|".join(re.escape(name) for name in config.lora_target_modules)
+    targets = rf".*language_model\..*\.({names})"
+    if not any(re.fullmatch(targets, name) for name, _ in vlm.named_modules()):
+        raise SatlisaError(f"lora_target_modules: the language model has none of {config.lora_target_modules}")
+    vlm.name_or_path = config.vlm_model_id  # what PEFT writes down; a local path would be of this machine alone
+    settings = LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
+    )
+    return get_peft_model(vlm, settings)
+
+
+def set_trainable(model: SatLisa) -> None:
+    """Train LoRA, the `<SEG>` row, the projector and the mask decoder, in float32; freeze the rest."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(part_of(name) in TRAINED)
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
+
+
+def checkpoint_layers(language_model: Any) -> None:
+    """Keep only the layers' inputs for the backward pass, which computes the rest anew (transformers' own)."""
+    # transformers 5.24 gave it another name.
+    name = "activation_checkpointing_enable"
+    enable = getattr(language_model, name, None) or language_model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})

@@ -1,0 +1,52 @@
+"""A `Sample` becomes tensors."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from satlisa.config import ModelConfig
+from satlisa.data.images import fingerprint
+from satlisa.data.sample import RowError, Sample
+from satlisa.errors import SatlisaError
+from satlisa.model.segmenter import Segmenter
+from satlisa.processing.chat import encode_answer, encode_prompt
+from satlisa.processing.collator import Encoded
+
+
+def encode_sample(sample: Sample, processor: Any, segmenter: Segmenter, config: ModelConfig) -> Encoded:
+    """Tensors of one sample.
+
+    Raises:
+        RowError: an image that the processor cannot size, or a sample that does not fit `max_seq_length`; it is never
+            cut, since a cut could fall inside the image's tokens or take a `<SEG>` away.
+    """
+    assert config.seg_token_id is not None
+    try:
+        prompt = encode_prompt(processor, sample.turns, sample.image)
+    except SatlisaError as error:
+        raise RowError(sample.index, "image", str(error)) from error
+    answer_ids = encode_answer(processor.tokenizer, sample.answer, len(sample.regions), config.seg_token_id)
+    length = len(prompt.input_ids) + len(answer_ids)
+    if length > config.max_seq_length:
+        raise RowError(
+            sample.index,
+            "conversations",
+            f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}",
+        )
+    image_key = fingerprint(sample.image)
+    recalled = segmenter.cache.load(image_key) if segmenter.cache is not None and sample.regions else None
+    frame = segmenter.frame((sample.image.height, sample.image.width))
+    shape = (len(sample.regions), segmenter.mask_size, segmenter.mask_size)
+    targets = np.stack([frame.draw(region) for region in sample.regions]) if sample.regions else np.zeros(shape)
+    return Encoded(
+        index=sample.index,
+        image_key=image_key,
+        prompt=prompt,
+        answer_ids=answer_ids,
+        seg_places=(answer_ids == config.seg_token_id).nonzero()[:, 0],
+        sam_pixels=segmenter.preprocess([sample.image])[0] if sample.regions and recalled is None else None,
+        sam_recalled=recalled,
+        mask_targets=torch.from_numpy(targets).float(),
+        mask_valid=torch.from_numpy(frame.valid).expand(shape),
+    )
