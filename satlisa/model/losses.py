@@ -1,4 +1,4 @@
-"""The training loss of DESIGN §2, as sums: L = L_text + L_mask, L_mask = 2.0·BCE + 0.5·DICE.
+"""The training loss (docs/architecture.md#loss) as sums: L = L_text + L_mask, L_mask = 2.0·BCE + 0.5·DICE.
 
 Every term is summed here and divided once, by the counts of the *effective* batch (all accumulation steps, all
 processes). So the same samples give the same gradient however they are split into batches, which a mean of means
@@ -32,7 +32,7 @@ class LossSums:
     num_masks: int
 
     def total(self, config: ModelConfig, num_tokens: float, num_masks: float) -> Tensor:
-        """This batch's share of L, normalised by the counts of the effective batch (§2)."""
+        """This batch's share of L, normalised by the counts of the effective batch."""
         return weigh(config, *self.means(num_tokens, num_masks))
 
     def means(self, num_tokens: float, num_masks: float) -> tuple[Tensor, Tensor, Tensor]:

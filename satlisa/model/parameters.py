@@ -10,7 +10,7 @@ _PARTS = ("VLM", "LoRA", "<SEG> row", "projector", "SlimSAM encoder", "SlimSAM p
 
 
 def part_of(parameter_name: str) -> str:
-    """The part of the figure (DESIGN §1) that a parameter of the model belongs to."""
+    """The part of the figure (docs/architecture.md#model) that a parameter of the model belongs to."""
     for marker, part in {
         "lora_": "LoRA",
         "seg_row": "<SEG> row",

@@ -1,4 +1,4 @@
-"""A model directory (DESIGN §4): what `train.py` writes and `load_model` reads.
+"""A model directory (docs/architecture.md#model-directory): what `train.py` writes and `load_model` reads.
 
 Weights are safetensors, or `.pt` read with `weights_only=True`: nothing is unpickled that could run code, and no module
 beside a tokenizer is imported. Checkpoints of other programs name the same tensors differently: `state_matching` finds
@@ -215,7 +215,7 @@ def _read_states(path: Path) -> list[State]:
 
 
 def _load_seg_row(folder: Path, adapter: Adapter, matrix: Tensor, seg_token_id: int) -> Tensor:
-    """The `<SEG>` row: our own file, else the adapter's embedding, else the base matrix (DESIGN §4)."""
+    """The `<SEG>` row: our own file, else the adapter's embedding, else the base matrix (docs/architecture.md)."""
     width, path = matrix.shape[1], folder / SEG_ROW_FILE
     if not path.exists():
         found = find_seg_row(*adapter, seg_token_id, width)

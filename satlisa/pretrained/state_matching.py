@@ -1,4 +1,4 @@
-"""Which tensor is which in another program's checkpoint: wrappers, prefixes, other names, shapes and order (DESIGN §4).
+"""Which tensor is which in another program's checkpoint: wrappers, prefixes, other names, shapes and order.
 
 Nothing is guessed: what fits in two ways, or only against what the names say, is refused with both lists of names.
 """

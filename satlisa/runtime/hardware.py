@@ -49,7 +49,7 @@ def probe(index: int = 0) -> Machine:
 
 
 def detect(device: str = "auto", precision: str = "auto", machine: Machine | None = None) -> Hardware:
-    """Choose device, precision and batch size (DESIGN §3).
+    """Choose device, precision and batch size (docs/architecture.md#training-defaults).
 
     The precision follows the compute capability, not `torch.cuda.is_bf16_supported()`, which says True on a T4 because
     bf16 is emulated there.

@@ -18,7 +18,7 @@ from satlisa.config import DEFAULT_DATASET, REPOSITORY_CONFIG, ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.runtime.locations import existing_folder
 
-EFFECTIVE_BATCH = 16  # DESIGN §3: GRAD_ACCUM = 16 // BATCH_SIZE
+EFFECTIVE_BATCH = 16  # GRAD_ACCUM = 16 // BATCH_SIZE (docs/architecture.md#training-defaults)
 _MOST = 2**20  # rows of a batch, batches of a step
 _PATHS = ("output_dir", "model_config")  # those of datasets, models and caches are expanded where they are opened
 

@@ -1,8 +1,8 @@
 """Training: set up, fit, validate. `python train.py` comes here.
 
 One optimizer step reads all its batches (the accumulation steps), counts their supervised tokens and masks over all
-processes, and only then runs them: each batch's loss is its share of the effective batch's loss (DESIGN §2), which
-plain averaging over accumulation steps would not give.
+processes, and only then runs them: each batch's loss is its share of the effective batch's loss
+(docs/architecture.md#loss), which plain averaging over accumulation steps would not give.
 
 A step's losses are read one step later, when the next one is on its way: reading them at once would make the CPU wait
 for the GPU, and then the GPU for the CPU.

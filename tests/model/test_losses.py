@@ -1,4 +1,4 @@
-"""The loss against formulas written out by hand, after LISA's published code and DESIGN §2."""
+"""The loss against formulas written out by hand, after LISA's published code and docs/architecture.md#loss."""
 
 import math
 

@@ -58,7 +58,8 @@ def test_files_of_another_shape(name: str, broken: Path, ask: Callable[..., str]
     assert str((broken / name).parent) in ask(model_dir=broken)
 
 
-# What has a stand-in (DESIGN §4): the base model's tokenizer or template, a <SEG> row from elsewhere.
+# What has a stand-in (docs/architecture.md#model-directory): the base model's tokenizer or template, a <SEG> row
+# from elsewhere.
 @pytest.mark.parametrize(
     "name", [*sorted(set(FILES) - {"seg_token.safetensors", "tokenizer/chat_template.jinja"}), "vlm_lora"]
 )
