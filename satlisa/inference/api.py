@@ -1,4 +1,4 @@
-"""The public interface (docs/architecture.md#public-interface): load a model, ask for text, a mask or instances; and the command line over it."""
+"""The public interface (docs/architecture.md#public-interface): load a model, ask for text, a mask or instances."""
 
 from pathlib import Path
 from typing import Any
