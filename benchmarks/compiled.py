@@ -32,7 +32,7 @@ def compile_layers(model: SatLisa) -> None:
 def _encoder(bench: Bench) -> Row:
     plain, fast = bench.model(), bench.model()
     compile_layers(fast)
-    side = plain.segmenter.image_size
+    side = plain.segmenter.inputs.image_size
     pixels = torch.randn(1, 3, side, side, device=bench.device)
     both = [partial(model.segmenter.encode, pixels) for model in (fast, plain)]
     return _row(bench, f"SAM encoder ({bench.size}), 1 × {side}²", both, _gap_of_tensors)

@@ -31,6 +31,13 @@ from satlisa.processing.chat import as_turns, decode_answer, encode_prompt
 from satlisa.processing.collator import Batch, Encoded
 
 
+def labels_of(batch: Batch) -> Tensor:
+    """(B, T) labels as `transformers` wants them: the answers' tokens, -100 elsewhere."""
+    labels = torch.full_like(batch.input_ids, -100)
+    labels.view(-1)[batch.supervised + 1] = batch.targets
+    return labels
+
+
 class Peer:
     """The straight way around the modules of a `SatLisa`."""
 
@@ -52,7 +59,7 @@ class Peer:
             output = model.vlm(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
-                labels=batch.labels,
+                labels=labels_of(batch),
                 pixel_values=torch.cat([s.prompt.pixel_values for s in samples]).to(device),
                 image_grid_thw=torch.cat([s.prompt.image_grid_thw for s in samples]).to(device),
                 mm_token_type_ids=(batch.input_ids == model.processor.image_token_id).long(),
@@ -109,9 +116,9 @@ class Peer:
             ]
             masks, scores = [], []
             if states:
-                pixels = model.segmenter.preprocess([image]).to(device)
+                pixels = model.segmenter.inputs.preprocess([image]).to(device)
                 image_embeddings = self.sam.get_image_embeddings(pixels)
-                frame = model.segmenter.frame((image.height, image.width))
+                frame = model.segmenter.inputs.frame((image.height, image.width))
                 for state in states:
                     mask_logits, score = self._mask(image_embeddings, state)
                     masks.append((frame.restore(mask_logits)[0] > 0).cpu().numpy())

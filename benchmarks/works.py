@@ -21,6 +21,7 @@ from satlisa.data.synthetic.rows import demo_rows
 from satlisa.evaluation.evaluate import EvalSettings, evaluate
 from satlisa.inference.generation import Answer, answer
 from satlisa.model.assemble import checkpoint_layers
+from satlisa.model.lm_head import Head
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.collator import Batch, Encoded, collate
 from satlisa.processing.processor import encode_sample
@@ -55,7 +56,7 @@ def encoder(bench: Bench) -> list[Row]:
     """SlimSAM's encoder against transformers' SamModel, float32."""
     model = bench.model()
     theirs = plain_sam(model)
-    side = model.segmenter.image_size
+    side = model.segmenter.inputs.image_size
     pixels = torch.randn(bench.batch_size, 3, side, side, device=bench.device)
     ours, peer = partial(model.segmenter.encode, pixels), partial(encode_plainly(theirs), pixels)
     difference = (ours() - peer()).abs().max().item()
@@ -169,7 +170,7 @@ def encode_plainly(sam: Any) -> Callable[[Tensor], Tensor]:
 
 def _prepare_encoder(bench: Bench, which: str) -> Side:
     model = bench.model()
-    side = model.segmenter.image_size
+    side = model.segmenter.inputs.image_size
     pixels = torch.randn(bench.batch_size, 3, side, side, device=bench.device)
     return partial(model.segmenter.encode if which == "ours" else encode_plainly(plain_sam(model)), pixels)
 
@@ -184,7 +185,7 @@ def training_sides(model: SatLisa, samples: Sequence[Sample]) -> tuple[Side, Sid
     model.train()
     peer = Peer(model)
     batch, encoded = batch_of(model, samples)
-    sam_pixels = model.segmenter.preprocess([sample.image for sample in samples]).to(model.device)
+    sam_pixels = model.segmenter.inputs.preprocess([sample.image for sample in samples]).to(model.device)
 
     def theirs() -> float:
         with functions_of_transformers(model.device):
@@ -200,7 +201,7 @@ def mixed_samples(bench: Bench) -> list[Sample]:
 
 def batch_of(model: SatLisa, samples: Sequence[Sample]) -> tuple[Batch, list[Encoded]]:
     """Samples as a batch, and encoded each."""
-    encoded = [encode_sample(sample, model.processor, model.segmenter, model.config) for sample in samples]
+    encoded = [encode_sample(sample, model.processor, model.segmenter.inputs, model.config) for sample in samples]
     return collate(encoded, model.processor.tokenizer.pad_token_id).to(model.device), encoded
 
 
@@ -263,8 +264,18 @@ def script_answers(model: SatLisa, peer: Peer) -> None:
 
 def follow_script(model: SatLisa) -> None:
     """Let our side follow it."""
-    script, plain = Script(model.seg_token_id, model.processor.tokenizer.eos_token_id), model.token_logits
-    model.token_logits = lambda hidden: script(None, plain(hidden))  # type: ignore[method-assign]
+    script = Script(model.seg_token_id, model.processor.tokenizer.eos_token_id)
+
+    class ScriptedHead(Head):
+        def logits(self, hidden: Tensor) -> Tensor:
+            return script(None, super().logits(hidden))
+
+    class Scripted(SatLisa):
+        @property
+        def head(self) -> Head:
+            return ScriptedHead(*super().head)
+
+    model.__class__ = Scripted
 
 
 def compare_answers(ours: Sequence[Answer], theirs: Sequence[Answer]) -> str:

@@ -28,29 +28,21 @@ _INNER_LEVELS = 8  # JSON in a string in JSON in a string …: each is shallow, 
 _MOST_WIDTHS = 5000  # 2,500 outlines around the whole image; more take seconds to draw, and no annotation has them
 
 
-def parse_polygons(value: Any) -> list[np.ndarray]:
-    """The polygons of one object, in any spelling.
+def parse_regions(value: Any) -> list[Region]:
+    """The objects of a list, one region each; a single polygon or object is a list of one.
 
-    `[[x, y], …]`, flat `[x, y, x, y, …]`, `[{"x": …, "y": …}, …]`, a list of several of these (parts, as in COCO's
-    `segmentation`), or an object with `polygon`, `segmentation` or `points`; an object with only a `bbox`/`box`
-    `[x0, y0, x1, y1]` stands for its rectangle. Coordinates are thousandths of the image; where all lie within -1..2
-    and one is not whole they are taken as fractions already, since such a polygon in thousandths would be invisible.
+    A polygon is `[[x, y], …]`, flat `[x, y, x, y, …]`, `[{"x": …, "y": …}, …]`, a list of several of these (the parts
+    of one object, as in COCO's `segmentation`), or an object with `polygon`, `segmentation` or `points`; an object with
+    only a `bbox`/`box` `[x0, y0, x1, y1]` stands for its rectangle. Coordinates are thousandths of the image; where all
+    of the list lie within -1..2 and one is not a whole number they are taken as fractions already, since such a polygon
+    in thousandths would be invisible.
 
     Returns:
-        arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or 2, which draws nothing.
+        Per region, arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or 2, which draws nothing.
 
     Raises:
         ValueError: something else than finite numbers was found, or an odd count of them, or outlines too wild to be
             drawn; the message names it.
-    """
-    return _to_fractions([_rings(value)])[0]
-
-
-def parse_regions(value: Any) -> list[Region]:
-    """The objects of a list, one region each; a single polygon or object is a list of one.
-
-    The parts of one object (a list of polygons inside the list) are one region. Units are decided once for the whole
-    list. Spellings and errors as in `parse_polygons`.
     """
     value = _as_list(value)
     if not isinstance(value, Mapping | list):
@@ -153,7 +145,7 @@ def _box_ring(value: Any) -> np.ndarray:
 
 
 def _to_fractions(objects: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    """Thousandths to fractions, unless the numbers are fractions already (see `parse_polygons`)."""
+    """Thousandths to fractions, unless the numbers are fractions already (see `parse_regions`)."""
     numbers = np.concatenate([np.empty((0, 2)), *(ring for rings in objects for ring in rings)])
     near = bool(np.all((numbers >= -1) & (numbers <= 2)))
     units = 1.0 if near and np.any(numbers % 1) else _UNITS

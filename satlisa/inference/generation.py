@@ -148,7 +148,7 @@ def generate(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> 
     token_ids: list[list[int]] = [[] for _ in prompts]
     seg_states: list[list[Tensor]] = [[] for _ in prompts]
     for step in range(1, max_new_tokens + 1):
-        token = model.token_logits(hidden).argmax(dim=-1)  # (B,)
+        token = model.head.logits(hidden).argmax(dim=-1)  # (B,)
         chosen = token.tolist()  # the one place of a step that waits for the device
         for row, token_id in zip(rows, chosen, strict=True):
             if token_id not in ends:
@@ -195,7 +195,7 @@ def _with_masks(
     mask_logits, scores = torch.empty(0), torch.empty(0)
     if keys:
         views = {id(prompt.pixel_values): image for prompt, image in zip(prompts, images, strict=True)}
-        pixels = model.segmenter.preprocess([views[key] for key in distinct]).to(model.device)
+        pixels = model.segmenter.inputs.preprocess([views[key] for key in distinct]).to(model.device)
         numbers = {key: number for number, key in enumerate(distinct)}
         mask_logits, scores = model.decode_masks(
             torch.cat([row.seg_states for row in rows]),

@@ -14,6 +14,7 @@ from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.model.delta_net import choose_functions, keep_in_float32, layer_dtype
 from satlisa.model.parameters import TRAINED, part_of
+from satlisa.model.sam_attention import use_relative_attention
 from satlisa.model.satlisa import SatLisa
 from satlisa.model.segmenter import Segmenter
 from satlisa.processing.chat import limit_image_tokens
@@ -61,8 +62,8 @@ def assemble(
         matrix = parts.vlm.get_input_embeddings().weight
         seg_row = matrix.detach()[:seg_token_id].float().mean(dim=0)
     vlm = add_lora(parts.vlm, config) if with_adapter is None else with_adapter(parts.vlm)
-    segmenter = Segmenter(parts.sam, parts.sam_processor)
-    model = SatLisa(vlm, segmenter, parts.processor, config, seg_row, compute_dtype)
+    use_relative_attention(parts.sam)
+    model = SatLisa(vlm, Segmenter(parts.sam, parts.sam_processor), parts.processor, config, seg_row, compute_dtype)
     set_trainable(model)
     return model
 

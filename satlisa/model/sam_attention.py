@@ -61,6 +61,13 @@ class RelativeAttention(nn.Module):
         return attended, None
 
 
+def use_relative_attention(sam: Any) -> None:
+    """Replace the attention of a `SamModel`'s encoder in place, its parameters kept; safe to repeat."""
+    for layer in sam.vision_encoder.layers:
+        if not isinstance(layer.attn, RelativeAttention):
+            layer.attn = RelativeAttention(layer.attn)
+
+
 def _with_rows(linear: Any, groups: int, spare: int) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of a linear layer, `spare` rows of zeros behind each group of its rows."""
     weight = F.pad(linear.weight.unflatten(0, (groups, -1)), (0, 0, 0, spare)).flatten(0, 1)

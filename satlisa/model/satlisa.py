@@ -1,4 +1,4 @@
-"""Satellite Omni LISA: the architecture of DESIGN §1.
+"""Satellite Omni LISA: the figure of docs/architecture.md#model as code.
 
     image ─┬─ Qwen3.5 (frozen, LoRA) ─► text logits
            │          └─ last hidden state AT each <SEG> (D) ─ projector ─► prompt (C)
@@ -148,10 +148,6 @@ class SatLisa(nn.Module):
         """The tied matrix with the trained `<SEG>` row."""
         return Head(self.qwen.lm_head.weight, self.seg_row, self.seg_token_id)
 
-    def token_logits(self, hidden: Tensor) -> Tensor:
-        """Logits (A, V) of hidden states (A, D)."""
-        return self.head.logits(hidden)
-
     def decode_masks(self, seg_states: Tensor, image_embeddings: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """`<SEG>` states (N, D) → projector → mask decoder: logits (N, m, m) and scores (N,).
 
@@ -164,7 +160,7 @@ class SatLisa(nn.Module):
         """Mask logits, scores, and the sums of BCE and DICE.
 
         Every trained parameter gets a gradient in every step, if only zero: DDP waits for each of them. The scores'
-        head is in no loss (§2), and a batch without masks runs no SAM at all.
+        head is in no loss (docs/architecture.md#loss), and a batch without masks runs no SAM at all.
         """
         if batch.num_masks:
             image_embeddings = self.segmenter.encode_or_recall(batch.sam_pixels, batch.sam_keys, batch.sam_recalled)
@@ -173,7 +169,8 @@ class SatLisa(nn.Module):
             return mask_logits, scores, bce + 0 * scores.sum(), dice
         trained = [*self.projector.parameters(), *self.segmenter.sam.mask_decoder.parameters()]
         nothing = sum((0 * p.sum() for p in trained), start=torch.zeros((), device=self.device))
-        empty = torch.empty(0, self.segmenter.mask_size, self.segmenter.mask_size, device=self.device)
+        side = self.segmenter.inputs.mask_size
+        empty = torch.empty(0, side, side, device=self.device)
         return empty, empty[:, 0, 0], nothing, nothing
 
 

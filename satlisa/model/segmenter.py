@@ -6,17 +6,14 @@
 Numbers are SlimSAM-77's; the code reads them from the checkpoint. SAM: Kirillov et al., arXiv:2304.02643.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from satlisa.geometry.frame import Frame
-from satlisa.model.sam_attention import RelativeAttention
 from satlisa.processing.embedding_cache import EmbeddingCache
+from satlisa.processing.sam_inputs import SamInputs
 
 # Masks are returned to full size in slices of this many pixels, so that 32 masks of a large tile do not take gigabytes.
 _MAX_PIXELS = 2**26
@@ -28,29 +25,16 @@ _MAX_PROMPTS = 128
 class Segmenter(nn.Module):
     """SAM's frozen image encoder and trained mask decoder around `transformers`' `SamModel`.
 
-    `cache`, where one is set (`open_cache`), keeps image embeddings on disk.
+    Attributes:
+        inputs: preprocessing, geometry and embedding cache; all that loader workers need of SAM.
     """
 
     def __init__(self, sam: Any, image_processor: Any) -> None:
         super().__init__()
         self.sam = sam
-        self.image_processor = image_processor
-        self.cache: EmbeddingCache | None = None
-        vision = self.sam.config.vision_config
-        self.image_size: int = vision.image_size
-        self.embedding_size: int = vision.image_size // vision.patch_size
-        self.mask_size: int = 4 * self.embedding_size  # two stride-2 upscalings in the decoder
-        for layer in self.sam.vision_encoder.layers:
-            layer.attn = RelativeAttention(layer.attn)
-
-    def frame(self, original_size: tuple[int, int]) -> Frame:
-        """The geometry of an image of (height, width)."""
-        return Frame(original_size, self.image_size, self.mask_size)
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """(S, 3, image_size, image_size) float32: longest side resized, ImageNet mean and std, zero padding."""
-        pixel_values: Tensor = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return pixel_values
+        vision = sam.config.vision_config
+        mask_size = 4 * (vision.image_size // vision.patch_size)  # two stride-2 upscalings in the decoder
+        self.inputs = SamInputs(image_processor, vision.image_size, mask_size)
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Tensor:
@@ -60,16 +44,16 @@ class Segmenter(nn.Module):
 
     def open_cache(self, folder: str, max_bytes: int, compute_dtype: torch.dtype) -> None:
         """Keep image embeddings in a folder from now on; what autocast makes of them is part of their names."""
-        preprocessing = f"{self.image_processor.to_json_string()} {compute_dtype}"
-        self.cache = EmbeddingCache(folder, self.sam.vision_encoder, preprocessing, max_bytes)
+        preprocessing = f"{self.inputs.image_processor.to_json_string()} {compute_dtype}"
+        self.inputs.cache = EmbeddingCache(folder, self.sam.vision_encoder, preprocessing, max_bytes)
 
     def encode_or_recall(self, pixel_values: Tensor, image_keys: list[str], recalled: Tensor) -> Tensor:
         """Image embeddings (S, C, e, e) of new images, kept in the cache, and behind them the `recalled` ones."""
         if not image_keys:
             return recalled.to(self.sam.dtype)
         image_embeddings = self.encode(pixel_values)
-        if self.cache is not None:
-            image_embeddings = self.cache.store(image_keys, image_embeddings)
+        if self.inputs.cache is not None:
+            image_embeddings = self.inputs.cache.store(image_keys, image_embeddings)
         return torch.cat([image_embeddings, recalled.to(image_embeddings.dtype)]) if len(recalled) else image_embeddings
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +87,7 @@ class Segmenter(nn.Module):
     @torch.no_grad()
     def restore(self, mask_logits: Tensor, original_size: tuple[int, int]) -> np.ndarray:
         """Binary masks (N, H, W) of an image from its logits (N, mask_size, mask_size); SAM's threshold, 0."""
-        frame = self.frame(original_size)
+        frame = self.inputs.frame(original_size)
         per_slice = max(1, _MAX_PIXELS // (original_size[0] * original_size[1]))
         if len(mask_logits) == 0:
             return np.zeros((0, *original_size), dtype=bool)

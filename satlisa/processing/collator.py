@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from satlisa.processing.chat import IGNORE_INDEX, Prompt
+from satlisa.processing.chat import Prompt
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Batch:
 
     Attributes:
         indices: row numbers of the samples.
-        input_ids, attention_mask, labels: (B, T) int64; labels are -100 but on the answers' tokens.
+        input_ids, attention_mask: (B, T) int64.
         position_ids: (3, B, T) int64.
         supervised: (A,) int64, positions in the flattened (B·T) whose state predicts a token of an answer.
         targets: (A,) int64, those tokens.
@@ -69,7 +69,6 @@ class Batch:
     indices: list[int]
     input_ids: Tensor
     attention_mask: Tensor
-    labels: Tensor
     position_ids: Tensor
     supervised: Tensor
     targets: Tensor
@@ -122,7 +121,6 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
         indices=[s.index for s in samples],
         input_ids=pad_sequence(ids, batch_first=True, padding_value=pad_token_id),
         attention_mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-        labels=pad_sequence([_labels(s) for s in samples], batch_first=True, padding_value=IGNORE_INDEX),
         position_ids=stack_positions([answer_positions(s.prompt.position_ids, len(s.answer_ids)) for s in samples]),
         supervised=torch.cat([start - 1 + torch.arange(len(s.answer_ids)) for start, s in placed]),
         targets=torch.cat([s.answer_ids for s in samples]),
@@ -137,11 +135,6 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
         mask_targets=torch.cat([s.mask_targets for s in samples]),
         mask_valid=torch.cat([s.mask_valid for s in samples]),
     )
-
-
-def _labels(sample: Encoded) -> Tensor:
-    """The answer's tokens; the prompt carries IGNORE_INDEX."""
-    return torch.cat([torch.full_like(sample.prompt.input_ids, IGNORE_INDEX), sample.answer_ids])
 
 
 def answer_positions(prompt_positions: Tensor, length: int) -> Tensor:

@@ -9,12 +9,12 @@ from satlisa.config import ModelConfig
 from satlisa.data.images import fingerprint
 from satlisa.data.sample import RowError, Sample
 from satlisa.errors import SatlisaError
-from satlisa.model.segmenter import Segmenter
 from satlisa.processing.chat import encode_answer, encode_prompt
 from satlisa.processing.collator import Encoded
+from satlisa.processing.sam_inputs import SamInputs
 
 
-def encode_sample(sample: Sample, processor: Any, segmenter: Segmenter, config: ModelConfig) -> Encoded:
+def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config: ModelConfig) -> Encoded:
     """Tensors of one sample.
 
     Raises:
@@ -35,9 +35,9 @@ def encode_sample(sample: Sample, processor: Any, segmenter: Segmenter, config: 
             f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}",
         )
     image_key = fingerprint(sample.image)
-    recalled = segmenter.cache.load(image_key) if segmenter.cache is not None and sample.regions else None
-    frame = segmenter.frame((sample.image.height, sample.image.width))
-    shape = (len(sample.regions), segmenter.mask_size, segmenter.mask_size)
+    recalled = sam_inputs.recall(image_key) if sample.regions else None
+    frame = sam_inputs.frame((sample.image.height, sample.image.width))
+    shape = (len(sample.regions), sam_inputs.mask_size, sam_inputs.mask_size)
     targets = np.stack([frame.draw(region) for region in sample.regions]) if sample.regions else np.zeros(shape)
     return Encoded(
         index=sample.index,
@@ -45,7 +45,7 @@ def encode_sample(sample: Sample, processor: Any, segmenter: Segmenter, config: 
         prompt=prompt,
         answer_ids=answer_ids,
         seg_places=(answer_ids == config.seg_token_id).nonzero()[:, 0],
-        sam_pixels=segmenter.preprocess([sample.image])[0] if sample.regions and recalled is None else None,
+        sam_pixels=sam_inputs.preprocess([sample.image])[0] if sample.regions and recalled is None else None,
         sam_recalled=recalled,
         mask_targets=torch.from_numpy(targets).float(),
         mask_valid=torch.from_numpy(frame.valid).expand(shape),

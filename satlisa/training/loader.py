@@ -13,9 +13,9 @@ from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError
 from satlisa.data.sampler import Order, RowRef, cut
 from satlisa.errors import first_line
-from satlisa.model.segmenter import Segmenter
 from satlisa.processing.collator import Batch, Encoded, collate
 from satlisa.processing.processor import encode_sample
+from satlisa.processing.sam_inputs import SamInputs
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Encoder:
     """From a row to its `Encoded` sample and its count of left-out instances; a broken row becomes its `RowError`."""
 
     processor: Any
-    segmenter: Segmenter
+    sam_inputs: SamInputs
     config: ModelConfig
     seg_tasks: Collection[str] = ()
 
@@ -52,7 +52,7 @@ class Encoder:
             return RowError(row.index, "image", f"cannot be read from its file ({first_line(error)})"), 0
         try:
             sample = read_sample(cells, row.index, max_instances=self.config.max_instances, seg_tasks=self.seg_tasks)
-            return encode_sample(sample, self.processor, self.segmenter, self.config), sample.left_out
+            return encode_sample(sample, self.processor, self.sam_inputs, self.config), sample.left_out
         except RowError as error:
             return error, 0
 
@@ -124,7 +124,7 @@ class StepLoader(IterableDataset[Loaded]):
         return self._collate([encoded]) if isinstance(encoded, Encoded) else None
 
     def _load(self, step: Sequence[RowRef], rows_done: int) -> Loaded:
-        """Encode and collate. The loss is normalised over the whole step (DESIGN §2), so its samples may be put
+        """Encode and collate. The loss is normalised over the whole step, so its samples may be put
         together in any way: by length, which spares padding."""
         items = [self.encoder(row) for row in step]
         usable = [item for item, _ in items if isinstance(item, Encoded)]

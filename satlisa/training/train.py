@@ -212,7 +212,7 @@ def start(
         model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)
     if settings.grad_checkpoint:
         checkpoint_layers(model.qwen.model.language_model)
-    encoder = Encoder(model.processor, model.segmenter, model.config, settings.seg_task_names())
+    encoder = Encoder(model.processor, model.segmenter.inputs, model.config, settings.seg_task_names())
     make_loader = partial(
         StepLoader,
         encoder=encoder,

@@ -2,16 +2,17 @@
 
 import json
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from satlisa.data.polygons import find_regions, holds_coordinates, parse_polygons, parse_regions
+from satlisa.data.polygons import find_regions, holds_coordinates, parse_regions
 from satlisa.data.sample import RowError
 from satlisa.geometry.raster import rasterize
-from satlisa.geometry.regions import reading_order
+from satlisa.geometry.regions import Region, reading_order
 
 TRIANGLE = [[100, 200], [300, 200], [300, 600]]
 FLAT = [100, 200, 300, 200, 300, 600]
@@ -19,6 +20,12 @@ KEYED = [{"x": 100, "y": 200}, {"x": 300, "y": 200}, {"x": 300, "y": 600}]
 FRACTIONS = [[0.1, 0.2], [0.3, 0.2], [0.3, 0.6]]
 SQUARE = [500, 500, 900, 500, 900, 900, 500, 900]
 SQUARE_FRACTIONS = [[0.5, 0.5], [0.9, 0.5], [0.9, 0.9], [0.5, 0.9]]
+
+
+def parse_object(value: Any) -> Region:
+    """The one region of an object, in any spelling."""
+    (region,) = parse_regions([value if isinstance(value, Mapping) else {"polygon": value}])
+    return region
 
 
 def as_lists(regions: list[Any]) -> list[list[list[list[float]]]]:
@@ -44,7 +51,7 @@ def as_lists(regions: list[Any]) -> list[list[list[list[float]]]]:
     ],
 )
 def test_spellings_of_one_polygon(value: Any) -> None:
-    polygons = parse_polygons(value)
+    polygons = parse_object(value)
     assert len(polygons) == 1
     assert polygons[0].dtype == np.float64
     np.testing.assert_allclose(polygons[0], FRACTIONS, rtol=0, atol=1e-15)
@@ -52,7 +59,7 @@ def test_spellings_of_one_polygon(value: Any) -> None:
 
 
 def test_parts_of_one_object_stay_together() -> None:
-    parts = [polygon.tolist() for polygon in parse_polygons([FLAT, SQUARE])]
+    parts = [polygon.tolist() for polygon in parse_object([FLAT, SQUARE])]
     assert parts == [FRACTIONS, SQUARE_FRACTIONS]
     regions = parse_regions([{"segmentation": [FLAT, SQUARE]}, {"polygon": SQUARE}])
     assert as_lists(regions) == [[FRACTIONS, SQUARE_FRACTIONS], [SQUARE_FRACTIONS]]
@@ -67,9 +74,9 @@ def test_a_list_of_polygons_is_a_list_of_regions() -> None:
 
 def test_boxes_stand_in_for_missing_polygons() -> None:
     rectangle = [[0.1, 0.2], [0.3, 0.2], [0.3, 0.6], [0.1, 0.6]]
-    assert as_lists([parse_polygons({"bbox": [100, 200, 300, 600]})]) == [[rectangle]]
-    assert as_lists([parse_polygons({"box": [100, 200, 300, 600], "polygon": None})]) == [[rectangle]]
-    assert as_lists([parse_polygons({"box": [100, 200, 300, 600], "polygon": FLAT})]) == [[FRACTIONS]]
+    assert as_lists([parse_object({"bbox": [100, 200, 300, 600]})]) == [[rectangle]]
+    assert as_lists([parse_object({"box": [100, 200, 300, 600], "polygon": None})]) == [[rectangle]]
+    assert as_lists([parse_object({"box": [100, 200, 300, 600], "polygon": FLAT})]) == [[FRACTIONS]]
 
 
 def test_units_are_decided_for_the_whole_list() -> None:
@@ -80,12 +87,12 @@ def test_units_are_decided_for_the_whole_list() -> None:
 
 
 def test_few_and_outlying_points_are_kept() -> None:
-    assert parse_polygons([]) == []
+    assert parse_object([]) == ()
     assert parse_regions([]) == []
     assert as_lists(parse_regions([[], FLAT])) == [[], [FRACTIONS]]
-    assert parse_polygons([[500, 500]])[0].tolist() == [[0.5, 0.5]]
-    assert parse_polygons([500, 500])[0].tolist() == [[0.5, 0.5]]
-    assert parse_polygons([-100, 0, 1200, 0])[0].tolist() == [[-0.1, 0.0], [1.2, 0.0]]
+    assert parse_object([[500, 500]])[0].tolist() == [[0.5, 0.5]]
+    assert parse_object([500, 500])[0].tolist() == [[0.5, 0.5]]
+    assert parse_object([-100, 0, 1200, 0])[0].tolist() == [[-0.1, 0.0], [1.2, 0.0]]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,7 @@ def test_few_and_outlying_points_are_kept() -> None:
 )
 def test_what_cannot_be_read_is_named(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_polygons(value)
+        parse_object(value)
     with pytest.raises(ValueError, match=message):
         parse_regions([FLAT, value])
 
@@ -146,9 +153,9 @@ def test_outlines_too_wild_to_be_drawn_are_refused() -> None:
 def test_a_null_beside_polygons_is_no_polygon() -> None:
     """Alone it is refused; in a list of objects it is one that has no outline."""
     with pytest.raises(ValueError, match="found None"):
-        parse_polygons(None)
+        parse_regions([None])
     (region,) = parse_regions([None, FLAT])
-    assert np.array_equal(region[0], parse_polygons(FLAT)[0])
+    assert np.array_equal(region[0], parse_object(FLAT)[0])
 
 
 @pytest.mark.parametrize(
@@ -222,7 +229,7 @@ def test_parsed_polygons_draw_what_pycocotools_draws(height: int, width: int) ->
             continue
         keyed = [{"x": int(x), "y": int(y)} for x, y in points]
         for value in (points.tolist(), points.ravel().tolist(), keyed):
-            ours = rasterize(parse_polygons(value), height, width)
+            ours = rasterize(parse_object(value), height, width)
             assert (ours & theirs).sum() / (ours | theirs).sum() >= 0.99
         seen += 1
 

@@ -92,7 +92,7 @@ def test_training_from_a_stream_and_going_on(tiny_config: ModelConfig, folder: P
 
 
 def test_processes_share_a_stream_out(tiny_model: Any, folder: Path) -> None:
-    encoder = Encoder(tiny_model.processor, tiny_model.segmenter, tiny_model.config)
+    encoder = Encoder(tiny_model.processor, tiny_model.segmenter.inputs, tiny_model.config)
     seen: list[list[set[int]]] = []
     for rank in (0, 1, 2):
         order = open_stream(str(folder), "train", buffer=6, seed=1)

@@ -262,7 +262,8 @@ def test_a_lesson_is_what_training_sees_later():
     encoded = Encoded(0, "key", prompt, answer, torch.empty(0).long(), None, None, nothing, nothing.bool())
     batch = collate([encoded], processor.tokenizer.pad_token_id)
     assert torch.equal(lesson.input_ids, batch.input_ids[0])
-    assert torch.equal(lesson.labels, batch.labels[0])
+    assert torch.equal((lesson.labels >= 0).nonzero()[:, 0], batch.supervised + 1)
+    assert torch.equal(lesson.labels[lesson.labels >= 0], batch.targets)
     assert torch.equal(lesson.position_ids, batch.position_ids[:, 0])
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.utils.rnn import pad_sequence
 
 from satlisa.config import ModelConfig
 from satlisa.data.sample import Sample, Turn
@@ -17,7 +18,7 @@ from satlisa.geometry.regions import Region
 from satlisa.model.assemble import assemble
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts
-from satlisa.processing.collator import Batch, collate
+from satlisa.processing.collator import Batch, Encoded, collate
 from satlisa.processing.processor import encode_sample
 from satlisa.training.loader import Encoder, StepLoader
 from tests.helpers import tiny
@@ -45,10 +46,22 @@ def make_model(config: ModelConfig, seed: int = 0) -> SatLisa:
     return model
 
 
+def encode(model: SatLisa, sample: Sample) -> Encoded:
+    """A sample in tensors, with the model's own processor and settings."""
+    return encode_sample(sample, model.processor, model.segmenter.inputs, model.config)
+
+
 def batch_of(model: SatLisa, samples: Sequence[Sample]) -> Batch:
     """Samples as the batch that the model takes."""
-    encoded = [encode_sample(s, model.processor, model.segmenter, model.config) for s in samples]
+    encoded = [encode(model, s) for s in samples]
     return collate(encoded, model.processor.tokenizer.pad_token_id)
+
+
+def labels_of(model: SatLisa, samples: Sequence[Sample]) -> torch.Tensor:
+    """(B, T) labels as `transformers` wants them, made of prompts and answers and not of a batch's flat positions."""
+    encoded = [encode(model, s) for s in samples]
+    rows = [torch.cat([torch.full_like(e.prompt.input_ids, -100), e.answer_ids]) for e in encoded]
+    return pad_sequence(rows, batch_first=True, padding_value=-100)
 
 
 @contextmanager
@@ -102,5 +115,5 @@ def make_loader(
     model: Any, made: Any, batch_size: int, accumulate: int = 1, limit: int = 0, seed: int | None = None, **more: int
 ) -> StepLoader:
     """Steps of `accumulate` batches of such rows."""
-    encoder = Encoder(model.processor, model.segmenter, model.config)
+    encoder = Encoder(model.processor, model.segmenter.inputs, model.config)
     return StepLoader(IndexedOrder(made, limit, seed), encoder, batch_size * accumulate, batch_size, **more)

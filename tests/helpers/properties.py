@@ -12,7 +12,7 @@ from satlisa.config import ModelConfig
 from satlisa.data.conversations import parse_turns, split_answer, take_coordinates
 from satlisa.data.dataset import COLUMNS
 from satlisa.data.json_cells import without_surrogates
-from satlisa.data.polygons import find_outline, find_regions, holds_coordinates, parse_polygons, parse_regions
+from satlisa.data.polygons import find_outline, find_regions, holds_coordinates, parse_regions
 from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError, Sample
 from satlisa.errors import SatlisaError
@@ -31,7 +31,6 @@ def check_polygons(value: Any) -> None:
     for read in (
         parse_regions,
         find_regions,
-        lambda v: [tuple(parse_polygons(v))],
         lambda v: find_regions({"masks": v}),
     ):
         try:
@@ -69,7 +68,6 @@ def check_spellings(polygon: list[tuple[int, int]]) -> None:
     ways += [[way] for way in (pairs, flat, keyed)]
     ways += [{"polygon": pairs}, {"segmentation": [flat]}, {"points": keyed}, {"polygon": None, "points": flat}]
     for way in ways:
-        assert np.array_equal(rasterize(parse_polygons(way), HEIGHT, WIDTH), expected)
         for record in ({"polygons": [way]}, {"objects": [way]}, {"masks": [way, None]}, {"instances": [way]}, [way]):
             (region,) = find_regions(record)
             assert np.array_equal(rasterize(region, HEIGHT, WIDTH), expected)

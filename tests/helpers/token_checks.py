@@ -20,11 +20,11 @@ class Reader:
     printed where a test fails."""
 
     def __init__(self, model: SatLisa) -> None:
-        self.processor, self.segmenter, self.config = model.processor, model.segmenter, model.config
+        self.processor, self.sam_inputs, self.config = model.processor, model.segmenter.inputs, model.config
         self.processor.tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in UNNAMED])
 
     def encode(self, sample: Sample) -> Encoded:
-        return encode_sample(sample, self.processor, self.segmenter, self.config)
+        return encode_sample(sample, self.processor, self.sam_inputs, self.config)
 
 
 def check_tokens(sample: Sample, encoded: Encoded, reader: Reader) -> None:

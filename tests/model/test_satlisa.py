@@ -12,14 +12,13 @@ from satlisa.model.assemble import assemble
 from satlisa.model.parameters import count_parameters, part_of
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.collator import collate
-from satlisa.processing.processor import encode_sample
 from tests.helpers import tiny
-from tests.helpers.model_fixtures import batch_of, make_model, make_samples
+from tests.helpers.model_fixtures import batch_of, encode, labels_of, make_model, make_samples
 
 
 def test_text_loss_equals_transformers(tiny_model: SatLisa) -> None:
     """transformers' own labels loss, the `<SEG>` row written into its tied matrix, logits at every position."""
-    batch = batch_of(tiny_model, make_samples(8))
+    batch, labels = batch_of(tiny_model, make_samples(8)), labels_of(tiny_model, make_samples(8))
     output = tiny_model(batch)
     merged = tiny_model.vlm.merge_and_unload()
     assert isinstance(merged, Qwen3_5ForConditionalGeneration)
@@ -28,12 +27,12 @@ def test_text_loss_equals_transformers(tiny_model: SatLisa) -> None:
     theirs = merged(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
-        labels=batch.labels,
+        labels=labels,
         pixel_values=batch.pixel_values,
         image_grid_thw=batch.image_grid_thw,
         mm_token_type_ids=(batch.input_ids == 261).int(),
     )
-    assert batch.num_tokens == int((batch.labels != -100).sum())
+    assert batch.num_tokens == int((labels != -100).sum())
     torch.testing.assert_close(output.losses.text / batch.num_tokens, theirs.loss, rtol=1e-5, atol=1e-5)
 
 
@@ -114,7 +113,7 @@ def test_an_image_is_in_a_batch_once(tiny_model: SatLisa, monkeypatch: pytest.Mo
     batch = batch_of(tiny_model, shared)
     assert len(batch.image_grid_thw) == 2 and batch.image_of_row == [0, 1] * 4
     assert len(batch.sam_pixels) == 1 and batch.image_index.tolist() == [0] * batch.num_masks
-    encoded = [encode_sample(s, tiny_model.processor, tiny_model.segmenter, tiny_model.config) for s in shared]
+    encoded = [encode(tiny_model, s) for s in shared]
     alone = collate([replace(e, image_key=str(e.index)) for e in encoded], 256)
     assert len(alone.image_grid_thw) == 8 and len(alone.sam_pixels) == 4
     for one, other in zip(
@@ -125,7 +124,7 @@ def test_an_image_is_in_a_batch_once(tiny_model: SatLisa, monkeypatch: pytest.Mo
 
 def test_flat_positions_are_those_of_labels_and_seg(tiny_model: SatLisa) -> None:
     batch = batch_of(tiny_model, make_samples(8))
-    shifted = torch.cat([batch.labels[:, 1:], torch.full((8, 1), -100)], dim=1).flatten()
+    shifted = torch.cat([labels_of(tiny_model, make_samples(8))[:, 1:], torch.full((8, 1), -100)], dim=1).flatten()
     assert torch.equal(batch.supervised, (shifted != -100).nonzero()[:, 0])
     assert torch.equal(batch.targets, shifted[shifted != -100])
     assert torch.equal(batch.seg_positions, (batch.input_ids.flatten() == tiny_model.seg_token_id).nonzero()[:, 0])
@@ -171,7 +170,7 @@ def test_a_few_steps_lower_the_loss(tiny_model: SatLisa) -> None:
 
 def test_seg_count_must_equal_mask_count(tiny_model: SatLisa) -> None:
     """Refused before a batch exists, and so before the model sees it."""
-    encoded = [encode_sample(s, tiny_model.processor, tiny_model.segmenter, tiny_model.config) for s in make_samples(2)]
+    encoded = [encode(tiny_model, s) for s in make_samples(2)]
     broken = replace(encoded[1], seg_places=encoded[1].seg_places[:0])
     with pytest.raises(ValueError, match=r"0 <SEG> tokens for 1 masks \(row 1\)"):
         collate([encoded[0], broken], 256)
@@ -191,7 +190,7 @@ def test_lora_leaves_the_vision_tower_alone(tiny_config: ModelConfig) -> None:
 
 
 def test_parameter_counts_of_the_real_configurations(shared_data) -> None:  # type: ignore[no-untyped-def]
-    """DESIGN §1's table, on the meta device: no weights, no memory."""
+    """The table of docs/architecture.md#model, on the meta device: no weights, no memory."""
     from transformers import AutoProcessor, Qwen3_5Config, SamConfig, SamImageProcessor
 
     from satlisa.model.assemble import Parts

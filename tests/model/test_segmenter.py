@@ -90,11 +90,3 @@ def test_restore_slices_large_stacks(tiny_model, monkeypatch) -> None:  # type: 
     monkeypatch.setattr("satlisa.model.segmenter._MAX_PIXELS", 2 * 100 * 80)
     assert np.array_equal(tiny_model.segmenter.restore(logits, (100, 80)), whole)
     assert tiny_model.segmenter.restore(logits[:0], (100, 80)).shape == (0, 100, 80)
-
-
-def test_encoding_in_chunks_changes_nothing(tiny_model) -> None:  # type: ignore[no-untyped-def]
-    segmenter = tiny_model.segmenter
-    pixels = segmenter.preprocess([picture(64, 48, seed) for seed in range(3)])
-    whole = segmenter.encode(pixels)
-    segmenter._chunk = 2
-    torch.testing.assert_close(segmenter.encode(pixels), whole, rtol=1e-5, atol=1e-6)

@@ -8,8 +8,7 @@ from satlisa.errors import SatlisaError
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import as_turns, decode_answer, encode_answer, encode_prompt
 from satlisa.processing.collator import collate
-from satlisa.processing.processor import encode_sample
-from tests.helpers.model_fixtures import make_samples, picture
+from tests.helpers.model_fixtures import encode, make_samples, picture
 
 IMAGE, VISION_START, VISION_END, IM_START, IM_END = 261, 259, 260, 257, 258
 
@@ -55,13 +54,12 @@ def test_equals_the_processor(tiny_model: SatLisa) -> None:
 
 def test_training_and_inference_prompts_are_the_same_tokens(tiny_model: SatLisa) -> None:
     for sample in make_samples(8):
-        encoded = encode_sample(sample, tiny_model.processor, tiny_model.segmenter, tiny_model.config)
+        encoded = encode(tiny_model, sample)
         batch = collate([encoded], pad_token_id=256)
         asked = encode_prompt(tiny_model.processor, as_turns(sample.turns), sample.image)
         length = len(asked.input_ids)
         assert batch.input_ids[0, :length].tolist() == asked.input_ids.tolist()
-        assert batch.labels[0, :length].tolist() == [-100] * length
-        assert (batch.labels[0, length:] != -100).all()
+        assert batch.supervised.tolist() == list(range(length - 1, batch.input_ids.shape[1] - 1))  # the answer alone
 
 
 def test_special_tokens_in_text_stay_text(tiny_model: SatLisa) -> None:
@@ -103,7 +101,7 @@ def test_answer_literal(tiny_model: SatLisa) -> None:
 
 
 def test_positions_equal_qwens(tiny_model: SatLisa) -> None:
-    samples = [encode_sample(s, tiny_model.processor, tiny_model.segmenter, tiny_model.config) for s in make_samples(6)]
+    samples = [encode(tiny_model, s) for s in make_samples(6)]
     batch = collate(samples, pad_token_id=256)
     types = (batch.input_ids == IMAGE).int()
     expected, _ = tiny_model.qwen.model.get_rope_index(

@@ -13,6 +13,7 @@ from satlisa.errors import SatlisaError
 from satlisa.model.satlisa import SatLisa
 from satlisa.model.segmenter import Segmenter
 from satlisa.processing.embedding_cache import EmbeddingCache
+from satlisa.processing.sam_inputs import SamInputs
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -148,7 +149,7 @@ def test_cold_and_warm_cache_compute_the_same(
         raise AssertionError("the encoder or its preprocessing ran with everything in the cache")
 
     monkeypatch.setattr(Segmenter, "encode", fail)
-    monkeypatch.setattr(Segmenter, "preprocess", fail)
+    monkeypatch.setattr(SamInputs, "preprocess", fail)
     assert losses(model) == cold
 
 

@@ -114,7 +114,7 @@ def test_one_answer(run: Path) -> None:
     assert text.endswith("Segment the buildings<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert text.count("<|image_pad|>") == 16 * 12
     sample = Sample(0, "t", "s", image, (Turn("user", "Segment the buildings"),), "Here", (box(0, 0, 1, 1),))
-    batch = collate([encode_sample(sample, model.processor, model.segmenter, model.config)], 248_044)
+    batch = collate([encode_sample(sample, model.processor, model.segmenter.inputs, model.config)], 248_044)
     assert batch.input_ids[0, : len(prompt.input_ids)].tolist() == prompt.input_ids.tolist()
     answered = batch.input_ids[0, len(prompt.input_ids) :].tolist()
     assert decode_answer(model.processor.tokenizer, answered, "<SEG>") == "Here <SEG>"

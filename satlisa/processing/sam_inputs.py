@@ -1,0 +1,44 @@
+"""What SAM reads of an image: its preprocessed pixels, its place in SAM's padded square, its cached embedding.
+
+Small enough to travel to loader workers, which SAM itself (39 MB) is not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from satlisa.geometry.frame import Frame
+from satlisa.processing.embedding_cache import EmbeddingCache
+
+
+@dataclass
+class SamInputs:
+    """SAM's preprocessing and geometry, without SAM.
+
+    Attributes:
+        image_processor: `transformers`' `SamImageProcessor` of the checkpoint.
+        image_size: side of SAM's padded input in pixels, 1024 for SlimSAM-77.
+        mask_size: side of the mask decoder's logits, 256 for SlimSAM-77.
+        cache: image embeddings on disk; None: every image is encoded anew.
+    """
+
+    image_processor: Any
+    image_size: int
+    mask_size: int
+    cache: EmbeddingCache | None = None
+
+    def frame(self, original_size: tuple[int, int]) -> Frame:
+        """The geometry of an image of (height, width)."""
+        return Frame(original_size, self.image_size, self.mask_size)
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """(S, 3, image_size, image_size) float32: longest side resized, ImageNet mean and std, zero padding."""
+        pixel_values: Tensor = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return pixel_values
+
+    def recall(self, image_key: str) -> Tensor | None:
+        """The embedding (C, e, e) float16 of an image from the cache; None where it is not there."""
+        return None if self.cache is None else self.cache.load(image_key)
