@@ -1,1 +1,1 @@
-"""Time and memory against a stated peer: `python -m benchmarks`. RESULTS.md holds what was measured, where and how."""
+"""Time and memory against a stated peer: `python -m benchmarks`. RESULTS.md records what was measured."""

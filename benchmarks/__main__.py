@@ -31,7 +31,7 @@ WORKS = {
 
 
 def main() -> int:
-    """Measure and print one table; exit code 2 for a mistake."""
+    """Measure and print one table; exit code 2 for a usage error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("work", choices=[*WORKS, "all"])
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, cpu or mps (the best there is)")
@@ -41,7 +41,7 @@ def main() -> int:
         "--batch_size", type=int, help="of encoder, train_step and memory (8 on CUDA; else 2, encoder 1)"
     )
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--json", metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args()
     try:
         hardware = detect(options.device, options.precision)

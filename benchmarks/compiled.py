@@ -1,4 +1,4 @@
-"""Does `torch.compile` pay? The same model as it is, and with parts of it compiled; "peer" is the model as it is."""
+"""Does `torch.compile` pay off? The model with its layers compiled against the same model uncompiled (the "peer")."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def compiled(bench: Bench) -> list[Row]:
 
 
 def compile_layers(model: SatLisa) -> None:
-    """Compile each layer of both transformers in place; layers of one kind share their code."""
+    """Compile each layer of both transformers in place; layers of one kind share compiled code."""
     torch._dynamo.config.recompile_limit = 64
     for layer in (*model.qwen.model.language_model.layers, *model.segmenter.sam.vision_encoder.layers):
         layer.compile()

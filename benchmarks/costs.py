@@ -1,4 +1,4 @@
-"""What a training step spends its time on."""
+"""Profile of a training step."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _SHOWN = 12
 
 
 def costs(bench: Bench) -> list[Row]:
-    """Print the dearest operations (CPU) or kernels (CUDA) of our step, with their share; there is no peer."""
+    """Print the most expensive operations (CPU) or kernels (CUDA) of our step and their share; there is no peer."""
     model = bench.model().train()
     batch, _ = batch_of(model, mixed_samples(bench))
     take_step(model, batch)
@@ -21,7 +21,7 @@ def costs(bench: Bench) -> list[Row]:
         take_step(model, batch)
         synchronize(bench.device)
 
-    # On CUDA the kernels themselves: an operation's entry holds the time of the kernels that it started once more.
+    # On CUDA only kernels: an operation's entry counts the time of its kernels a second time.
     entries = [e for e in profiled.key_averages() if not on_cuda or _is_kernel(e)]
     seconds = {e.key: (e.self_device_time_total if on_cuda else e.self_cpu_time_total) / 1e6 for e in entries}
     entries.sort(key=lambda entry: -seconds[entry.key])

@@ -1,4 +1,4 @@
-"""One gated delta-net layer on the functions that this package chooses against the same layer on transformers' own."""
+"""One gated delta-net layer on this package's functions against the same layer on transformers'."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _TOKENS, _ROWS = 340, 16
 
 
 def delta_net(bench: Bench) -> list[Row]:
-    """Forward and backward over a batch, what is kept between them, and the rule for one token of 16 rows."""
+    """Forward and backward of a batch, the memory kept between them, and the rule for one token of 16 rows."""
     ours, peer = (_training_side(bench, which) for which in ("ours", "peer"))
     gap = _gap(ours(), peer())
     expect(gap < (1e-3 if bench.dtype == torch.float32 else 5e-2), f"the layers' gradients differ by {gap}, relative")
@@ -27,7 +27,7 @@ def delta_net(bench: Bench) -> list[Row]:
     expect(gap < 1e-2, f"the rules for one token differ by {gap}, relative")
     return [
         Row(name, *race(ours, peer, bench.repeats, bench.device), "s", found),
-        Row(f"{name}: kept in between", kept[0], kept[1], "MB", found),
+        Row(f"{name}: memory kept for the backward pass", kept[0], kept[1], "MB", found),
         Row(
             f"delta rule ({bench.size}), one token of {_ROWS} rows",
             *race(one, other, bench.repeats, bench.device),
@@ -42,7 +42,7 @@ def _gap(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _kept(side: Side) -> float:
-    """MB that autograd holds from forward to backward, each storage once, without the layer's own weights."""
+    """MB that autograd saves for the backward pass, each storage once, without the layer's own weights."""
     storages: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def _kept(side: Side) -> float:
 
 
 def _layer(bench: Bench) -> Any:
-    """The first such layer of a model, LoRA on it, as `bench` has it."""
+    """The first gated delta-net layer of the model, with LoRA."""
     return next(m for m in bench.model().modules() if isinstance(m, modeling_qwen3_5.Qwen3_5GatedDeltaNet))
 
 

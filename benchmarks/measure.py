@@ -1,4 +1,4 @@
-"""Two sides, timed alternately and checked against each other; memory of each side in a process of its own."""
+"""Time two sides alternately, and measure the memory of each side in its own process."""
 
 import multiprocessing
 import statistics
@@ -20,7 +20,7 @@ class Row:
     Attributes:
         work: what was done.
         ours, peer: medians, in `unit`: s and MB, or samples/s, of which more is better.
-        difference: largest difference of the two sides' results, in words; checked before anything was timed.
+        difference: largest difference between the two sides' results, as text; checked before timing.
     """
 
     work: str
@@ -31,11 +31,11 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """How many times faster, or smaller, ours is: peer over ours, or the other way round where more is better."""
+        """How many times faster or smaller ours is: peer / ours, or ours / peer where more is better."""
         return self.ours / self.peer if self.unit == "samples/s" else self.peer / self.ours
 
     def rate(self, work: str, amount: float) -> "Row":
-        """Another row out of one in seconds: the samples a second, where `amount` samples take this time."""
+        """The throughput row of a row in seconds, for `amount` samples."""
         return Row(work, amount / self.ours, amount / self.peer, "samples/s", "as timed")
 
     def cells(self) -> list[str]:
@@ -52,7 +52,7 @@ def table(rows: list[Row]) -> str:
 
 
 def race(ours: Side, peer: Side, repeats: int, device: torch.device) -> tuple[float, float]:
-    """Median seconds of both sides, after one warm-up each, run in turn so that a busy machine troubles both alike."""
+    """Median seconds of both sides after one warm-up each; they alternate, so that load affects both alike."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(repeats + 1):
         for side, times in zip((ours, peer), seconds, strict=True):
@@ -66,15 +66,15 @@ def race(ours: Side, peer: Side, repeats: int, device: torch.device) -> tuple[fl
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def operations(side: Side) -> int:
-    """Floating-point operations of a side in matrix products, convolutions and attention, by torch's own count.
+    """Floating-point operations of a side in matrix products, convolutions and attention, counted by torch.
 
-    Triangular systems and kernels of other packages are not in it.
+    Triangular solves and kernels of other packages are not counted.
     """
     aten = torch.ops.aten
     cpu_attention = {
@@ -93,7 +93,7 @@ def _attention(query: torch.Size, key: torch.Size, value: torch.Size) -> int:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 9) -> float:
-    """Floating-point operations a second of a large square matrix product, the median of some."""
+    """Floating-point operations per second of a large square matrix product, a median."""
     side = 8192 if device.type == "cuda" else 2048
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     seconds, _ = race(lambda: one @ other, lambda: None, repeats, device)
@@ -101,9 +101,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 9) -> f
 
 
 def extra_memory(prepare: Callable[[], Side], device: torch.device) -> tuple[float, float]:
-    """MB that a side needs at its peak beyond what it needs before it starts, and in all; in a fresh process.
+    """Peak memory of a side in MB, beyond what it holds before it starts and in total; in a fresh process.
 
-    On CPU: resident memory, so the interpreter and libraries are in the second number. On CUDA: allocated memory.
+    On CPU: resident memory, so the total includes interpreter and libraries. On CUDA: allocated memory.
     """
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
@@ -124,7 +124,7 @@ def _measure_memory(prepare: Callable[[], Side], device: torch.device, results: 
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # resets the peak that the kernel keeps
+            file.write("5")  # resets the kernel's peak counter
     side()
     synchronize(device)
     peak = _peak(device)
@@ -144,7 +144,7 @@ def _peak(device: torch.device) -> float:
 
 
 def _status(key: str) -> float:
-    """A line of Linux's account of this process, in MB."""
+    """A value of /proc/self/status, in MB."""
     with open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith(key))
     return int(line.split()[1]) * 1024 / 1e6

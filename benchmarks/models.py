@@ -1,6 +1,6 @@
-"""Models to measure: random weights in the real shapes (full) or the packaged demo backbone (demo). No hub is asked.
+"""Models to measure: random weights in the real shapes (full) or the packaged demo backbone (demo). No hub is used.
 
-Questions are spelled with the demo's tokenizer in both sizes: what a token says does not change what it costs.
+Both sizes use the demo's tokenizer: the cost of a token does not depend on what it says.
 """
 
 from typing import Any
@@ -62,11 +62,11 @@ IMAGE_SIDE = {"full": 512, "demo": 256}  # pixels: 256 and 64 image tokens
 
 
 def make_model(size: str, device: torch.device, dtype: torch.dtype) -> SatLisa:
-    """A wired model, LoRA's B not zero, in eval mode.
+    """An assembled model in eval mode, with a nonzero LoRA B.
 
     Args:
         size: "full" or "demo".
-        dtype: of the frozen VLM; autocast runs in it, float32 switches autocast off.
+        dtype: of the frozen VLM and of autocast; float32 disables autocast.
     """
     torch.manual_seed(0)
     demo = ModelConfig(vlm_model_id="demo:vlm", sam_model_id="demo:sam", projector_hidden_size=256)
@@ -99,21 +99,21 @@ def _full(dtype: torch.dtype) -> SatLisa:
 
 
 def make_sam() -> SamModel:
-    """SlimSAM-77 with random weights and relative positions that are not zero, as fresh ones are."""
+    """SlimSAM-77 with random weights; its relative positions are not zero, unlike freshly initialized ones."""
     torch.manual_seed(1)
     sam = SamModel(SamConfig(vision_config=SLIMSAM_VISION))
     with torch.no_grad():
         for name, parameter in sam.vision_encoder.named_parameters():
             if "rel_pos" in name:
                 parameter.normal_(std=0.3)
-            elif parameter.ndim > 1:  # the default, std 1e-10, is for loading weights; here attention is to be felt
+            elif parameter.ndim > 1:  # the default std of 1e-10 would make attention uniform
                 parameter.normal_(std=0.1)
         sam.shared_image_embedding.positional_embedding.normal_()
     return sam.eval()
 
 
 def plain_sam(model: SatLisa) -> Any:
-    """transformers' own SamModel on the very weights of a model's segmenter, its attention untouched."""
+    """transformers' SamModel with its own attention, sharing the weights of a model's segmenter."""
     ours: Any = model.segmenter.sam
     theirs = SamModel(ours.config).to(model.device)
     theirs.load_state_dict(ours.state_dict(), assign=True)

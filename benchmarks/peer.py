@@ -1,14 +1,14 @@
-"""The peer: the straight way to train and ask a LISA-style model, as LISA's own code does it with `transformers`.
+"""The peer: a straightforward LISA-style model, trained and asked with `transformers` as in LISA's own code.
 
-- `model(..., labels=…, output_hidden_states=True)`: logits at every position, the states of every layer;
+- `model(..., labels=…, output_hidden_states=True)`: logits at every position, hidden states of every layer;
 - SAM's encoder for every image of a batch, whether it has a mask or not; one mask at a time through the decoder;
 - `generate(..., output_hidden_states=True)` for one image and question at a time, then SAM.
 
-It is written to be as good as that way allows. Language model, LoRA, projector and mask decoder are the very modules
-that are measured against it; the `<SEG>` row stands in the tied matrix, which stays frozen (LISA trains the matrix
-itself, PEFT's `trainable_token_indices` copies it twice a step: both would cost the peer more). SAM's encoder runs
-without gradients. The gated delta-net layers run on what `transformers` takes for them. Mask losses and the way back to
-the image's size are the same functions on both sides.
+It is as fast as that approach allows. Language model, LoRA, projector and mask decoder are the same modules on both
+sides. The `<SEG>` row stands in the frozen tied matrix (LISA trains the matrix, and PEFT's `trainable_token_indices`
+copies it twice a step: both would cost the peer more). SAM's encoder runs without gradients. The gated delta-net
+layers run on the functions that `transformers` chooses. Both sides share the mask losses and the resampling to the
+image's size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,29 +32,29 @@ from satlisa.processing.collator import Batch, Encoded
 
 
 def labels_of(batch: Batch) -> Tensor:
-    """(B, T) labels as `transformers` wants them: the answers' tokens, -100 elsewhere."""
+    """(B, T) labels for `transformers`: the answers' tokens, -100 elsewhere."""
     labels = torch.full_like(batch.input_ids, -100)
     labels.view(-1)[batch.supervised + 1] = batch.targets
     return labels
 
 
 class Peer:
-    """The straight way around the modules of a `SatLisa`."""
+    """The straightforward implementation around the modules of a `SatLisa`."""
 
     def __init__(self, model: SatLisa) -> None:
         self.model, self.sam = model, plain_sam(model)
-        self.logits_processor = LogitsProcessorList()  # what makes random weights say <SEG>, see `works`
+        self.logits_processor = LogitsProcessorList()  # makes random weights generate <SEG>, see `works`
         with torch.no_grad():
             model.qwen.get_input_embeddings().weight[model.seg_token_id] = model.seg_row.to(model.qwen.dtype)
 
     def loss(self, batch: Batch, samples: Sequence[Encoded], sam_pixels: Tensor) -> Tensor:
         """L of one batch. `sam_pixels` (B, 3, …) are all images of the batch, with masks and without.
 
-        To be called, and its result derived, inside `functions_of_transformers`.
+        Call this and its backward inside `functions_of_transformers`.
         """
         model, device = self.model, self.model.device
         with model.autocast():
-            with torch.no_grad():  # first, as in LISA: its scores are gone before the language model's states come
+            with torch.no_grad():  # first, as in LISA: its activations are freed before the language model runs
                 image_embeddings = self.sam.get_image_embeddings(sam_pixels)
             output = model.vlm(
                 input_ids=batch.input_ids,
@@ -99,7 +99,7 @@ class Peer:
                 mm_token_type_ids=(input_ids == model.processor.image_token_id).long(),
                 pixel_values=prompt.pixel_values.to(device),
                 image_grid_thw=prompt.image_grid_thw.to(device),
-                max_new_tokens=max_new_tokens + 1,  # the state at a last <SEG> takes one more step
+                max_new_tokens=max_new_tokens + 1,  # one more step for the state at a last <SEG>
                 do_sample=False,
                 output_hidden_states=True,
                 return_dict_in_generate=True,
@@ -108,7 +108,7 @@ class Peer:
             ids = generated.sequences[0, input_ids.shape[1] :].tolist()
             ends = [place for place, token in enumerate(ids) if token in model.qwen.generation_config.eos_token_id]
             ids = ids[: min([max_new_tokens, *ends])]
-            # hidden_states[t] are of the step that chose token t, so token t was read in step t + 1
+            # hidden_states[t] belong to the step that chose token t; token t was read in step t + 1
             states = [
                 generated.hidden_states[place + 1][-1][0, -1]
                 for place, token in enumerate(ids)

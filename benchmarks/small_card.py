@@ -1,8 +1,7 @@
-"""Does training fit on a T4? Batch 1, 512 tokens, one mask: peak memory of a micro-step in the middle of training.
+"""Does training fit on a T4? Batch 1, 512 tokens, one mask: peak memory of a micro-batch in the middle of training.
 
-Gradients of micro-steps before are there, and AdamW's state. On CUDA it is the memory that torch has allocated; the
-context and what torch holds in reserve come on top. The setting's own precision is fp16, which only CUDA has; a row in
-another one says so.
+Accumulated gradients and AdamW's state are present. On CUDA this is the memory that torch has allocated, without the
+context and torch's reserve. The setting's own precision is fp16, which needs CUDA; each row names its precision.
 """
 
 from dataclasses import replace
@@ -17,20 +16,20 @@ from satlisa.model.satlisa import SatLisa
 from satlisa.runtime.hardware import dtype_name
 
 _TOKENS = 512
-_LOSS_SCALE = 2.0**16  # where torch's GradScaler begins
+_LOSS_SCALE = 2.0**16  # initial scale of torch's GradScaler
 
 
 def small_card(bench: Bench) -> list[Row]:
-    """Peak memory in all, without and with gradient checkpointing on both sides; are all gradients finite?"""
+    """Total peak memory, without and with gradient checkpointing on both sides; are all gradients finite?"""
     bench = replace(bench, batch_size=1)
     setting = f"T4 setting ({bench.size}), 1 × {_TOKENS} tokens, {dtype_name(bench.dtype)}"
     benches = {"": bench, ", gradient checkpointing": replace(bench, checkpointed=True)}
-    peaks = {  # in processes of their own, before this one takes memory of the device
+    peaks = {  # in their own processes, before this one allocates device memory
         words: [extra_memory(partial(_prepare, each, which), each.device)[1] for which in ("ours", "peer")]
         for words, each in benches.items()
     }
     rows = [
-        Row(f"{setting}{words}: peak memory in all", peaks[words][0], peaks[words][1], "MB", _compare(each))
+        Row(f"{setting}{words}: total peak memory", peaks[words][0], peaks[words][1], "MB", _compare(each))
         for words, each in benches.items()
     ]
     print(f"{_count_finite(bench)} gradients are finite at a loss scale of {_LOSS_SCALE:,.0f}\n")
@@ -46,7 +45,7 @@ def _prepare(bench: Bench, which: str) -> Side:
     optimizer.step()
 
     def later_step() -> None:
-        assert optimizer.state  # held as long as the step
+        assert optimizer.state  # kept alive by the closure
         step()
 
     return later_step
@@ -59,7 +58,7 @@ def _compare(bench: Bench) -> str:
 
 
 def _sample(bench: Bench, model: SatLisa) -> Sample:
-    """A question with as many words as there is room for, and an answer with a mask."""
+    """A question as long as fits, and an answer with a mask."""
     words = 0
     while (missing := _TOKENS - _length(bench, model, words)) > 0:
         words += missing
@@ -73,7 +72,7 @@ def _length(bench: Bench, model: SatLisa, words: int) -> int:
 
 
 def _count_finite(bench: Bench) -> str:
-    """How many of a step's gradients are finite at that scale; fewer than all are refused."""
+    """How many gradients of a step are finite at that scale; exits unless all are."""
     model = bench.model().train()
     batch, _ = batch_of(model, [_sample(bench, model)])
     (step_loss(model, batch) * _LOSS_SCALE).backward()

@@ -1,4 +1,4 @@
-"""What is measured: each function checks that both sides compute the same, and returns rows of the table."""
+"""The measurements: each function checks that both sides compute the same, then returns rows of the table."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,13 +29,13 @@ from satlisa.runtime.hardware import dtype_name
 
 _QUESTION = "Segment all buildings in this image and say in one sentence what else can be seen around them"
 _ANSWER = "I segmented 3 buildings in the image; roads, trees and a river can be seen around them."
-_SEG_STEP, _END_STEP = 8, 20  # when random weights are made to say <SEG>, and to stop
+_SEG_STEP, _END_STEP = 8, 20  # when random weights are made to generate <SEG>, and to stop
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and what: device, size of the models ("full" or "demo"), dtype of the VLM, timed runs per side, samples
-    of a batch, gradient checkpointing."""
+    """The setting of a measurement: device, model size ("full" or "demo"), dtype of the VLM, timed runs per side,
+    samples per batch, gradient checkpointing."""
 
     device: torch.device
     size: str
@@ -68,7 +68,7 @@ def encoder(bench: Bench) -> list[Row]:
 
 
 def train_step(bench: Bench) -> list[Row]:
-    """Forward and backward of a batch, half of it text and half of it with a mask."""
+    """Forward and backward of a batch, half text samples and half mask samples."""
     ours, peer, batch = training_sides(bench.model(), mixed_samples(bench))
     gap = compare_losses(bench, ours, peer)
     work, rate = operations(ours), matrix_rate(bench.device, bench.dtype)
@@ -78,14 +78,14 @@ def train_step(bench: Bench) -> list[Row]:
     timed = Row(name, *seconds, "s", gap)
     reached = work / timed.ours
     print(
-        f"our training step does {work / 1e12:.3g} TFLOP, {reached / 1e12:.3g} a second: {reached / rate:.0%} of the "
-        f"{rate / 1e12:.3g} that a large matrix product reaches in {dtype_name(bench.dtype)}\n"
+        f"our training step does {work / 1e12:.3g} TFLOP at {reached / 1e12:.3g} TFLOP/s, {reached / rate:.0%} of the "
+        f"{rate / 1e12:.3g} TFLOP/s of a large matrix product in {dtype_name(bench.dtype)}\n"
     )
-    return [timed, timed.rate(f"{name}: trained", samples)]
+    return [timed, timed.rate(f"{name}: throughput", samples)]
 
 
 def compare_losses(bench: Bench, ours: Side, peer: Side) -> str:
-    """What differs between the losses of two steps, in words; more than rounding is refused."""
+    """The relative difference of two steps' losses, for the table; exits if it is more than rounding."""
     one, other = ours(), peer()
     gap = abs(one - other) / abs(other)
     expect(gap < (1e-3 if bench.dtype == torch.float32 else 2e-2), f"the losses differ: {one} and {other}")
@@ -93,7 +93,7 @@ def compare_losses(bench: Bench, ours: Side, peer: Side) -> str:
 
 
 def inference(bench: Bench) -> list[Row]:
-    """Answers with text and a mask: many images, and many questions about one image."""
+    """Answers with text and a mask: many images, then many questions about one image."""
     model = bench.model()
     peer = Peer(model)
     script_answers(model, peer)
@@ -111,7 +111,7 @@ def inference(bench: Bench) -> list[Row]:
 
 
 def evaluation(bench: Bench) -> list[Row]:
-    """`infer_dataset.py`'s own loop over synthetic scenes, the answers from either side."""
+    """The loop of `infer_dataset.py` over synthetic scenes, with answers from either side."""
     model = bench.model()
     peer = Peer(model)
     script_answers(model, peer)
@@ -125,11 +125,11 @@ def evaluation(bench: Bench) -> list[Row]:
     seconds = race(ours, theirs, bench.repeats, bench.device)
     name = f"evaluation ({bench.size}) of {len(one)} samples"
     timed = Row(name, *seconds, "s", f"same texts, IoU {gap:.1e}")
-    return [timed, timed.rate(f"{name}: answered", len(one))]
+    return [timed, timed.rate(f"{name}: throughput", len(one))]
 
 
 def cache(bench: Bench) -> list[Row]:
-    """Loading and training step of samples that all have a mask, with `CACHE_SAM`: a later epoch against the first."""
+    """Loading and one training step of mask samples with `CACHE_SAM`: a later epoch against the first."""
     model = bench.model().train()
     samples = [make_sample(bench, number, with_mask=True) for number in range(bench.batch_size)]
     with tempfile.TemporaryDirectory() as folder:
@@ -149,16 +149,16 @@ def cache(bench: Bench) -> list[Row]:
 
 
 def memory(bench: Bench) -> list[Row]:
-    """Peak memory of a training step, each side in a process of its own."""
+    """Peak memory of a training step, each side in its own process."""
     ours, peer, _ = training_sides(bench.model(), mixed_samples(bench))
     gap = compare_losses(bench, ours, peer)
     return memory_rows(f"training step ({bench.size})", bench, _prepare_step, gap)
 
 
 def memory_rows(name: str, bench: Bench, prepare: Callable[[Bench, str], Side], difference: str) -> list[Row]:
-    """What both sides need at their peak: on top of the models at rest, and with models and libraries."""
+    """Peak memory of both sides: on top of the models at rest, and in total."""
     ours, peer = (extra_memory(partial(prepare, bench, which), bench.device) for which in ("ours", "peer"))
-    kinds = ("peak memory on top of the models", "peak memory in all")
+    kinds = ("peak memory on top of the models", "total peak memory")
     return [Row(f"{name}: {kind}", a, b, "MB", difference) for kind, a, b in zip(kinds, ours, peer, strict=True)]
 
 
@@ -195,12 +195,12 @@ def training_sides(model: SatLisa, samples: Sequence[Sample]) -> tuple[Side, Sid
 
 
 def mixed_samples(bench: Bench) -> list[Sample]:
-    """A batch of samples, half of them text and half of them with a mask."""
+    """A batch of samples, half of them text samples and half of them mask samples."""
     return [make_sample(bench, n, with_mask=(bench.batch_size - n) % 2 == 1) for n in range(bench.batch_size)]
 
 
 def batch_of(model: SatLisa, samples: Sequence[Sample]) -> tuple[Batch, list[Encoded]]:
-    """Samples as a batch, and encoded each."""
+    """Samples as a batch, and each one encoded."""
     encoded = [encode_sample(sample, model.processor, model.segmenter.inputs, model.config) for sample in samples]
     return collate(encoded, model.processor.tokenizer.pad_token_id).to(model.device), encoded
 
@@ -211,21 +211,21 @@ def take_step(model: SatLisa, batch: Batch) -> float:
 
 
 def step_loss(model: SatLisa, batch: Batch) -> Tensor:
-    """L of a batch that is a step by itself."""
+    """L of a batch that is an effective batch by itself."""
     losses = model(batch).losses
     loss: Tensor = losses.total(model.config, losses.num_tokens, losses.num_masks)
     return loss
 
 
 def finish(model: SatLisa, loss: Tensor) -> float:
-    """Backward; gradients are zero again, and there, as between the steps of an accumulation."""
+    """Backward; then zeros the gradients but keeps them allocated, as during accumulation."""
     loss.backward()
     model.zero_grad(set_to_none=False)
     return loss.item()
 
 
 def make_sample(bench: Bench, number: int, *, with_mask: bool, more: str = "") -> Sample:
-    """A sample of about 320 tokens (full) and those of `more`, with an image of its own."""
+    """A sample of about 320 tokens (full) plus those of `more`, with its own image."""
     polygon = np.array([[0.1, 0.1], [0.6, 0.1], [0.6, 0.7], [0.1, 0.7]])
     regions = ((polygon,),) if with_mask else ()
     turns = (Turn("user", _QUESTION + more),)
@@ -233,12 +233,12 @@ def make_sample(bench: Bench, number: int, *, with_mask: bool, more: str = "") -
 
 
 def noise(side: int, seed: int) -> Image.Image:
-    """An image in which every pixel matters."""
+    """A noise image."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
 class Script(LogitsProcessor):  # type: ignore[misc]
-    """Random weights never say `<SEG>` and never stop: both sides are made to, at the same steps of every answer."""
+    """Makes random weights generate `<SEG>` and stop at fixed steps of every answer, on both sides."""
 
     def __init__(self, seg_token_id: int, end_token_id: int) -> None:
         self.at = {_SEG_STEP: seg_token_id, _END_STEP: end_token_id}
@@ -257,13 +257,13 @@ class Script(LogitsProcessor):  # type: ignore[misc]
 
 
 def script_answers(model: SatLisa, peer: Peer) -> None:
-    """Let both sides follow the script, each with its own count of steps."""
+    """Let both sides follow the script, each with its own step counter."""
     follow_script(model)
     peer.logits_processor = LogitsProcessorList([Script(model.seg_token_id, model.processor.tokenizer.eos_token_id)])
 
 
 def follow_script(model: SatLisa) -> None:
-    """Let our side follow it."""
+    """Let our side follow the script."""
     script = Script(model.seg_token_id, model.processor.tokenizer.eos_token_id)
 
     class ScriptedHead(Head):
@@ -279,7 +279,7 @@ def follow_script(model: SatLisa) -> None:
 
 
 def compare_answers(ours: Sequence[Answer], theirs: Sequence[Answer]) -> str:
-    """What differs, in words; other tokens or more than a few pixels are refused."""
+    """The difference of two lists of answers, for the table; exits if tokens or more than a few pixels differ."""
     expect([a.token_ids for a in ours] == [b.token_ids for b in theirs], "the answers differ")
     pixels = max(float((a.masks != b.masks).mean()) for a, b in zip(ours, theirs, strict=True))
     expect(all(len(a.masks) == 1 for a in ours) and pixels < 0.01, f"{pixels:.2%} of a mask differ")
@@ -287,6 +287,6 @@ def compare_answers(ours: Sequence[Answer], theirs: Sequence[Answer]) -> str:
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Nothing is timed that is not the same work."""
+    """Exit unless both sides do the same work."""
     if not holds:
         raise SystemExit(f"not timed: {otherwise}")

@@ -1,5 +1,5 @@
-"""Long tests of what is promised: `python -m stress`."""
+"""Long tests of docs/guarantees.md: `python -m stress`."""
 
 import os
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported: a report of a few lines, no progress bars
+os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported: no progress bars

@@ -1,6 +1,6 @@
-"""What the tests promise, for longer: `python -m stress kills|cases|stream|all`.
+"""Long tests of the guarantees: `python -m stress kills|cases|stream|all`.
 
-Each part ends with a line of what was tried, what survived and what was lost; the exit code is 1 where something was.
+Each part prints how much was tried, survived and lost; the exit code is 1 if anything was lost.
 """
 
 import argparse
@@ -18,13 +18,13 @@ PARTS = ("kills", "cases", "stream")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts asked for."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(prog="python -m stress", description=__doc__)
     parser.add_argument("part", choices=(*PARTS, "all"))
-    parser.add_argument("--kills", type=int, default=24, help="how often a training run is killed (%(default)s)")
-    parser.add_argument("--cases", type=int, default=10_000, help="cases of each property (%(default)s)")
+    parser.add_argument("--kills", type=int, default=24, help="number of kills of a training run (%(default)s)")
+    parser.add_argument("--cases", type=int, default=10_000, help="cases per property (%(default)s)")
     parser.add_argument("--rows", type=int, default=10_000, help="rows of the stream (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kill times (%(default)s)")
     options = parser.parse_args(arguments)
     start_logging()
     datasets.disable_progress_bars()
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_part(part: str, folder: Path, options: argparse.Namespace) -> tuple[int, int, list[str]]:
-    """One part; returns how many were tried, how many survived, and what was lost, in words."""
+    """Run one part; returns how many were tried, how many survived, and a line per loss."""
     if part == "kills":
         from stress import kills
 

@@ -1,4 +1,4 @@
-"""The property tests with many more cases each than the test suite spends on them."""
+"""The property tests with many more cases each than in the test suite."""
 
 import os
 import re
@@ -6,14 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-_TESTS = Path(__file__).parent.parent / "tests" / "data" / "test_properties.py"
+_REPOSITORY = Path(__file__).parents[1]
+_TESTS = _REPOSITORY / "tests" / "data" / "test_properties.py"
 
 
 def main(cases: int) -> tuple[int, int, list[str]]:
-    """Properties times cases tried, those that held, and the names of the properties that did not."""
+    """Properties × cases tried, how many of them held, and the names of failed properties."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rf", "--tb=short", str(_TESTS)],
-        cwd=_TESTS.parent.parent,
+        cwd=_REPOSITORY,
         env={**os.environ, "SATLISA_CASES": str(cases)},
         capture_output=True,
         text=True,

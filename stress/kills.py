@@ -1,7 +1,7 @@
-"""Kill a training run again and again; it must end bit-equal to one that nobody touched.
+"""Kill a training run repeatedly; it must end bit-identical to an uninterrupted one.
 
 The run is the demo model on a few scenes, with a checkpoint after every step. Each start is a fork of this process,
-which has everything imported, so that a kill costs two seconds and not ten.
+which has everything imported already, so that a kill costs two seconds instead of ten.
 """
 
 import json
@@ -22,12 +22,12 @@ from satlisa.training.fault_tolerance.checkpoint_files import CHECKPOINT_FOLDER,
 from satlisa.training.log import LOG_FILE, SUMMARY_FILE
 from satlisa.training.settings import TrainConfig
 
-_TIMES = ("samples_per_second", "peak_memory")  # what two equal runs may differ in
-_PATIENCE = 120.0  # seconds in which a start must reach what it is to be killed at, or end
+_TIMES = ("samples_per_second", "peak_memory")  # may differ between identical runs
+_PATIENCE = 120.0  # seconds for a start to reach its kill point, or to end
 
 
 def run_settings(folder: Path, **more: str) -> TrainConfig:
-    """A short run of the demo model: two epochs, or as many as are asked for, of 12 steps of two rows."""
+    """A short run of the demo model: two epochs (or EPOCHS) of 12 steps of two rows."""
     environ = {
         "PRESET": "demo", "OUTPUT_DIR": str(folder), "DEVICE": "cpu", "BATCH_SIZE": "2", "GRAD_ACCUM": "1",
         "MAX_SAMPLES": "24", "VAL_SAMPLES": "4", "EPOCHS": "2", "CHECKPOINT_EVERY": "1",
@@ -36,7 +36,7 @@ def run_settings(folder: Path, **more: str) -> TrainConfig:
 
 
 def start(settings: TrainConfig, log: Path) -> int:
-    """Train in a child process; returns its number."""
+    """Train in a child process; returns its process id."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -53,7 +53,7 @@ def start(settings: TrainConfig, log: Path) -> int:
 
 
 def ended(child: int, seconds: float = 0.0) -> int | None:
-    """The exit status of a child, None while it runs; waits up to `seconds` for it."""
+    """The exit status of a child, or None while it runs; waits up to `seconds`."""
     until = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -65,9 +65,9 @@ def ended(child: int, seconds: float = 0.0) -> int | None:
 
 
 def kill_when(child: int, folder: Path, rng: random.Random) -> str:
-    """Kill a child at a random moment, every second time while it writes a checkpoint; how it ended, in a word."""
+    """Kill a child at a random moment, half of the time during a checkpoint; returns how it ended."""
     writing = rng.random() < 0.5
-    steps = rng.randint(0, 2)  # that it may take before; none: it is killed while it loads
+    steps = rng.randint(0, 2)  # before the kill; 0: while it loads
     delay = rng.uniform(0.0, 0.4 if steps else 3.0)
     known = len((folder / LOG_FILE).read_text().splitlines()) if (folder / LOG_FILE).exists() else 0
     left = half_written(folder)  # by an earlier start
@@ -85,18 +85,18 @@ def kill_when(child: int, folder: Path, rng: random.Random) -> str:
         time.sleep(0.0005)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status):  # it was faster
+    if os.WIFEXITED(status):  # it ended before the kill
         return "finished" if status == 0 else f"failed with status {status}"
     return "killed in writing" if half_written(folder) - left else "killed"
 
 
 def half_written(folder: Path) -> set[str]:
-    """Names of the checkpoints that are not whole."""
+    """Names of incomplete checkpoints."""
     return {path.name for path in (folder / CHECKPOINT_FOLDER).glob("step-*.partial")}
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """In what two finished run folders differ: weights, optimizer, random states, log, validation."""
+    """Differences of two finished run folders: weights, optimizer, random states, log, validation."""
     a, b = weights_of(one), weights_of(other)
     found = [name for name in a if not torch.equal(a[name], b[name])]
     snapshots = [read_snapshot(list_snapshots(folder)[-1]) for folder in (one, other)]
@@ -114,7 +114,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """Everything trained, as a model directory holds it."""
+    """All trained tensors of a model directory."""
     found: dict[str, torch.Tensor] = {}
     for name in ("seg_projector.pt", "sam_mask_decoder.pt"):
         found |= {f"{name} {key}": value for key, value in torch.load(folder / name, weights_only=True).items()}
@@ -130,36 +130,36 @@ def steps_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def main(folder: Path, kills: int, seed: int) -> tuple[int, int, list[str]]:
-    """Kill a run `kills` times; returns how many starts were tried, how many survived, and what was lost.
+    """Kill a run `kills` times; returns how many kills were tried and survived, and what was lost.
 
-    The run is as long as it takes for that many kills, at three of them an epoch.
+    The number of epochs follows from the kills, three per epoch.
     """
     epochs = str(max(2, -(-kills // 3)))
-    torch.set_num_threads(1)  # a fork does not take a pool of threads along
+    torch.set_num_threads(1)  # a fork does not inherit a thread pool
     rng = random.Random(seed)
-    whole, broken = folder / "whole", folder / "broken"
+    complete, killed = folder / "complete", folder / "killed"
     log = folder / "output.txt"
     folder.mkdir(parents=True, exist_ok=True)
-    status = ended(start(run_settings(whole, EPOCHS=epochs), log), math.inf)
+    status = ended(start(run_settings(complete, EPOCHS=epochs), log), math.inf)
     if status != 0:
-        return 1, 0, [f"the run that nobody touched failed, see {log}"]
+        return 1, 0, [f"the uninterrupted run failed, see {log}"]
     lost: list[str] = []
     done = 0
     counts: dict[str, int] = {}
     while done < kills:
-        how = kill_when(start(run_settings(broken, EPOCHS=epochs), log), broken, rng)
+        how = kill_when(start(run_settings(killed, EPOCHS=epochs), log), killed, rng)
         counts[how] = counts.get(how, 0) + 1
         if how.startswith("failed"):
             return done, done, [f"start {done + 1} {how}, see {log}"]
-        for place in list_snapshots(broken):
-            read_snapshot(place)  # whole, or an error
+        for place in list_snapshots(killed):
+            read_snapshot(place)  # raises unless it is complete
         if how == "finished":
-            lost += differences(whole, broken)
-            print(f"  a run ended after {done} kills, the next one begins", flush=True)
-            os.rename(broken, folder / f"broken-{done}")
+            lost += differences(complete, killed)
+            print(f"  a run finished after {done} kills; the next one starts", flush=True)
+            os.rename(killed, folder / f"killed-{done}")
         else:
             done += 1
-    status = ended(start(run_settings(broken, EPOCHS=epochs), log), math.inf)
-    lost += differences(whole, broken) if status == 0 else [f"the last start failed with status {status}, see {log}"]
+    status = ended(start(run_settings(killed, EPOCHS=epochs), log), math.inf)
+    lost += differences(complete, killed) if status == 0 else [f"the last start failed with status {status}, see {log}"]
     print("  " + ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())))
     return kills, 0 if lost else kills, lost

@@ -1,4 +1,4 @@
-"""Train from a stream of many rows and watch the memory: it must stay where it was in the first of them."""
+"""Train from a stream of many rows; memory must not grow along them."""
 
 import io
 import json
@@ -22,11 +22,11 @@ from satlisa.training.train import train
 _SHARDS = 8
 _STEP = 16
 _BUFFER = 500
-_ALLOWED = 0.05  # growth of the resident memory from a tenth of the rows to the end
+_ALLOWED = 0.05  # growth of resident memory from the first tenth of the rows to the last
 
 
 def make_rows(count: int, shard: int) -> list[dict[str, Any]]:
-    """Rows of noise, which does not compress: 20 kB each."""
+    """Rows with incompressible noise images, 20 kB each."""
     rng = np.random.default_rng(shard)
     turns = [{"role": "user", "content": "Segment it"}, {"role": "assistant", "content": "Here it is."}]
     polygon = [[100, 100], [700, 100], [700, 600], [100, 600]]
@@ -57,7 +57,7 @@ def write_dataset(folder: Path, rows: int) -> None:
 
 
 class Watch(threading.Thread):
-    """Notes along a run how many rows lie behind and how much memory is resident: `points`."""
+    """Records rows done and resident memory during a run, in `points`."""
 
     def __init__(self, log: Path) -> None:
         super().__init__(daemon=True)
@@ -65,7 +65,7 @@ class Watch(threading.Thread):
         self.points: list[tuple[int, int]] = []
 
     def run(self) -> None:
-        """Look twice a second."""
+        """Sample twice a second."""
         process = psutil.Process()
         while not self.ended.wait(0.5):
             if self.log.exists() and (steps := self.log.read_text().count("\n")):
@@ -73,11 +73,11 @@ class Watch(threading.Thread):
 
 
 def main(folder: Path, rows: int) -> tuple[int, int, list[str]]:
-    """Rows tried, rows that were trained on, and what was lost: rows, or flat memory."""
+    """Rows tried, rows trained on, and what was lost: rows, or flat memory."""
     rows = rows // _SHARDS * _SHARDS
     early_rows = max(rows // 10, 2 * _BUFFER)
     if rows < 4 * early_rows:
-        raise SystemExit(f"--rows: expected at least {8 * _BUFFER}, found {rows}; memory is compared along them")
+        raise SystemExit(f"--rows: expected at least {8 * _BUFFER}, found {rows}; memory is compared between its parts")
     write_dataset(folder / "data", rows)
     environ = {
         "PRESET": "demo", "DATASET": str(folder / "data"), "OUTPUT_DIR": str(folder / "run"), "STREAMING": "1",
@@ -92,13 +92,13 @@ def main(folder: Path, rows: int) -> tuple[int, int, list[str]]:
     done = min(rows, len((folder / "run" / LOG_FILE).read_text().splitlines()) * _STEP)
     early = max(size for place, size in watch.points if place <= early_rows)
     late = max(size for place, size in watch.points if place > rows * 9 // 10)
-    print(f"  {IMAGE_SIZE}² demo model, {rows} rows in {_SHARDS} files, {_BUFFER} shuffled together, {_STEP} a step")
+    print(f"  {IMAGE_SIZE}² demo model, {rows} rows in {_SHARDS} files, shuffle buffer {_BUFFER}, {_STEP} per step")
     print(
         f"  resident memory: {early / 1e6:.0f} MB in the first {early_rows} rows, {late / 1e6:.0f} MB in the last tenth"
     )
     unit = 1 if sys.platform == "darwin" else 1024
     print(f"  peak of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6:.0f} MB")
-    lost = [] if done == rows else [f"{rows - done} rows never came"]
+    lost = [] if done == rows else [f"{rows - done} rows were not trained on"]
     if late > early * (1 + _ALLOWED):
         lost.append(f"memory grew by {late / early - 1:.0%}")
     return rows, done, lost

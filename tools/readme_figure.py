@@ -1,4 +1,4 @@
-"""The README's picture: real answers out of an evaluation, image, truth and prediction side by side.
+"""The README's picture: answers of an evaluation, with image, ground truth and prediction side by side.
 
     python -m tools.readme_figure demo_eval docs/answers.png
 
@@ -25,13 +25,13 @@ _TITLES = ("image", "ground truth", "prediction", "overlay")
 
 
 def median_entry(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The pictured sample whose IoU is in the middle of all pictured ones that have a mask to find."""
+    """The sample with the median IoU among those with pictures and an expected mask."""
     pictured = [e for e in entries if e["iou"] is not None and len(e["images"]) == len(_KINDS) and e["expected_segs"]]
     return sorted(pictured, key=lambda entry: (entry["iou"], entry["number"]))[len(pictured) // 2]
 
 
 def draw(results: Mapping[str, Any], folder: Path) -> Image.Image:
-    """One row per task with masks: prompt, answer and IoU, then the four pictures of `folder`/images."""
+    """One row per task with masks: prompt, answer and IoU, then its four pictures from `folder`/images."""
     tasks = [task for task, scores in results["tasks"].items() if scores["masks"]]
     if not tasks:
         raise SatlisaError(f"{folder}: no evaluated sample has a mask; evaluate a segmentation task first")
@@ -55,7 +55,7 @@ def draw(results: Mapping[str, Any], folder: Path) -> Image.Image:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for a mistake."""
+    """The command; exit code 2 for a usage error."""
     parser = argparse.ArgumentParser(prog="python -m tools.readme_figure", description=__doc__.splitlines()[0])
     parser.add_argument("evaluation", type=Path, help="output folder of infer_dataset.py")
     parser.add_argument("picture", type=Path, help="PNG to write")
