@@ -3,7 +3,7 @@
 COCO's tools are what the field scores masks with, so their convention is kept, rounding included: corners are rounded
 to fifths of a pixel, and a pixel belongs to a polygon when the outline crosses its column's centre above its own
 centre an odd number of times. Exact centres without that rounding agree to IoU 0.94 on thin self-intersecting polygons
-of 64² pixels, this to 0.99 at worst and 0.99997 on average (tests/test_raster.py).
+of 64² pixels, this to 0.99 at worst and 0.99997 on average (tests/geometry/test_raster.py).
 
 All polygons are drawn at once, as the runs of pixels that they cover in each column: a row may hold 10,000 of them.
 Columns are drawn in bands, so that no outline, however wild, takes more memory than `_BAND` crossings do.

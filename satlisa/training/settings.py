@@ -234,7 +234,7 @@ def help_text() -> str:
 
 
 def markdown_table() -> str:
-    """The same as the README's table; a test holds the two together."""
+    """The table of docs/training.md; a test compares the two."""
     rows = [f"| `{item.name.upper()}` | {_shown(item.default)} | {item.metadata['meaning']} |" for item in variables()]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 

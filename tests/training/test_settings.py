@@ -238,11 +238,12 @@ def test_help_names_every_variable_with_default_and_meaning() -> None:
     assert re.search(r"^  OVERWRITE +0$", shown, re.MULTILINE)
 
 
-def test_readme_has_the_table_of_the_code() -> None:
-    block = re.search(r"<!-- settings -->\n(.*?)<!-- /settings -->", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    assert block is not None, "README.md has no settings block"
+def test_the_page_about_training_has_the_table_of_the_code() -> None:
+    page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- settings -->\n(.*?)<!-- /settings -->", page, re.DOTALL)
+    assert block is not None, "docs/training.md has no settings block"
     assert block[1].strip() == markdown_table(), (
-        'paste into README.md, between the "settings" marks, the output of: '
+        'paste into docs/training.md, between the "settings" marks, the output of: '
         'python -c "from satlisa.training.settings import markdown_table; print(markdown_table())"'
     )
 
