@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from satlisa.cli.common import CommandParser, run_command, start_logging
-from satlisa.runtime.processes import join
-from satlisa.runtime.signals import Interrupted, interruptible
+from satlisa.runtime.processes import ProcessGroup
+from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 logger = logging.getLogger("satlisa")
 
@@ -50,18 +50,18 @@ def run(options: argparse.Namespace) -> int:
     from satlisa.pretrained.model_directory import find_model_dir, fingerprint_model, load_model
 
     settings = EvalSettings(**{f.name: getattr(options, f.name) for f in fields(EvalSettings) if f.name in options})
-    team = join()
-    with Journal(options.output_dir, resume=options.resume, team=team) as journal:
-        model = load_model(options.model_dir, team.device(options.device))
+    processes = ProcessGroup.join()
+    with Journal(options.output_dir, resume=options.resume, processes=processes) as journal:
+        model = load_model(options.model_dir, processes.device(options.device))
         if not options.dataset and not Path(options.model_dir).expanduser().is_dir():
             check_hub_dataset(model.config.dataset, f"{options.model_dir}: dataset")
         files = fingerprint_model(find_model_dir(options.model_dir))
         settings = replace(settings, dataset=options.dataset or model.config.dataset, model_files=files)
         results = evaluate(model, load_rows(settings.dataset, settings.split), settings, journal)
-        if team.is_main:
+        if processes.is_main:
             write_report(results, journal.folder)
     errors = [entry["error"] for entry in results["samples"]]
-    if team.is_main:
+    if processes.is_main:
         print("\n".join([plain_table(results), "", *headline(results)]))
         print(f"\nReport: {journal.output_dir / REPORT_FILE}")
         if None not in errors:
@@ -74,7 +74,7 @@ def main() -> int:
     options = parser().parse_args()
     start_logging(options.debug)
     try:
-        with interruptible():
+        with raise_on_signal():
             return run_command("infer_dataset.py", partial(run, options), options.debug)
     except Interrupted as stopped:
         logger.info("infer_dataset.py: %s", stopped)  # once for all processes

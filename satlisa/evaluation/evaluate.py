@@ -36,7 +36,7 @@ from satlisa.evaluation.report import Pictures
 from satlisa.geometry.raster import rasterize
 from satlisa.inference.generation import Answer, answer
 from satlisa.runtime.fingerprint import fingerprint
-from satlisa.runtime.processes import Team
+from satlisa.runtime.processes import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def evaluate(
         rows: a split (`load_rows`).
         settings: which rows, and how.
         journal: where each window is written down, with its pictures; what it knows to be done is not done again,
-            and its team shares the rest. Without it there are no pictures.
+            and its processes share the rest. Without it there are no pictures.
         answer_fn: `generation.answer`, or a stand-in with its signature.
 
     Returns:
@@ -138,11 +138,11 @@ def evaluate(
     started = time.time()
     windows = _plan(picked, settings)
     done = journal.start(_identify(settings, model, rows, picked), len(picked)) if journal else {}
-    team = journal.team if journal else Team()
-    own = [number for number in range(len(windows)) if number not in done][team.index :: team.size]
+    processes = journal.processes if journal else ProcessGroup()
+    own = [number for number in range(len(windows)) if number not in done][processes.rank :: processes.size]
     total = sum(len(windows[number]) for number in own)
     scored = _score_windows(model, rows, [windows[number] for number in own], settings, answer_fn)
-    with tqdm(total=total, desc="evaluating", unit="sample", disable=not team.is_main) as progress:
+    with tqdm(total=total, desc="evaluating", unit="sample", disable=not processes.is_main) as progress:
         for number, window in zip(own, scored, strict=True):
             if journal:
                 journal.add(number, window)

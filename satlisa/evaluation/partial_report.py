@@ -24,7 +24,7 @@ from satlisa.errors import SatlisaError
 from satlisa.evaluation.report import IMAGE_FOLDER, REPORT_FILE, RESULTS_FILE, Pictures, read_results, save_pictures
 from satlisa.runtime.atomic_files import write_whole
 from satlisa.runtime.lock import alone_in
-from satlisa.runtime.processes import Team
+from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.signals import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -51,14 +51,14 @@ class Journal:
 
     Attributes:
         folder: where `write_report` writes; in the end, nothing is left of it.
-        team: the processes that share the work; the main one looks after the folder.
+        processes: those that share the work; the main one looks after the folder.
     """
 
-    def __init__(self, output_dir: str | Path, *, resume: bool = False, team: Team | None = None) -> None:
+    def __init__(self, output_dir: str | Path, *, resume: bool = False, processes: ProcessGroup | None = None) -> None:
         self.output_dir = Path(output_dir).expanduser()
         self.folder = self.output_dir / _PARTIAL
         self.resume = resume
-        self.team = team or Team()
+        self.processes = processes or ProcessGroup()
         self._is_new = not self.output_dir.exists()
         self._started = False
         self._held = contextlib.ExitStack()
@@ -70,7 +70,7 @@ class Journal:
             SatlisaError: `output_dir` is a file, cannot be written, holds files but no report of ours, or another
                 evaluation is at work in it.
         """
-        if self.team.is_main:
+        if self.processes.is_main:
             with contextlib.ExitStack() as held:
                 held.enter_context(alone_in(self.output_dir, "--output_dir"))
                 try:
@@ -84,7 +84,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.team.is_main:
+        if self.processes.is_main:
             with self._held:
                 self._leave(error)
 
@@ -125,11 +125,11 @@ class Journal:
         Raises:
             SatlisaError: `resume`, and the evaluation that was interrupted is another one.
         """
-        if self.team.is_main:
+        if self.processes.is_main:
             self._prepare(json.loads(json.dumps(identity)), total)
-        self.team.wait()
+        self.processes.barrier()
         done = self.read()
-        self.team.wait()  # none is added before all have looked
+        self.processes.barrier()  # none is added before all have looked
         self._started = True
         return done
 
@@ -188,14 +188,14 @@ class Journal:
         Raises:
             SatlisaError: some are missing.
         """
-        self.team.wait()
+        self.processes.barrier()
         done = self.read()
         if len(done) < num_windows:
             raise SatlisaError(
                 f"{self.folder}: {num_windows - len(done)} of {num_windows} windows are missing; do not change the "
                 "folder meanwhile, and give processes on several machines an --output_dir that they share"
             )
-        self.team.wait()  # none has the folder moved away before all have read it
+        self.processes.barrier()  # none has the folder moved away before all have read it
         return done
 
     def _progress(self) -> str:

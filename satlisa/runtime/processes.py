@@ -1,22 +1,23 @@
-"""The processes that share an evaluation, and how each of them is stopped.
+"""The processes that share a training or an evaluation. Messages and barriers go over gloo, on the CPU.
 
-They exchange no tensors, only files and barriers, so gloo on the CPU does, whatever device the models are on. Python
-runs signal handlers between its own instructions: a process that waits inside C++ cannot be stopped, so `wait` polls.
+The model itself is accelerate's concern. torch is imported where it is used: `--help` does not wait for it.
 """
+
+from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
-
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from satlisa.errors import SatlisaError, first_line
 
-_LONGEST_WAIT = timedelta(days=7)  # for the slowest process; one that stopped is noticed at once
+if TYPE_CHECKING:
+    from accelerate import Accelerator, PartialState
+
+_LONGEST_WAIT = timedelta(days=7)  # for the slowest process of an evaluation; a dead one is noticed at once
 
 _POLL = 0.05  # seconds
 
@@ -24,20 +25,52 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes of a run: this one's number among all and on its machine, and how many there are."""
+class ProcessGroup:
+    """This process's rank among all processes of a run and on its machine, and how many processes there are.
 
-    index: int = 0
-    local_index: int = 0
+    Every method but `device` is collective: all processes call it, in the same order.
+
+    Attributes:
+        gloo: the torch.distributed group for messages; None: the default group.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
     size: int = 1
+    gloo: Any = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def join(cls) -> ProcessGroup:
+        """The group that `accelerate launch` or `torch.distributed.run` started; without them, this process alone."""
+        from accelerate import PartialState
+        from accelerate.utils import get_cpu_distributed_information
+
+        if get_cpu_distributed_information().world_size == 1:
+            return cls()
+        return cls._of(PartialState(cpu=True, timeout=_LONGEST_WAIT))
+
+    @classmethod
+    def of(cls, accelerator: Accelerator) -> ProcessGroup:
+        """The processes of an accelerator. Their messages have a gloo group of their own: no GPU is waited for."""
+        import torch
+
+        gloo = torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
+        return cls._of(accelerator, gloo)
+
+    @classmethod
+    def _of(cls, state: PartialState | Accelerator, gloo: Any = None) -> ProcessGroup:
+        group = cls(state.process_index, state.local_process_index, state.num_processes, gloo)
+        if not group.is_main:
+            logging.getLogger("satlisa").setLevel(logging.WARNING)  # only the main process logs below WARNING
+        return group
 
     @property
     def is_main(self) -> bool:
-        """Whether this process prepares the folder, talks to the user and writes the report."""
-        return self.index == 0
+        """Whether this process writes the files and talks to the user."""
+        return self.rank == 0
 
     def device(self, asked: str | None) -> str | None:
-        """The device asked for; where none is, or cuda without a number, each process has a GPU of its own.
+        """The device asked for. With None, or cuda without a number, each process gets a GPU of its own.
 
         More processes than GPUs share them.
         """
@@ -45,12 +78,15 @@ class Team:
 
         if self.size == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
             return asked
-        own = self.local_index % torch.cuda.device_count()
+        own = self.local_rank % torch.cuda.device_count()
         torch.cuda.set_device(own)  # for kernels that ask for the current device
         return f"cuda:{own}"
 
-    def wait(self) -> None:
-        """Go on when every process is here.
+    def barrier(self) -> None:
+        """Wait for all processes.
+
+        It polls: Python runs signal handlers between its own instructions, so a process that waits inside C++ cannot
+        be interrupted.
 
         Raises:
             SatlisaError: one of them has stopped.
@@ -60,7 +96,7 @@ class Team:
         import torch
 
         try:
-            arrival = torch.distributed.barrier(async_op=True)
+            arrival = torch.distributed.barrier(group=self.gloo, async_op=True)
             while not arrival.is_completed():
                 time.sleep(_POLL)
             arrival.wait()
@@ -69,32 +105,39 @@ class Team:
                 f"another process of this run has stopped ({first_line(error)}); its own message says why"
             ) from error
 
+    def sum(self, numbers: Sequence[int]) -> list[int]:
+        """Sums over all processes."""
+        if self.size == 1:
+            return list(numbers)
+        import torch
 
-def join() -> Team:
-    """This process among those that `accelerate launch` or `torch.distributed.run` started; alone without them."""
-    from accelerate import PartialState
-    from accelerate.utils import get_cpu_distributed_information
+        sums = torch.tensor(numbers, dtype=torch.int64)
+        torch.distributed.all_reduce(sums, group=self.gloo)
+        return [int(number) for number in sums]
 
-    if get_cpu_distributed_information().world_size == 1:
-        return Team()
-    state = PartialState(cpu=True, timeout=_LONGEST_WAIT)
-    team = Team(state.process_index, state.local_process_index, state.num_processes)
-    if not team.is_main:
-        logging.getLogger("satlisa").setLevel(logging.WARNING)  # what goes well, the main process says
-    return team
+    def gather(self, items: list[T]) -> list[T]:
+        """The items of all processes, in the order of their ranks."""
+        if self.size == 1:
+            return items
+        import torch
 
+        gathered: list[list[T]] = [[]] * self.size
+        torch.distributed.all_gather_object(gathered, items, group=self.gloo)
+        return [item for own in gathered for item in own]
 
-def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """What the main process finds out, told to all; its error is everybody's."""
-    found: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            found = [work()]
-        except SatlisaError as error:
-            found = [error]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    if isinstance(found[0], SatlisaError):
-        raise found[0]
-    result: T = found[0]
-    return result
+    def on_main_process(self, work: Callable[[], T]) -> T:
+        """Run `work` in the main process and return its result in every process; raise its `SatlisaError` in all."""
+        result: list[Any] = [None]
+        if self.is_main:
+            try:
+                result = [work()]
+            except SatlisaError as error:
+                result = [error]
+        if self.size > 1:
+            import torch
+
+            torch.distributed.broadcast_object_list(result, src=0, group=self.gloo)
+        if isinstance(result[0], SatlisaError):
+            raise result[0]
+        value: T = result[0]
+        return value

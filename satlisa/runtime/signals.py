@@ -1,55 +1,25 @@
-"""Being asked to stop: SIGTERM (Slurm, Colab, `kill`) and the first Ctrl-C are noted, and the run ends its step."""
+"""SIGTERM (Slurm, Colab, `kill`) and Ctrl-C: training finishes its step and stops, an evaluation stops at once."""
 
-import contextlib
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 
-_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
-
-
-class Stopped(Exception):  # noqa: N818 - it is no error
-    """The run was asked to stop, and has."""
+SIGNAL_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
-class Interrupt:
-    """While it is entered, SIGTERM and the first SIGINT set `reason` instead of ending the process.
-
-    A second Ctrl-C interrupts at once. Outside of the main thread, where Python allows no handlers, nothing is noted.
-
-    Attributes:
-        reason: "SIGTERM" or "Ctrl-C" once asked to stop, "" before.
-    """
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _NAMES}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.reason = _NAMES[signal.Signals(number)]
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop, and has stopped."""
 
 
 class Interrupted(BaseException):
-    """SIGTERM or Ctrl-C, which no `except Exception` may keep; as text, what the user is told.
+    """SIGTERM or Ctrl-C; a `BaseException`, so that no `except Exception` catches it. As text, the user's message.
 
     Attributes:
-        number: the signal's.
-        progress: how far the work was.
+        number: the signal.
+        progress: how far the work had come.
     """
 
     def __init__(self, number: int) -> None:
@@ -61,19 +31,51 @@ class Interrupted(BaseException):
         return f"interrupted {self.progress}".rstrip()
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and Ctrl-C raise `Interrupted`, once: launchers send several, and what follows the first must end."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+@dataclass
+class StopRequest:
+    """`reason`: "SIGTERM" or "Ctrl-C" once the run was asked to stop, "" before."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
+    reason: str = ""
 
-    before = {number: signal.signal(number, stop) for number in numbers}
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Install a handler for both signals, and restore the previous handlers afterwards.
+
+    Outside the main thread, where Python allows no handlers, nothing is installed.
+    """
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.signal(number, handler) for number in SIGNAL_NAMES} if is_main_thread else {}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in previous.items():
+            signal.signal(number, former)
+
+
+@contextmanager
+def note_signals() -> Iterator[StopRequest]:
+    """SIGTERM and the first Ctrl-C set `reason` of the request; a second Ctrl-C raises KeyboardInterrupt at once."""
+    request = StopRequest()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.reason = SIGNAL_NAMES[signal.Signals(number)]
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    with _handled_by(note):
+        yield request
+
+
+@contextmanager
+def raise_on_signal() -> Iterator[None]:
+    """The first SIGTERM or Ctrl-C raises `Interrupted`. Launchers send several: later ones are ignored, so that the
+    clean-up after the first one completes."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in SIGNAL_NAMES:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    with _handled_by(interrupt):
+        yield

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from satlisa.model.satlisa import SatLisa
-from satlisa.runtime.signals import Interrupt
+from satlisa.runtime.processes import ProcessGroup
+from satlisa.runtime.signals import StopRequest
 from satlisa.training.fault_tolerance.skipped_rows import Skips
 from satlisa.training.loader import StepLoader
 from satlisa.training.log import TrainLog
@@ -57,8 +56,8 @@ class Run:
     val_loader: StepLoader
     log: TrainLog
     identity: dict[str, Any]
-    interrupt: Interrupt
-    control: Any = None  # the group of processes that `add_up` talks to
+    processes: ProcessGroup
+    stop_request: StopRequest
     skips: Skips = field(default_factory=Skips)
     val_skips: Skips = field(default_factory=Skips)
     left_out: int = 0
@@ -75,11 +74,6 @@ class Run:
     progress: Any = None
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes the files."""
-        return bool(self.accelerator.is_main_process)
-
-    @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.settings.output_dir)
@@ -94,19 +88,6 @@ class Run:
     def is_complete(self) -> bool:
         """Whether nothing is left to train or to validate."""
         return self.epoch >= self.settings.epochs or (self.step >= self.total_steps and self.rows_done == 0)
-
-    def add_up(self, numbers: list[int]) -> list[int]:
-        """Sums over all processes, which all take part; by way of the CPU, so that no GPU is waited for."""
-        if self.accelerator.num_processes == 1:
-            return numbers
-        sums = torch.tensor(numbers)
-        torch.distributed.all_reduce(sums, group=self.control)
-        return [int(number) for number in sums]
-
-    def gather(self, items: list[Any]) -> list[Any]:
-        """The items of all processes, which all take part, in the order of the processes."""
-        gathered: list[Any] = gather_object(items) if self.accelerator.num_processes > 1 else items
-        return gathered
 
     def elapsed(self) -> float:
         """Seconds of this start and of the earlier ones."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 
 from satlisa.data.dataset import SplitError, load_rows
 from satlisa.data.sampler import IndexedOrder, Order
@@ -24,9 +24,9 @@ from satlisa.pretrained.base_models import load_parts
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.hardware import Hardware, detect, dtype_name
 from satlisa.runtime.lock import alone_in
-from satlisa.runtime.processes import on_main_process
+from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.sharding import check_sharding
-from satlisa.runtime.signals import Interrupt, Stopped
+from satlisa.runtime.signals import Stopped, StopRequest, note_signals
 from satlisa.training.fault_tolerance.checkpoint_files import Snapshot, read_snapshot
 from satlisa.training.fault_tolerance.checkpointing import restore
 from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare
@@ -52,47 +52,48 @@ def train(settings: TrainConfig) -> Path:
     Raises:
         SatlisaError: data, models, hardware or folder that cannot be used.
     """
-    with Interrupt() as interrupt, ExitStack() as held:
+    with note_signals() as stop_request, ExitStack() as held:
         hardware = detect(settings.device, settings.precision)
         settings = settings.resolve(hardware.batch_size)
         accelerator = make_accelerator(settings, hardware)
+        processes = ProcessGroup.of(accelerator)
         logger.info("%s, %s\n%s", hardware.name, dtype_name(hardware.dtype), "\n".join(settings.lines()))
         logger.info("%s", kernels(hardware.device, hardware.dtype))
         folder = Path(settings.output_dir)
         set_seed(settings.seed)
         orders = {"train": train_order(settings), "validation": validation_order(settings)}
         config = settings.new_model_config()
-        identity = on_main_process(accelerator, partial(identify, settings, config, orders["train"]))
-        beginning = on_main_process(accelerator, partial(begin, held, settings, identity))
+        identity = processes.on_main_process(partial(identify, settings, config, orders["train"]))
+        beginning = processes.on_main_process(partial(begin, held, settings, identity))
         if beginning.finished:
             logger.info(
                 "the run in %s is finished, nothing is left to do; train anew with OVERWRITE=1 or in another folder",
                 folder,
             )
             return folder
-        if beginning.place and not all(gather_object([beginning.place.is_dir()])):
+        if beginning.place and not all(processes.gather([beginning.place.is_dir()])):
             raise SatlisaError(f"OUTPUT_DIR: {folder} must be seen by all machines, to go on with the run in it")
         model = assemble(load_parts(config, hardware.dtype), config, hardware.dtype)
         snapshot = read_snapshot(beginning.place) if beginning.place else None
         step_size = snapshot.state["step_size"] if snapshot else 0
-        run = start(settings, accelerator, model, orders, identity, interrupt, step_size)
-        on_main_process(accelerator, partial(prepare, settings, identity, beginning))
+        run = start(settings, accelerator, processes, model, orders, identity, stop_request, step_size)
+        processes.on_main_process(partial(prepare, settings, identity, beginning))
         if settings.trackers():
             values = {item.name: getattr(settings, item.name) for item in variables()}
             accelerator.init_trackers("logs", config=values)
         if snapshot and beginning.place:
             go_on(run, snapshot, beginning.place)
-        elif run.is_main:
+        elif run.processes.is_main:
             with writing(folder):
                 run.log.begin()
         try:
-            if any(run.add_up([bool(interrupt.reason)])):
+            if any(processes.sum([bool(stop_request.reason)])):
                 raise Stopped
             finish(run, hardware, fit(run))
         except Stopped:
             logger.info(
                 "stopped by %s after %d of %d steps; run the same command %s to go on",
-                interrupt.reason or "another process",
+                stop_request.reason or "another process",
                 run.step,
                 run.total_steps,
                 "without RESUME=never" if settings.resume == "never" else "again",
@@ -111,8 +112,6 @@ def make_accelerator(settings: TrainConfig, hardware: Hardware) -> Accelerator:
         project_dir=settings.output_dir,
     )
     check_sharding(accelerator, hardware.dtype)
-    if not accelerator.is_main_process:
-        logging.getLogger("satlisa").setLevel(logging.WARNING)  # what goes well, the main process says
     return accelerator
 
 
@@ -138,14 +137,14 @@ def go_on(run: Run, snapshot: Snapshot, place: Path) -> None:
     restore(run, snapshot)
     before, now = snapshot.state["num_processes"], run.accelerator.num_processes
     precisions = snapshot.state["dtype"], dtype_name(run.model.compute_dtype)
-    if precisions[0] != precisions[1] and run.is_main:
+    if precisions[0] != precisions[1] and run.processes.is_main:
         logger.warning("%s then, %s now: what follows differs from a run in one precision", *precisions)
     changed = (
         ""
         if before == now
         else f"; {before} processes then, {now} now, the same {snapshot.state['step_size']} rows a step"
     )
-    if run.is_main:
+    if run.processes.is_main:
         with writing(run.folder):
             run.log.begin(place.parent.parent, run.step)
         logger.info(
@@ -161,7 +160,7 @@ def go_on(run: Run, snapshot: Snapshot, place: Path) -> None:
 
 def finish(run: Run, hardware: Hardware, summary: dict[str, Any]) -> None:
     """Draw the curve, write `train_summary.json`, and say what was not used and where the model is."""
-    if not run.is_main:
+    if not run.processes.is_main:
         return
     with writing(run.folder):
         run.log.draw()
@@ -197,10 +196,11 @@ def validation_order(settings: TrainConfig) -> Order:
 def start(
     settings: TrainConfig,
     accelerator: Accelerator,
+    processes: ProcessGroup,
     model: SatLisa,
     orders: dict[str, Order],
     identity: Identity,
-    interrupt: Interrupt,
+    stop_request: StopRequest,
     step_size: int = 0,
 ) -> Run:
     """Put model, optimizer and loaders on the accelerator.
@@ -233,8 +233,8 @@ def start(
         val_loader=make_loader(orders["validation"], step_size=together),
         log=TrainLog(Path(settings.output_dir)),
         identity=identity,
-        interrupt=interrupt,
-        control=torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None,
+        processes=processes,
+        stop_request=stop_request,
     )
     optimizer, run.scheduler = make_optimizer(model, settings, run.total_steps, sharded=accelerator.is_fsdp2)
     run.wrapped, run.optimizer = accelerator.prepare(model, optimizer)

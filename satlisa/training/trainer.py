@@ -46,9 +46,11 @@ def fit(run: Run) -> dict[str, Any]:
     Raises:
         Stopped: the run was asked to stop; its checkpoint is written.
     """
-    if run.is_main:
+    if run.processes.is_main:
         logger.info("%s", parameter_table(count_parameters(run.model)))
-    run.progress = tqdm(total=run.total_steps, initial=run.step, desc="training", disable=not run.is_main, unit="step")
+    run.progress = tqdm(
+        total=run.total_steps, initial=run.step, desc="training", disable=not run.processes.is_main, unit="step"
+    )
     if run.is_complete:
         write_model(run)  # from the last checkpoint of a run, into a folder of its own
     while not run.is_complete:
@@ -97,7 +99,7 @@ def write_model(run: Run) -> None:
         SatlisaError: no room or no right to write.
     """
     trained = trained_state(run.model)
-    if not run.is_main:
+    if not run.processes.is_main:
         return
     try:
         save_model(run.model, run.folder, trained)
@@ -118,8 +120,8 @@ def stop(run: Run) -> NoReturn:
     write_pending(run)
     if reason := save_checkpoint(run):
         raise SatlisaError(
-            f"stopped by {run.interrupt.reason or 'another process'} after step {run.step}, without a checkpoint of it "
-            f"({reason}); the same command goes on from the one before"
+            f"stopped by {run.stop_request.reason or 'another process'} after step {run.step}, without a checkpoint of "
+            f"it ({reason}); the same command resumes from the one before"
         )
     raise Stopped
 
@@ -129,7 +131,7 @@ def report_validation(run: Run, validation: dict[str, float]) -> None:
     epoch = run.epoch + 1
     run.log.validations.append({"epoch": epoch, "step": run.step, **without_nan(validation)})
     run.accelerator.log({f"validation/{name}": value for name, value in validation.items()}, step=run.step)
-    if run.is_main:
+    if run.processes.is_main:
         run.progress.write(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
 
 
@@ -153,10 +155,10 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
     run.rows_done = loaded.rows_done
     run.left_out += left_out if run.epoch == 0 else 0  # the same ones in every epoch
     if num_errors:
-        count_skips(run, run.gather(loaded.errors))
+        count_skips(run, run.processes.gather(loaded.errors))
     if num_tokens:
         write_down(run, before)
-    stops, checkpoints = run.add_up([bool(run.interrupt.reason), bool(num_tokens) and checkpoint_is_due(run)])
+    stops, checkpoints = run.processes.sum([bool(run.stop_request.reason), bool(num_tokens) and checkpoint_is_due(run)])
     if stops:
         stop(run)
     if checkpoints:
@@ -192,14 +194,14 @@ def num_passes(run: Run, num_batches: int) -> int:
         return max(1, num_batches)
     counts = [0] * run.accelerator.num_processes
     counts[run.accelerator.process_index] = num_batches
-    return max(run.add_up(counts))
+    return max(run.processes.sum(counts))
 
 
 def effective_counts(run: Run, loaded: Loaded) -> list[int]:
     """Supervised tokens, masks, samples, broken rows and left-out instances of a step, summed over all processes."""
     batches = loaded.batches
     tokens, masks = sum(b.num_tokens for b in batches), sum(b.num_masks for b in batches)
-    return run.add_up([tokens, masks, sum(len(b.indices) for b in batches), len(loaded.errors), loaded.left_out])
+    return run.processes.sum([tokens, masks, sum(len(b.indices) for b in batches), len(loaded.errors), loaded.left_out])
 
 
 def clip_and_step(run: Run, terms: Tensor) -> Tensor:
@@ -247,7 +249,7 @@ def write_down(run: Run, pending: PendingStep | None) -> None:
         peak_memory=peak_memory(run.accelerator.device),
     )
     run.accelerator.log({f"train/{name}": value for name, value in vars(record).items()}, step=record.step)
-    if run.is_main:
+    if run.processes.is_main:
         run.log.add(record)
         run.progress.update()
         run.progress.set_postfix(loss=f"{record.loss:.3f}", text=f"{text:.3f}", dice=f"{dice:.3f}")

@@ -22,7 +22,7 @@ def validate(run: Run) -> dict[str, float] | None:
     with gathered(run.model, run.accelerator):
         sums, errors = _own_share(run)
     run.model.train()
-    for error in run.gather(errors):
+    for error in run.processes.gather(errors):
         run.val_skips.add(error)
     totals = run.accelerator.reduce(sums.float().to(run.accelerator.device), "sum")
     text, bce, dice, iou, tokens, masks, stopped = totals.tolist()
@@ -38,11 +38,10 @@ def _own_share(run: Run) -> tuple[Tensor, list[RowError]]:
     and the rows that cannot be used."""
     errors: list[RowError] = []
     sums = torch.zeros(7, dtype=torch.float64)  # on the CPU: MPS has no float64
-    steps = tqdm(
-        run.val_loader.steps(), "validating", len(run.val_loader), leave=False, unit="step", disable=not run.is_main
-    )
+    num_steps, is_quiet = len(run.val_loader), not run.processes.is_main
+    steps = tqdm(run.val_loader.steps(), "validating", num_steps, leave=False, unit="step", disable=is_quiet)
     for loaded in steps:
-        if run.interrupt.reason:
+        if run.stop_request.reason:
             sums[6] = 1
             break
         errors += loaded.errors

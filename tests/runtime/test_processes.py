@@ -25,7 +25,7 @@ from satlisa.evaluation.evaluate import evaluate
 from satlisa.evaluation.report import read_results
 from satlisa.inference.generation import Answer, answer
 from satlisa.pretrained.model_directory import save_model
-from satlisa.runtime.processes import Team
+from satlisa.runtime.processes import ProcessGroup
 from tests.evaluation.test_evaluate import MODEL
 from tests.evaluation.test_resume import BROKEN_ROW, NUM_ROWS, answering, comparable, made_up_rows
 from tests.helpers.model_fixtures import make_model
@@ -98,25 +98,25 @@ def command_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("team", "asked", "given"),
+    ("group", "asked", "given"),
     [
-        (Team(1, 1, 2), None, "cuda:1"),
-        (Team(3, 1, 4), "cuda", "cuda:1"),
-        (Team(5, 5, 8), None, "cuda:1"),  # more processes than GPUs
-        (Team(1, 1, 2), "cuda:0", "cuda:0"),
-        (Team(1, 1, 2), "cpu", "cpu"),
-        (Team(), None, None),
+        (ProcessGroup(1, 1, 2), None, "cuda:1"),
+        (ProcessGroup(3, 1, 4), "cuda", "cuda:1"),
+        (ProcessGroup(5, 5, 8), None, "cuda:1"),  # more processes than GPUs
+        (ProcessGroup(1, 1, 2), "cuda:0", "cuda:0"),
+        (ProcessGroup(1, 1, 2), "cpu", "cpu"),
+        (ProcessGroup(), None, None),
     ],
 )
-def test_each_process_has_a_gpu(team: Team, asked: str | None, given: str | None, monkeypatch: Any) -> None:
+def test_each_process_has_a_gpu(group: ProcessGroup, asked: str | None, given: str | None, monkeypatch: Any) -> None:
     current: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    assert team.device(asked) == given
+    assert group.device(asked) == given
     assert current == ([1] if given == "cuda:1" else [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert team.device(asked) == asked
+    assert group.device(asked) == asked
 
 
 def start(launcher: Sequence[str], folder: Path, *options: str, fail: str = " -1") -> subprocess.Popen[str]:

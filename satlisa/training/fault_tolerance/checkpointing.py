@@ -90,7 +90,7 @@ def checkpoint_is_due(run: Run) -> bool:
     steps, seconds = parse_interval(run.settings.checkpoint_every)
     if steps:
         return run.step % steps == 0
-    return bool(seconds) and run.is_main and time.perf_counter() - run.saved >= seconds
+    return bool(seconds) and run.processes.is_main and time.perf_counter() - run.saved >= seconds
 
 
 def save_checkpoint(run: Run) -> str:
@@ -100,10 +100,10 @@ def save_checkpoint(run: Run) -> str:
         Why there is none, in the main process; "" where it is written, and in the others.
     """
     own = {f"{run.accelerator.process_index}/{name}": state for name, state in take_random().items()}
-    states = run.gather([own])
+    states = run.processes.gather([own])
     snapshot = take_snapshot(run, states)
     run.saved = time.perf_counter()
-    if not run.is_main:
+    if not run.processes.is_main:
         return ""
     run.log.force()
     try:

@@ -49,14 +49,14 @@ def note_dropped(run: Run, step: int, rows: Sequence[int]) -> None:
     """
     with gathered(run.model, run.accelerator):
         own = find_culprits(run, rows)
-    culprits, together = zip(*run.gather([own]), strict=True)
+    culprits, together = zip(*run.processes.gather([own]), strict=True)
     found = sorted(row for rows in culprits for row in rows)
     named = found or sorted(row for rows in together for row in rows)
     run.dropped.append({"step": step, "rows": named})
     run.streak += 1
     what = "row" if len(named) == 1 else "rows" if found else "together rows"
     where = f"{what} {', '.join(map(str, named))}"
-    if run.is_main:
+    if run.processes.is_main:
         logger.warning("step %d: the loss or its gradient is not finite, the step is dropped (%s)", step, where)
     if run.streak == MOST_DROPPED:
         raise SatlisaError(
