@@ -41,7 +41,7 @@ def read_sample(
     except ValueError as error:
         raise RowError(index, "conversations", str(error)) from error
     regions: list[Region] = []
-    if "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}:
+    if is_mask_task(task, seg_tasks):
         regions, column, text = _read_regions(metadata, answer, index)
         answer = text if regions else answer
     cell = row.get("image")
@@ -62,6 +62,11 @@ def read_sample(
     source = row.get("source")
     source = source if isinstance(source, str) else "" if source is None else describe(source)
     return Sample(index, task, source, image, turns, answer, chosen, left_out)
+
+
+def is_mask_task(task: str, seg_tasks: Collection[str] = ()) -> bool:
+    """Whether a task asks for masks; its rows without polygons then say that there is nothing to draw."""
+    return "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}
 
 
 def _parse_metadata(value: Any, index: int) -> Any:

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satlisa.demo.collages import SIDE, Collage
+from satlisa.data.synthetic.terrain import SIDE
+from satlisa.demo.collages import Collage
 from satlisa.demo.gallery import Exhibit
-from satlisa.demo.pretrain_sam import BATCH_SIZE, JITTER, PROMPTS_PER_IMAGE, draw_mask, mask_iou
+from satlisa.demo.pretrain_sam import BATCH_SIZE, JITTER, PROMPTS_PER_IMAGE, draw_mask, prompt_loss
+from satlisa.model.losses import mask_iou
 
 LEARNING_RATE = 7e-4
 REBUILD_WEIGHT = 2.0
@@ -79,20 +81,13 @@ def _points(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
     return np.stack([columns[places], rows[places]], axis=1)
 
 
-def mask_loss(logits: Tensor, targets: Tensor, scores: Tensor) -> Tensor:
-    """2·BCE + DICE of logits and targets (..., m, m), and the squared error of the predicted IoU (...).
+def rare_pixel_weights(targets: Tensor) -> Tensor:
+    """Weights (B, P, m, m) for BCE: object pixels count by the root of how rare they are.
 
-    Rare pixels weigh more in BCE, by the root of how rare they are: the shapes are small, and a mask of nothing would
-    be nearly right.
+    The shapes are small, so a mask of nothing would be nearly right.
     """
     share = targets.mean((-2, -1), keepdim=True).clamp(min=1e-4)
-    weights = torch.where(targets > 0, (0.5 / share).sqrt(), 1.0)
-    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    probabilities = logits.sigmoid()
-    sums = (probabilities + targets).sum((-2, -1))
-    dice = 1 - (2 * (probabilities * targets).sum((-2, -1)) + 1) / (sums + 1)
-    score_error = F.mse_loss(scores, mask_iou(logits.detach() > 0, targets > 0))
-    return 2 * ((bce * weights).sum((-2, -1)) / weights.sum((-2, -1))).mean() + dice.mean() + score_error
+    return torch.where(targets > 0, (0.5 / share).sqrt(), 1.0)
 
 
 def rebuild_loss(rebuilt: Tensor, pixel_values: Tensor) -> Tensor:
@@ -128,7 +123,8 @@ def broaden_sam(
         pixels = processor(images=[picture.pixels for picture in pictures], return_tensors="pt")["pixel_values"]
         embeddings = model.vision_encoder(pixels)[0]
         output = model(image_embeddings=embeddings, multimask_output=False, **prompts)
-        loss = mask_loss(output.pred_masks[:, :, 0], targets, output.iou_scores[:, :, 0])
+        scores, weights = output.iou_scores[:, :, 0], rare_pixel_weights(targets)
+        loss = prompt_loss(output.pred_masks[:, :, 0], targets, scores, weights)
         rebuilt = rebuild_loss(rebuild(embeddings), pixels)
         (loss + REBUILD_WEIGHT * rebuilt).backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)

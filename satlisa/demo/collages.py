@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIDE = 256  # pixels
+from satlisa.data.synthetic.terrain import SIDE
+
 _LEAST = 9  # pixels of a shape
 _MOST_SHAPES = 250
 

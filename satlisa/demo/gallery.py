@@ -45,7 +45,7 @@ def open_gallery(split: str, num_scenes: int, processes: int) -> list[Exhibit]:
 
 
 def _draw(seed: int) -> np.ndarray:
-    return np.asarray(draw_scene(seed).image)
+    return np.asarray(draw_scene(seed))
 
 
 def _turn(point: tuple[int, int], number: int) -> tuple[int, int]:

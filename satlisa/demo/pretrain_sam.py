@@ -12,6 +12,7 @@ from satlisa.data.synthetic.plan import SceneObject
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.tiny_models import IMAGE_SIZE
 from satlisa.geometry.raster import rasterize
+from satlisa.model.losses import bce_loss, dice_loss, mask_iou
 
 LEARNING_RATE = 1.5e-3
 BATCH_SIZE = 8
@@ -71,20 +72,15 @@ def _same_label(exhibit: Exhibit, rng: np.random.Generator) -> list[SceneObject]
     return [thing for thing in objects if thing.label == label]
 
 
-def mask_loss(logits: Tensor, targets: Tensor, scores: Tensor) -> Tensor:
-    """2·BCE + DICE of logits and targets (..., m, m), and the squared error of the predicted IoU (...)."""
-    probabilities = logits.sigmoid()
-    shared = (probabilities * targets).sum((-2, -1))
-    sums = probabilities.sum((-2, -1)) + targets.sum((-2, -1))
-    dice = 1 - (2 * shared + 1) / (sums + 1)
-    true_iou = mask_iou(logits.detach() > 0, targets > 0)
-    return 2 * F.binary_cross_entropy_with_logits(logits, targets) + dice.mean() + F.mse_loss(scores, true_iou)
+def prompt_loss(logits: Tensor, targets: Tensor, scores: Tensor, weights: Tensor | None = None) -> Tensor:
+    """2·BCE + DICE of logits and targets (B, P, m, m), and the squared error of the predicted IoU (B, P).
 
-
-def mask_iou(one: Tensor, other: Tensor) -> Tensor:
-    """IoU of bool masks (..., m, m); the union is never empty here."""
-    shared = (one & other).sum((-2, -1)).float()
-    return shared / (one | other).sum((-2, -1)).clamp(min=1)
+    `weights` (B, P, m, m) of the pixels in BCE; without them all weigh the same.
+    """
+    ones = torch.ones_like(targets)
+    bce = bce_loss(logits, targets, ones if weights is None else weights).mean()
+    dice = dice_loss(logits, targets, ones, eps=1.0).mean()
+    return 2 * bce + dice + F.mse_loss(scores, mask_iou(logits.detach() > 0, targets > 0))
 
 
 def train_sam(
@@ -102,7 +98,7 @@ def train_sam(
         prompts, targets = make_prompts(exhibits, rng, kind)
         pixels = processor(images=[x.image for x in exhibits], return_tensors="pt")["pixel_values"]
         output = model(pixel_values=pixels, multimask_output=False, **prompts)
-        loss = mask_loss(output.pred_masks[:, :, 0], targets, output.iou_scores[:, :, 0])
+        loss = prompt_loss(output.pred_masks[:, :, 0], targets, output.iou_scores[:, :, 0])
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
         optimizer.step()

@@ -22,7 +22,9 @@ from transformers import (
     SamModel,
 )
 
-IMAGE_SIZE = 256  # pixels a side that both models see
+from satlisa.data.synthetic.terrain import SIDE
+
+IMAGE_SIZE = SIDE  # pixels a side that both models see
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from satlisa import __version__
 from satlisa.data.dataset import Rows
 from satlisa.data.fingerprint import rows_key
-from satlisa.data.rows import read_sample
+from satlisa.data.rows import is_mask_task, read_sample
 from satlisa.data.sample import Sample
 from satlisa.data.sampler import IndexedOrder
 from satlisa.errors import SatlisaError, first_line
@@ -250,7 +250,7 @@ def _score(
     pick: Pick, sample: Sample, result: Answer | str, config: Any, seg_tasks: Collection[str]
 ) -> tuple[Entry, Pictures | None]:
     """The entry of a sample, and what to draw of it."""
-    has_mask = bool(sample.regions) or _is_mask_task(pick.task, seg_tasks)
+    has_mask = bool(sample.regions) or is_mask_task(pick.task, seg_tasks)
     segs = min(len(sample.regions), config.max_instances)  # as many as the model was trained to give
     entry = _blank(
         pick,
@@ -271,11 +271,6 @@ def _score(
     entry["intersection"], entry["union"] = intersection_union(prediction, truth)
     entry["iou"] = iou(entry["intersection"], entry["union"])
     return entry, (sample.image, truth, prediction)
-
-
-def _is_mask_task(task: str, seg_tasks: Collection[str]) -> bool:
-    """Whether rows without polygons say that there is nothing to draw, rather than that a text is wanted."""
-    return "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}
 
 
 def _masks(sample: Sample, result: Answer) -> tuple[np.ndarray, np.ndarray]:

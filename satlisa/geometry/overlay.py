@@ -1,5 +1,7 @@
 """Masks as pictures, and drawn over an image."""
 
+from typing import Literal
+
 import numpy as np
 from PIL import Image
 
@@ -19,14 +21,17 @@ def overlay(image: Image.Image, masks: np.ndarray) -> Image.Image:
     colours = np.array([[255, 64, 64], [64, 160, 255], [255, 208, 48], [80, 220, 100], [224, 96, 255], [64, 224, 224]])
     for number, mask in enumerate(masks):
         colour = colours[number % len(colours)]
-        inner = mask.copy()  # what stays when the mask loses its border
-        inner[1:] &= mask[:-1]
-        inner[:-1] &= mask[1:]
-        inner[:, 1:] &= mask[:, :-1]
-        inner[:, :-1] &= mask[:, 1:]
+        inner = _eroded(mask, at_image_border="edge")
         pixels[inner] = 0.6 * pixels[inner] + 0.4 * colour
         pixels[mask & ~inner] = colour
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def _eroded(mask: np.ndarray, *, at_image_border: Literal["edge", "constant"]) -> np.ndarray:
+    """A mask (H, W) without its outermost pixels; "edge" keeps those at the image's border, "constant" takes them."""
+    padded = np.pad(mask, 1, mode=at_image_border)
+    inner: np.ndarray = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inner
 
 
 def draw_overlay(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) -> Image.Image:
@@ -35,7 +40,6 @@ def draw_overlay(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) 
     pixels[prediction] = (0.5 * pixels[prediction] + 0.5 * _PREDICTION).astype(np.uint8)
     inner = truth
     for _ in range(max(1, max(truth.shape) // 128)):  # an outline that is still seen at the report's width
-        padded = np.pad(inner, 1)
-        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        inner = _eroded(inner, at_image_border="constant")
     pixels[truth & ~inner] = _TRUTH
     return Image.fromarray(pixels)

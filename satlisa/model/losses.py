@@ -49,20 +49,29 @@ def weigh(config: ModelConfig, text: Number, bce: Number, dice: Number) -> Numbe
 
 
 def bce_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross entropy per mask, the mean over its valid pixels. All (N, h, w); returns (N,)."""
+    """Binary cross entropy per mask, the mean over its valid pixels (or weighted by them). All (..., h, w) → (...)."""
     per_pixel = F.binary_cross_entropy_with_logits(mask_logits.float(), targets.float(), reduction="none")
-    return (per_pixel * valid).sum((1, 2)) / valid.sum((1, 2))
+    return (per_pixel * valid).sum((-2, -1)) / valid.sum((-2, -1))
 
 
-def dice_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """1 - (2Σpg + ε)/(Σp + Σg + ε) per mask over its valid pixels. All (N, h, w); returns (N,)."""
+def dice_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor, eps: float = DICE_EPS) -> Tensor:
+    """1 - (2Σpg + ε)/(Σp + Σg + ε) per mask over its valid pixels. All (..., h, w) → (...)."""
     p = mask_logits.float().sigmoid() * valid
     g = targets.float() * valid
-    overlap = 2 * (p * g).sum((1, 2)) + DICE_EPS
-    return 1 - overlap / (p.sum((1, 2)) + g.sum((1, 2)) + DICE_EPS)
+    overlap = 2 * (p * g).sum((-2, -1)) + eps
+    return 1 - overlap / (p.sum((-2, -1)) + g.sum((-2, -1)) + eps)
 
 
 def mask_loss_sums(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """BCE and DICE summed over masks, in float32 even inside autocast: fp16 sums of 65,536 pixels overflow."""
     with torch.autocast(mask_logits.device.type, enabled=False):
         return bce_loss(mask_logits, targets, valid).sum(), dice_loss(mask_logits, targets, valid).sum()
+
+
+def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
+    """IoU of masks within their valid pixels, 1 where both are empty. All (..., m, m) bool; returns (...) float32."""
+    shared, either = predicted & truth, predicted | truth
+    if valid is not None:
+        shared, either = shared & valid, either & valid
+    union = either.sum((-2, -1))
+    return torch.where(union > 0, shared.sum((-2, -1)) / union.clamp(min=1), 1.0)

@@ -16,6 +16,7 @@ from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImag
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model.assemble import Parts
+from satlisa.pretrained.tensor_files import refuse_pickle
 from satlisa.runtime.locations import is_hub_id
 
 _DEMO_WEIGHTS = Path(__file__).parent.parent / "demo" / "weights"
@@ -107,11 +108,8 @@ def check_model_id(model_id: str, source: str, folders_allowed: bool) -> None:
 def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
-        raise SatlisaError(
-            f"{setting}: '{model_id}' has weights that are damaged or hold more than tensors, which could run code; "
-            "not loaded. Take a copy in safetensors"
-        ) from error
+    except pickle.UnpicklingError as error:
+        raise refuse_pickle(f"{setting}: '{model_id}'") from error
     except Exception as error:  # whatever a missing, damaged or foreign file makes transformers raise
         raise SatlisaError(
             f"{setting}: cannot load '{model_id}': {explain(error)}. Without a reachable hub, give a local folder "

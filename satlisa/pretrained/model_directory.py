@@ -7,7 +7,6 @@ out which is which, or refuses.
 
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,8 +16,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -29,6 +27,7 @@ from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import check_model_id, explain, load_parts
 from satlisa.pretrained.peft_adapter import find_seg_row, put_adapter, read_adapter
 from satlisa.pretrained.state_matching import State, find_states, match_one_of
+from satlisa.pretrained.tensor_files import read_tensors
 from satlisa.processing.chat import as_turns, encode_prompt
 from satlisa.runtime.atomic_files import settle
 from satlisa.runtime.fingerprint import fingerprint
@@ -199,14 +198,7 @@ def find_model_dir(model_dir: str | Path) -> Path:
 
 def _read_states(path: Path) -> list[State]:
     """The state dicts in a `.pt` file, whatever is wrapped around them; nothing but tensors is ever unpickled."""
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
-        raise SatlisaError(f"{path}: damaged, or holds more than tensors, which could run code; not loaded") from error
-    except Exception as error:  # torch raises zip, OS and runtime errors
-        raise SatlisaError(
-            f"{path}: not a readable state dict of tensors ({first_line(error)}); copy it again"
-        ) from error
+    loaded = read_tensors(path)
     states = find_states(loaded)
     if not states:
         keys = list(loaded) if isinstance(loaded, Mapping) else type(loaded).__name__
@@ -224,10 +216,7 @@ def _load_seg_row(folder: Path, adapter: Adapter, matrix: Tensor, seg_token_id: 
                 "%s: neither %s nor a <SEG> row in the adapter; the base model's is taken", folder, path.name
             )
         return matrix[seg_token_id].detach().float() if found is None else found
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise SatlisaError(f"{path}: not a readable safetensors file ({first_line(error)}); copy it again") from error
+    state = read_tensors(path)
     row: Tensor | None = state.get("seg_row")
     if row is None or row.shape != (width,):
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}

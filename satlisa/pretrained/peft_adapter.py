@@ -9,7 +9,6 @@ import a module (`megatron_core`) or fetch a tokenizer (prompt tuning) that a co
 
 import json
 import logging
-import pickle
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor
 
 from satlisa.errors import SatlisaError, first_line
 from satlisa.pretrained.state_matching import State
+from satlisa.pretrained.tensor_files import list_tensors, read_tensors
 
 logger = logging.getLogger(__name__)
 _CONFIG = "adapter_config.json"
@@ -56,12 +55,7 @@ def read_adapter(folder: Path) -> tuple[Any, State]:
 
 
 def _read_tensors(path: Path) -> State:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True) if path.suffix == ".bin" else load_file(path)
-    except pickle.UnpicklingError as error:  # torch's own text recommends to unpickle it all the same
-        raise SatlisaError(f"{path}: damaged, or holds more than tensors, which could run code; not loaded") from error
-    except Exception as error:  # safetensors, zip and OS errors
-        raise SatlisaError(f"{path}: damaged or not a file of tensors ({first_line(error)}); copy it again") from error
+    state = read_tensors(path)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise SatlisaError(f"{path}: expected tensors by name, found {type(state).__name__}")
     return dict(state)
@@ -133,7 +127,7 @@ def _under_own_names(own: State, found: State, source: Path) -> State:
     if len(by_place) != len(found) or {p: tuple(t.shape) for p, t in by_place.items()} != shapes:
         raise SatlisaError(
             f"{source}: its LoRA tensors are not those of the base model; was it trained on another one? "
-            f"expected: {_listing(own)}; found: {_listing(found)}"
+            f"expected: {list_tensors(own)}; found: {list_tensors(found)}"
         )
     return {name: by_place[place] for place, name in wanted.items()}
 
@@ -141,11 +135,6 @@ def _under_own_names(own: State, found: State, source: Path) -> State:
 def _place(name: str) -> str:
     """A LoRA tensor's name from its layer on."""
     return name[name.index("layers.") :] if "layers." in name else name
-
-
-def _listing(state: State) -> str:
-    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()]
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "no tensors"
 
 
 def find_seg_row(config: Any, state: State, seg_token_id: int, width: int) -> Tensor | None:

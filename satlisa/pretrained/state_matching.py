@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from satlisa.errors import SatlisaError
+from satlisa.pretrained.tensor_files import list_tensors
 
 State = dict[str, Tensor]
 
@@ -160,10 +161,7 @@ def _roles(name: str) -> set[str]:
 
 
 def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> SatlisaError:
-    def listing(state: Mapping[str, Tensor]) -> str:
-        return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()) or "no tensors"
-
     return SatlisaError(
-        f"{source}: cannot tell which tensor is which.\nexpected: {listing(expected)}\nfound: {listing(found)}\n"
-        "Rename the tensors to the expected names."
+        f"{source}: cannot tell which tensor is which.\nexpected: {list_tensors(expected, len(expected))}\n"
+        f"found: {list_tensors(found, len(found))}\nRename the tensors to the expected names."
     )

@@ -5,7 +5,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from satlisa.data.sample import RowError
-from satlisa.model.losses import weigh
+from satlisa.model.losses import mask_iou, weigh
 from satlisa.runtime.sharding import gathered
 from satlisa.training.state import Run
 
@@ -52,9 +52,3 @@ def _own_share(run: Run) -> tuple[Tensor, list[RowError]]:
             iou = mask_iou(output.mask_logits > 0, batch.mask_targets > 0.5, batch.mask_valid)
             sums[:6] += torch.cat([torch.stack([losses.text, losses.bce, losses.dice, iou.sum()]).cpu(), counts])
     return sums, errors
-
-
-def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """IoU of masks within their valid pixels, 1 where both are empty. All (N, m, m) bool; returns (N,) float32."""
-    union = ((predicted | truth) & valid).sum((1, 2))
-    return torch.where(union > 0, (predicted & truth & valid).sum((1, 2)) / union.clamp(min=1), 1.0)

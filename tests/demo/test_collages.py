@@ -7,10 +7,10 @@ import torch
 from satlisa.data.synthetic.painter import draw_scene
 from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.rows import scene_seeds
-from satlisa.demo.broaden_sam import as_collage, make_prompts, mask_loss, rebuild_loss, turned
+from satlisa.demo.broaden_sam import as_collage, make_prompts, rare_pixel_weights, rebuild_loss, turned
 from satlisa.demo.collages import SIDE, draw_collage
 from satlisa.demo.gallery import Exhibit
-from satlisa.demo.pretrain_sam import draw_mask
+from satlisa.demo.pretrain_sam import draw_mask, prompt_loss
 
 
 def test_a_seed_draws_one_collage() -> None:
@@ -32,7 +32,7 @@ def test_shapes_and_surfaces_say_what_is_drawn() -> None:
 @pytest.fixture(scope="module")
 def scene() -> Exhibit:
     seed = next(s for s in scene_seeds("pretrain", 50) if len(Plan(s).objects) > 2)
-    return Exhibit(np.asarray(draw_scene(seed).image), Plan(seed))
+    return Exhibit(np.asarray(draw_scene(seed)), Plan(seed))
 
 
 def test_a_scene_as_collage_holds_its_objects(scene: Exhibit) -> None:
@@ -72,7 +72,9 @@ def test_losses_want_what_they_should() -> None:
     targets = torch.zeros(1, 1, 32, 32)
     targets[..., 10:14, 10:14] = 1
     scores = torch.ones(1, 1)
-    right, empty = mask_loss(20 * (targets - 0.5), targets, scores), mask_loss(targets - 10, targets, scores)
+    weights = rare_pixel_weights(targets)
+    right = prompt_loss(20 * (targets - 0.5), targets, scores, weights)
+    empty = prompt_loss(targets - 10, targets, scores, weights)
     assert right < 0.01 and empty > 1
     pixels = torch.randn(1, 3, 64, 64)
     halved = torch.nn.functional.avg_pool2d(pixels, 2)

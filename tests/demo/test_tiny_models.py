@@ -49,7 +49,7 @@ def sam():
 
 
 def unseen_scenes(count: int) -> list[Exhibit]:
-    return [Exhibit(np.asarray(draw_scene(s).image), Plan(s)) for s in scene_seeds("validation", count)]
+    return [Exhibit(np.asarray(draw_scene(s)), Plan(s)) for s in scene_seeds("validation", count)]
 
 
 def drawn(thing: SceneObject, size: int) -> np.ndarray:

@@ -1,12 +1,10 @@
 """Synthetic satellite scenes: a seed becomes a picture and the exact outlines of what stands in it."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image
 
 from satlisa.data.synthetic import structures, terrain
-from satlisa.data.synthetic.plan import Plan, SceneObject, Structure
+from satlisa.data.synthetic.plan import Plan, Structure
 from satlisa.data.synthetic.structures import Canvas, Colour
 from satlisa.data.synthetic.terrain import SIDE
 
@@ -24,21 +22,9 @@ _ROOFS = {
 _HEIGHTS = {"house": 5.0, "hall": 8.0, "barn": 6.0, "clay": 5.0, "plane": 3.0}  # units
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A picture and what is in it; `objects` in reading order of their boxes (top, then left)."""
-
-    image: Image.Image
-    scene_class: str
-    objects: tuple[SceneObject, ...]
-    num_roads: int
-    flooded: bool
-
-
-def draw_scene(seed: int, size: int = SIDE) -> Scene:
+def draw_scene(seed: int, size: int = SIDE) -> Image.Image:
     """Draw a scene, `size` pixels square, RGB. The same seed gives the same scene at every size."""
-    plan = Plan(seed)
-    return Scene(paint(plan, size), plan.scene_class, plan.objects, plan.num_roads, plan.flood is not None)
+    return paint(Plan(seed), size)
 
 
 def paint(plan: Plan, size: int = SIDE) -> Image.Image:

@@ -17,7 +17,6 @@ from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.questions import Question, ask_box_list, ask_everything, ask_object_count
 from satlisa.errors import SatlisaError
 
-IMAGE_SIZE = 256  # pixels a side
 _SEEDS_PER_SPLIT = 1_000_000
 _SPLITS = {
     "train": 500,
@@ -75,7 +74,7 @@ class DemoRows:
         """PNG bytes of a scene, drawn once and kept: 110 kB each."""
         if seed not in self._pictures:
             buffer = io.BytesIO()
-            paint(Plan(seed), IMAGE_SIZE).save(buffer, format="PNG", compress_level=1)
+            paint(Plan(seed)).save(buffer, format="PNG", compress_level=1)
             self._pictures[seed] = buffer.getvalue()
         return self._pictures[seed]
 
