@@ -1,10 +1,15 @@
 """The documentation names only what exists (links, files, headings, functions), and every file of the package."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+import satlisa
+from satlisa.data.rows import read_sample
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "satlisa"
@@ -45,6 +50,24 @@ def test_readme_is_short_and_asks_early() -> None:
     lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 150
     assert any("generate_text(model" in line for line in lines[:60])
+
+
+def test_readme_uses_what_the_package_offers() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for name in re.findall(r"^from satlisa import (.+)$", text, re.MULTILINE)[0].split(", "):
+        assert hasattr(satlisa, name), name
+    options = "".join(path.read_text(encoding="utf-8") for path in (PACKAGE / "cli").glob("*.py"))
+    for option in re.findall(r"--\w+", "".join(re.findall(r"^python inf.*(?:\\\n.*)?$", text, re.MULTILINE))):
+        assert f'"{option}"' in options, option
+
+
+def test_the_row_of_the_page_about_datasets_is_read() -> None:
+    example = re.search(
+        r"```json\n(.*?)```", (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert example is not None
+    sample = read_sample({**json.loads(example[1]), "image": Image.new("RGB", (8, 8))}, 0)
+    assert len(sample.regions) == 1 and sample.regions[0][0][0].tolist() == [0.12, 0.08]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
