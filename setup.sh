@@ -94,14 +94,14 @@ check_installation() {
     "$python" - <<'PYTHON'
 import accelerate, datasets, peft, torch, torchvision, transformers
 
-from satlisa.model.delta_net import kernels
+from satlisa.model.delta_net import describe_kernels
 from satlisa.runtime.hardware import detect, dtype_name
 
 for package in (torch, torchvision, transformers, peft, datasets, accelerate):
     print(f"{package.__name__:<14}{package.__version__}")
 hardware = detect()
 print(f"{'device':<14}{hardware.name} ({hardware.device}, {dtype_name(hardware.dtype)})")
-print(kernels(hardware.device, hardware.dtype))
+print(describe_kernels(hardware.device, hardware.dtype))
 PYTHON
 }
 

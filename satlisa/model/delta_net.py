@@ -94,7 +94,7 @@ def _importable(package: str) -> bool:
     return True
 
 
-def kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
+def describe_kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
     """Which kernels the gated delta-net layers run on in a run of that precision, in one line."""
     if device.type != "cuda":
         return f"gated delta-net layers: plain PyTorch (the fast kernels are for CUDA, found {device.type})"

@@ -18,7 +18,7 @@ from satlisa.data.sampler import IndexedOrder, Order
 from satlisa.data.streaming import open_stream
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model.assemble import assemble, checkpoint_layers
-from satlisa.model.delta_net import kernels
+from satlisa.model.delta_net import describe_kernels
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts
 from satlisa.runtime.fingerprint import Identity
@@ -58,7 +58,7 @@ def train(settings: TrainConfig) -> Path:
         accelerator = make_accelerator(settings, hardware)
         processes = ProcessGroup.of(accelerator)
         logger.info("%s, %s\n%s", hardware.name, dtype_name(hardware.dtype), "\n".join(settings.lines()))
-        logger.info("%s", kernels(hardware.device, hardware.dtype))
+        logger.info("%s", describe_kernels(hardware.device, hardware.dtype))
         folder = Path(settings.output_dir)
         set_seed(settings.seed)
         orders = {"train": train_order(settings), "validation": validation_order(settings)}

@@ -11,7 +11,7 @@ from benchmarks.peer import functions_of_transformers
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.model import delta_net
-from satlisa.model.delta_net import FUNCTIONS, causal_conv1d, choose_functions, keep_in_float32, kernels
+from satlisa.model.delta_net import FUNCTIONS, causal_conv1d, choose_functions, keep_in_float32, describe_kernels
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
 
 
@@ -199,4 +199,4 @@ def test_one_line_says_which_kernels_run(
     device: str, dtype: torch.dtype, packages: set[str], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delta_net, "_importable", packages.__contains__)
-    assert kernels(torch.device(device), dtype) == f"gated delta-net layers: {line}"
+    assert describe_kernels(torch.device(device), dtype) == f"gated delta-net layers: {line}"
