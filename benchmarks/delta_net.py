@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from benchmarks.measure import Row, Side, race
-from benchmarks.peer import functions_of_transformers
+from benchmarks.peer import unpatched_delta_net
 from benchmarks.works import Bench, expect
 
 _TOKENS, _ROWS = 340, 16
@@ -103,7 +103,7 @@ def _token_side(bench: Bench, which: str) -> Side:
 
 def _as_in_transformers(step: Side, device: torch.device) -> Side:
     def run() -> Tensor:
-        with functions_of_transformers(device):
+        with unpatched_delta_net(device):
             result: Tensor = step()
             return result
 

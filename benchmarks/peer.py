@@ -50,7 +50,7 @@ class Peer:
     def loss(self, batch: Batch, samples: Sequence[Encoded], sam_pixels: Tensor) -> Tensor:
         """L of one batch. `sam_pixels` (B, 3, …) are all images of the batch, with masks and without.
 
-        Call this and its backward inside `functions_of_transformers`.
+        Call this and its backward inside `unpatched_delta_net`.
         """
         model, device = self.model, self.model.device
         with model.autocast():
@@ -92,7 +92,7 @@ class Peer:
         model, tokenizer, device = self.model, self.model.processor.tokenizer, self.model.device
         prompt = encode_prompt(model.processor, as_turns(question), image)
         input_ids = prompt.input_ids[None].to(device)
-        with functions_of_transformers(device), model.autocast():
+        with unpatched_delta_net(device), model.autocast():
             generated = model.vlm.generate(
                 input_ids=input_ids,
                 attention_mask=torch.ones_like(input_ids),
@@ -145,11 +145,11 @@ class Peer:
 
 
 @contextmanager
-def functions_of_transformers(device: torch.device) -> Iterator[None]:
+def unpatched_delta_net(device: torch.device) -> Iterator[None]:
     """The gated delta-net layers as `transformers` runs them: its kernels on CUDA, its plain functions elsewhere."""
     chosen = {name: getattr(modeling_qwen3_5, name) for name in FUNCTIONS}
     for name, choice in chosen.items():
-        bound = choice.satlisa_instead_of
+        bound = choice.satlisa_replaces
         setattr(modeling_qwen3_5, name, bound if device.type == "cuda" else bound.__wrapped__)
     try:
         yield

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from benchmarks.measure import Row, Side, extra_memory, matrix_rate, operations, race
 from benchmarks.models import IMAGE_SIDE, make_model, plain_sam
-from benchmarks.peer import Peer, functions_of_transformers
+from benchmarks.peer import Peer, unpatched_delta_net
 from satlisa.data.sample import Sample, Turn
 from satlisa.data.synthetic.rows import demo_rows
 from satlisa.evaluation.evaluate import EvalSettings, evaluate
@@ -188,7 +188,7 @@ def training_sides(model: SatLisa, samples: Sequence[Sample]) -> tuple[Side, Sid
     sam_pixels = model.segmenter.inputs.preprocess([sample.image for sample in samples]).to(model.device)
 
     def theirs() -> float:
-        with functions_of_transformers(model.device):
+        with unpatched_delta_net(model.device):
             return finish(model, peer.loss(batch, encoded, sam_pixels))
 
     return partial(take_step, model, batch), theirs, batch

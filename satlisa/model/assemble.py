@@ -12,7 +12,7 @@ from torch import Tensor
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.model.delta_net import choose_functions, keep_in_float32, layer_dtype
+from satlisa.model.delta_net import patch_delta_net, keep_in_float32, layer_dtype
 from satlisa.model.parameters import TRAINED, part_of
 from satlisa.model.sam_attention import use_relative_attention
 from satlisa.model.satlisa import SatLisa
@@ -55,7 +55,7 @@ def assemble(
         sam_prompt_size=parts.sam.config.prompt_encoder_config.hidden_size,
     )
     limit_image_tokens(parts.processor, config.max_image_tokens)
-    choose_functions()
+    patch_delta_net()
     if layer_dtype(compute_dtype) != compute_dtype:
         keep_in_float32(parts.vlm)
     if seg_row is None:

@@ -54,7 +54,7 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., Any] | None]] = {
 }
 
 
-def choose_functions() -> None:
+def patch_delta_net() -> None:
     """Put the choice in the place of the functions that `transformers` bound. Safe to repeat.
 
     Raises:
@@ -62,7 +62,7 @@ def choose_functions() -> None:
     """
     for name, (package, ours) in FUNCTIONS.items():
         bound = getattr(modeling_qwen3_5, name, None)
-        if hasattr(bound, "satlisa_instead_of"):
+        if hasattr(bound, "satlisa_replaces"):
             continue
         if bound is None or not hasattr(bound, "__wrapped__"):
             raise SatlisaError(
@@ -80,7 +80,7 @@ def _by_device(bound: Callable[..., Any], otherwise: Callable[..., Any], package
             raise ValueError(f"packed sequences can be kept apart by {_PACKAGES[package]} on CUDA only")
         return otherwise(hidden_states, *args, **kwargs)
 
-    run.satlisa_instead_of = bound  # type: ignore[attr-defined]
+    run.satlisa_replaces = bound  # type: ignore[attr-defined]
     return run
 
 

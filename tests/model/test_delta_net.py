@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
-from benchmarks.peer import functions_of_transformers
+from benchmarks.peer import unpatched_delta_net
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.model import delta_net
-from satlisa.model.delta_net import FUNCTIONS, causal_conv1d, choose_functions, keep_in_float32, describe_kernels
+from satlisa.model.delta_net import FUNCTIONS, causal_conv1d, patch_delta_net, keep_in_float32, describe_kernels
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
 
 
@@ -34,7 +34,7 @@ def unbound(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def _original(name: str) -> Any:
     bound = getattr(modeling_qwen3_5, name)
-    return getattr(bound, "satlisa_instead_of", bound)
+    return getattr(bound, "satlisa_replaces", bound)
 
 
 def _cuda_only(*_: object, **__: object) -> None:
@@ -62,7 +62,7 @@ def test_a_training_step_is_that_of_transformers(unbound: Callable[..., None], t
 
     unbound(None)
     expected, expected_gradients = step()
-    choose_functions()
+    patch_delta_net()
     loss, gradients = step()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     assert gradients.keys() == expected_gradients.keys()
@@ -73,9 +73,9 @@ def test_a_training_step_is_that_of_transformers(unbound: Callable[..., None], t
 
 def test_choosing_twice_chooses_once(unbound: Callable[..., None]) -> None:
     unbound(_cuda_only)
-    choose_functions()
+    patch_delta_net()
     chosen = [getattr(modeling_qwen3_5, name) for name in FUNCTIONS]
-    choose_functions()
+    patch_delta_net()
     assert [getattr(modeling_qwen3_5, name) for name in FUNCTIONS] == chosen
 
 
@@ -105,7 +105,7 @@ def test_a_tensor_takes_the_kernel_that_is_made_for_it(
     monkeypatch.setattr(delta_net, "_importable", lambda _: importable)
     monkeypatch.setitem(FUNCTIONS, name, (package, ours and (lambda *_: "ours")))
     unbound(lambda *_: "kernel", plain=lambda *_: "transformers'")
-    choose_functions()
+    patch_delta_net()
     chosen = getattr(modeling_qwen3_5, name)(torch.zeros(1, dtype=dtype).as_subclass(Somewhere))
     kernel = kernel or (package == "causal_conv1d" and where == "cuda" and importable)
     assert chosen == ("kernel" if kernel else "ours" if ours else "transformers'")
@@ -115,7 +115,7 @@ def test_a_tensor_takes_the_kernel_that_is_made_for_it(
 def test_packed_sequences_are_not_mixed(unbound: Callable[..., None], name: str) -> None:
     """transformers refuses them without its kernels, too."""
     unbound(None)
-    choose_functions()
+    patch_delta_net()
     with pytest.raises(ValueError, match="packed sequences"):
         modeling_qwen3_5.causal_conv1d_fn(torch.randn(1, 2, 5), torch.randn(2, 4), **{name: torch.tensor([0, 5])})
 
@@ -126,15 +126,15 @@ def test_a_release_without_these_functions_is_refused(
     unbound(None)
     monkeypatch.delattr(modeling_qwen3_5, "torch_chunk_gated_delta_rule")
     with pytest.raises(SatlisaError, match=r"expected a function torch_chunk_gated_delta_rule .* requirements\.txt"):
-        choose_functions()
+        patch_delta_net()
 
 
 def test_the_benchmarks_peer_runs_on_what_transformers_has(unbound: Callable[..., None]) -> None:
     own = {name: _original(name).__wrapped__ for name in FUNCTIONS}
     unbound(_cuda_only)
-    choose_functions()
+    patch_delta_net()
     chosen = {name: getattr(modeling_qwen3_5, name) for name in FUNCTIONS}
-    with pytest.raises(ZeroDivisionError), functions_of_transformers(torch.device("cpu")):
+    with pytest.raises(ZeroDivisionError), unpatched_delta_net(torch.device("cpu")):
         assert {name: getattr(modeling_qwen3_5, name) for name in FUNCTIONS} == own
         raise ZeroDivisionError
     assert {name: getattr(modeling_qwen3_5, name) for name in FUNCTIONS} == chosen
