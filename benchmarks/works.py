@@ -20,7 +20,7 @@ from satlisa.data.sample import Sample, Turn
 from satlisa.data.synthetic.rows import demo_rows
 from satlisa.evaluation.evaluate import EvalSettings, evaluate
 from satlisa.inference.generation import Answer, answer
-from satlisa.model.assemble import checkpoint_layers
+from satlisa.model.assemble import enable_gradient_checkpointing
 from satlisa.model.lm_head import Head
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.collator import Batch, Encoded, collate
@@ -48,7 +48,7 @@ class Bench:
         """A model of this size on this device."""
         model = make_model(self.size, self.device, self.dtype)
         if self.checkpointed:
-            checkpoint_layers(model.qwen.model.language_model)
+            enable_gradient_checkpointing(model.qwen.model.language_model)
         return model
 
 

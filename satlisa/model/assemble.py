@@ -106,7 +106,7 @@ def set_trainable(model: SatLisa) -> None:
             parameter.data = parameter.data.float()
 
 
-def checkpoint_layers(language_model: Any) -> None:
+def enable_gradient_checkpointing(language_model: Any) -> None:
     """Keep only the layers' inputs for the backward pass, which computes the rest anew (transformers' own)."""
     # transformers 5.24 gave it another name.
     name = "activation_checkpointing_enable"

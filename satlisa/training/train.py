@@ -17,7 +17,7 @@ from satlisa.data.dataset import SplitError, load_rows
 from satlisa.data.sampler import IndexedOrder, Order
 from satlisa.data.streaming import open_stream
 from satlisa.errors import SatlisaError, first_line
-from satlisa.model.assemble import assemble, checkpoint_layers
+from satlisa.model.assemble import assemble, enable_gradient_checkpointing
 from satlisa.model.delta_net import describe_kernels
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts
@@ -211,7 +211,7 @@ def start(
     if settings.cache_sam:
         model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)
     if settings.grad_checkpoint:
-        checkpoint_layers(model.qwen.model.language_model)
+        enable_gradient_checkpointing(model.qwen.model.language_model)
     encoder = Encoder(model.processor, model.segmenter.inputs, model.config, settings.seg_task_names())
     make_loader = partial(
         StepLoader,

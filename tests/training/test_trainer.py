@@ -15,7 +15,7 @@ import torch
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.inference.generation import answer
-from satlisa.model.assemble import checkpoint_layers
+from satlisa.model.assemble import enable_gradient_checkpointing
 from satlisa.pretrained.model_directory import load_model
 from satlisa.training import train as run_module
 from tests.helpers.model_fixtures import make_loader, picture
@@ -126,7 +126,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass(tiny_model) -> None:  # 
 
     tiny_model.train()
     before = kept()
-    checkpoint_layers(tiny_model.qwen.model.language_model)
+    enable_gradient_checkpointing(tiny_model.qwen.model.language_model)
     assert kept() < 0.7 * before
 
 
