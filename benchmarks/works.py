@@ -21,7 +21,7 @@ from satlisa.data.synthetic.rows import demo_rows
 from satlisa.evaluation.evaluate import EvalSettings, evaluate
 from satlisa.inference.generation import Answer, answer
 from satlisa.model.assemble import enable_gradient_checkpointing
-from satlisa.model.lm_head import Head
+from satlisa.model.lm_head import LMHead
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.collator import Batch, Encoded, collate
 from satlisa.processing.processor import encode_sample
@@ -266,13 +266,13 @@ def follow_script(model: SatLisa) -> None:
     """Let our side follow the script."""
     script = Script(model.seg_token_id, model.processor.tokenizer.eos_token_id)
 
-    class ScriptedHead(Head):
+    class ScriptedHead(LMHead):
         def logits(self, hidden: Tensor) -> Tensor:
             return script(None, super().logits(hidden))
 
     class Scripted(SatLisa):
         @property
-        def head(self) -> Head:
+        def head(self) -> LMHead:
             return ScriptedHead(*super().head)
 
     model.__class__ = Scripted

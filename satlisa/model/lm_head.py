@@ -16,7 +16,7 @@ _BLOCK_LOGITS = 2**24  # of a block of tokens: 64 MB in float32
 _HALF_SCALE = 1024.0  # what float16 holds of a small probability; its products with the matrix stay far below 65,504
 
 
-class Head(NamedTuple):
+class LMHead(NamedTuple):
     """`weight` (V, D), frozen; `seg_row` (D,), trained, stands in row `seg_token_id`."""
 
     weight: Tensor
@@ -39,7 +39,7 @@ class _TextLoss(torch.autograd.Function):
     """(hidden states, `<SEG>` row) → loss, their gradients computed on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, seg_row: Tensor, head: Head, targets: Tensor, with_gradient: bool) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, seg_row: Tensor, head: LMHead, targets: Tensor, with_gradient: bool) -> Tensor:
         loss = torch.zeros((), device=hidden.device)
         hidden_grad, row_grad = (torch.zeros_like(x, dtype=torch.float32) for x in (hidden, seg_row))
         size = max(1, _BLOCK_LOGITS // len(head.weight))
@@ -52,7 +52,7 @@ class _TextLoss(torch.autograd.Function):
             if with_gradient:
                 grad = logits.sub_(log_sums).exp_()  # the probabilities
                 grad.scatter_add_(1, places, torch.full_like(log_sums, -1))
-                hidden_grad[own], own_row_grad = _through_head(head, hidden[own], grad, dtype)
+                hidden_grad[own], own_row_grad = _head_gradients(head, hidden[own], grad, dtype)
                 row_grad += own_row_grad
         if with_gradient:
             ctx.dtypes = hidden.dtype, seg_row.dtype
@@ -68,7 +68,7 @@ class _TextLoss(torch.autograd.Function):
         return of_hidden, of_row, None, None, None
 
 
-def _through_head(head: Head, hidden: Tensor, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _head_gradients(head: LMHead, hidden: Tensor, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Gradients of hidden states (A, D) and `<SEG>` row (D,) from the logits' (A, V), float32, used up; products in
     `dtype`."""
     scale = _HALF_SCALE if dtype == torch.float16 else 1.0

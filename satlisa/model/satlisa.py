@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from satlisa.config import ModelConfig
-from satlisa.model.lm_head import Head
+from satlisa.model.lm_head import LMHead
 from satlisa.model.losses import LossSums, mask_loss_sums
 from satlisa.model.segmenter import Segmenter
 from satlisa.processing.collator import Batch
@@ -144,9 +144,9 @@ class SatLisa(nn.Module):
         return hidden
 
     @property
-    def head(self) -> Head:
+    def head(self) -> LMHead:
         """The tied matrix with the trained `<SEG>` row."""
-        return Head(self.qwen.lm_head.weight, self.seg_row, self.seg_token_id)
+        return LMHead(self.qwen.lm_head.weight, self.seg_row, self.seg_token_id)
 
     def decode_masks(self, seg_states: Tensor, image_embeddings: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """`<SEG>` states (N, D) → projector → mask decoder: logits (N, m, m) and scores (N,).

@@ -6,7 +6,7 @@ import torch
 
 from satlisa.errors import SatlisaError
 from satlisa.inference.generation import answer, generate
-from satlisa.model.lm_head import Head
+from satlisa.model.lm_head import LMHead
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import as_turns, encode_prompt
 from tests.helpers.model_fixtures import make_samples, picture
@@ -116,9 +116,9 @@ def test_a_row_that_ended_leaves_the_batch(talkative: SatLisa, monkeypatch: pyte
         return run_text(embeddings, *arguments)  # type: ignore[arg-type]
 
     ends = {number: 1 + number * 5 % 8 for number in range(8)}  # which step ends which row
-    plain_logits, step, alive = Head.logits, 0, list(range(8))
+    plain_logits, step, alive = LMHead.logits, 0, list(range(8))
 
-    def end_rows(head: Head, hidden: torch.Tensor) -> torch.Tensor:
+    def end_rows(head: LMHead, hidden: torch.Tensor) -> torch.Tensor:
         nonlocal step, alive
         step += 1
         logits = plain_logits(head, hidden)
@@ -129,7 +129,7 @@ def test_a_row_that_ended_leaves_the_batch(talkative: SatLisa, monkeypatch: pyte
         return logits
 
     monkeypatch.setattr(talkative, "run_text", count)
-    monkeypatch.setattr(Head, "logits", end_rows)
+    monkeypatch.setattr(LMHead, "logits", end_rows)
     prompts = [encode_prompt(talkative.processor, as_turns(s.turns), s.image) for s in make_samples(8)]
     with torch.no_grad():
         found = generate(talkative, prompts, 24)

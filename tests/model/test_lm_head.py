@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from satlisa.model import lm_head as head_module
-from satlisa.model.lm_head import Head
+from satlisa.model.lm_head import LMHead
 from tests.helpers.model_fixtures import kept_for_backward
 
 SEG = 9
@@ -35,7 +35,7 @@ def test_loss_and_gradients_in_blocks_of_any_size(tokens: int, block: int, monke
     monkeypatch.setattr(head_module, "_BLOCK_LOGITS", block)
     hidden, weight, seg_row, targets = inputs(tokens)
     logits, expected = by_hand(hidden, weight, seg_row, targets)
-    head = Head(weight, seg_row, SEG)
+    head = LMHead(weight, seg_row, SEG)
     torch.testing.assert_close(head.logits(hidden).double(), logits, rtol=1e-5, atol=1e-5)
     loss = head.text_loss_sum(hidden, targets)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
@@ -50,8 +50,8 @@ def test_loss_and_gradients_in_blocks_of_any_size(tokens: int, block: int, monke
 def test_half_precision_rounds_logits_and_sums_in_float32(dtype: torch.dtype) -> None:
     """As the straight way does it: logits in half precision, their loss in float32, the gradient in both."""
     hidden, weight, seg_row, targets = inputs(40, dtype)
-    loss = Head(weight, seg_row, SEG).text_loss_sum(hidden, targets)
-    logits = Head(weight, seg_row, SEG).logits(hidden)
+    loss = LMHead(weight, seg_row, SEG).text_loss_sum(hidden, targets)
+    logits = LMHead(weight, seg_row, SEG).logits(hidden)
     straight = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
     torch.testing.assert_close(loss, straight)
     ours, theirs = (torch.autograd.grad(x, (hidden, seg_row)) for x in (loss, straight))
@@ -65,7 +65,7 @@ def test_small_probabilities_survive_float16() -> None:
     weight = torch.zeros(2001, 4, dtype=torch.float16)
     weight[0, 0], weight[1:, 1] = 17.6, 1.0
     hidden = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float16).requires_grad_()
-    loss = Head(weight, torch.zeros(4), 5).text_loss_sum(hidden, torch.tensor([0]))
+    loss = LMHead(weight, torch.zeros(4), 5).text_loss_sum(hidden, torch.tensor([0]))
     (gradient,) = torch.autograd.grad(loss, hidden)
     assert gradient[0, 1].item() == pytest.approx(1999 * math.exp(-17.59375), rel=1e-2)
 
@@ -73,7 +73,7 @@ def test_small_probabilities_survive_float16() -> None:
 def test_nothing_of_the_vocabularys_size_is_kept() -> None:
     hidden, weight, seg_row, targets = inputs(8)
     with kept_for_backward() as kept:
-        loss = Head(weight, seg_row, SEG).text_loss_sum(hidden, targets)
+        loss = LMHead(weight, seg_row, SEG).text_loss_sum(hidden, targets)
     assert sum(x.numel() for x in kept) == hidden.numel() + seg_row.numel()
     assert all(torch.isfinite(x).all() for x in torch.autograd.grad(loss, (hidden, seg_row)))
 
@@ -81,14 +81,14 @@ def test_nothing_of_the_vocabularys_size_is_kept() -> None:
 def test_without_tokens_gradients_are_there_and_zero() -> None:
     """DDP waits for the gradient of each parameter."""
     hidden, weight, seg_row, targets = inputs(8)
-    nothing = Head(weight, seg_row, SEG).text_loss_sum(hidden[:0], targets[:0])
+    nothing = LMHead(weight, seg_row, SEG).text_loss_sum(hidden[:0], targets[:0])
     assert nothing.item() == 0
     assert all((x == 0).all() for x in torch.autograd.grad(nothing, (hidden, seg_row)))
 
 
 def test_no_gradient_is_computed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, seg_row, targets = inputs(8)
-    expected = Head(weight, seg_row, SEG).text_loss_sum(hidden, targets)
+    expected = LMHead(weight, seg_row, SEG).text_loss_sum(hidden, targets)
     monkeypatch.setattr(head_module, "_through_head", lambda *_: pytest.fail("a gradient"))
     with torch.no_grad():
-        assert torch.equal(Head(weight, seg_row, SEG).text_loss_sum(hidden, targets), expected)
+        assert torch.equal(LMHead(weight, seg_row, SEG).text_loss_sum(hidden, targets), expected)
