@@ -112,12 +112,12 @@ def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
         raise refuse_pickle(f"{setting}: '{model_id}'") from error
     except Exception as error:  # whatever a missing, damaged or foreign file makes transformers raise
         raise SatlisaError(
-            f"{setting}: cannot load '{model_id}': {explain(error)}. Without a reachable hub, give a local folder "
+            f"{setting}: cannot load '{model_id}': {describe_load_error(error)}. Without a reachable hub, give a local folder "
             "in the hub's layout (VLM_MODEL=…, SAM_MODEL=…), or run the packaged demo with PRESET=demo."
         ) from error
 
 
-def explain(error: BaseException) -> str:
+def describe_load_error(error: BaseException) -> str:
     """An error of transformers in one line of ours; its advice to trust code that a model brings is left out."""
     if "trust_remote_code" in str(error):
         return "it wants to run code of its own, which is never done"

@@ -24,9 +24,9 @@ from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model.assemble import Parts, add_seg_token, assemble
 from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.base_models import check_model_id, explain, load_parts
+from satlisa.pretrained.base_models import check_model_id, describe_load_error, load_parts
 from satlisa.pretrained.peft_adapter import find_seg_row, put_adapter, read_adapter
-from satlisa.pretrained.state_matching import State, find_states, match_one_of
+from satlisa.pretrained.state_matching import State, find_state_dicts, match_unique
 from satlisa.pretrained.tensor_files import read_tensors
 from satlisa.processing.chat import as_turns, encode_prompt
 from satlisa.runtime.atomic_files import settle
@@ -147,7 +147,7 @@ def _load_tokenizer(folder: Path) -> Any | None:
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a missing or damaged file makes transformers raise
-        raise SatlisaError(f"{folder}: not a readable tokenizer ({explain(error)}); copy it again") from error
+        raise SatlisaError(f"{folder}: not a readable tokenizer ({describe_load_error(error)}); copy it again") from error
 
 
 def _check_tokenizer(parts: Parts, folder: Path) -> None:
@@ -199,7 +199,7 @@ def find_model_dir(model_dir: str | Path) -> Path:
 def _read_states(path: Path) -> list[State]:
     """The state dicts in a `.pt` file, whatever is wrapped around them; nothing but tensors is ever unpickled."""
     loaded = read_tensors(path)
-    states = find_states(loaded)
+    states = find_state_dicts(loaded)
     if not states:
         keys = list(loaded) if isinstance(loaded, Mapping) else type(loaded).__name__
         raise SatlisaError(f"{path}: expected a state dict of tensors, found {keys}")
@@ -241,7 +241,7 @@ def _projector_hidden_size(path: Path, states: list[State], width: int, prompt_s
 
 
 def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
-    module.load_state_dict(match_one_of(module.state_dict(), states, str(path)))
+    module.load_state_dict(match_unique(module.state_dict(), states, str(path)))
 
 
 def fingerprint_model(model_dir: Path) -> str:

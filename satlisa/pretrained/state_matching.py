@@ -41,16 +41,16 @@ _ROLES = {
 _EXCLUSIVE = ({"query", "key", "value", "out"}, {"weight", "bias"})
 
 
-def find_states(loaded: Any) -> list[State]:
+def find_state_dicts(loaded: Any) -> list[State]:
     """Every mapping from names to tensors inside a loaded file, outer ones first; scalars are counters, no weights."""
     if not isinstance(loaded, Mapping):
         return []
     own = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor) and value.ndim}
-    inner = [state for value in loaded.values() for state in find_states(value)]
+    inner = [state for value in loaded.values() for state in find_state_dicts(value)]
     return [own, *inner] if own else inner
 
 
-def match_one_of(expected: Mapping[str, Tensor], states: Sequence[State], source: str) -> State:
+def match_unique(expected: Mapping[str, Tensor], states: Sequence[State], source: str) -> State:
     """The one of several state dicts that fits, under the expected names; errors as in `match_state`."""
     matched, refusal = [], _mismatch(expected, {}, source)
     for state in states:
