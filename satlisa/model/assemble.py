@@ -1,4 +1,4 @@
-"""Wires pretrained parts into a model: LoRA, `<SEG>`, freezing, precision."""
+"""Assemble pretrained parts into a model: LoRA, `<SEG>` token, freezing, precision."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.model.delta_net import patch_delta_net, keep_in_float32, layer_dtype
+from satlisa.model.delta_net import keep_in_float32, layer_dtype, patch_delta_net
 from satlisa.model.parameters import TRAINED, part_of
 from satlisa.model.sam_attention import use_relative_attention
 from satlisa.model.satlisa import SatLisa
@@ -22,7 +22,7 @@ from satlisa.processing.chat import limit_image_tokens
 
 @dataclass(frozen=True)
 class Parts:
-    """Pretrained parts before wiring: the VLM and its processor, SAM and its image processor."""
+    """Pretrained parts before assembly: the VLM and its processor, SAM and its image processor."""
 
     vlm: Any
     processor: Any
@@ -37,15 +37,17 @@ def assemble(
     with_adapter: Callable[[Any], Any] | None = None,
     seg_row: Tensor | None = None,
 ) -> SatLisa:
-    """Wire the parts into a model: `<SEG>` in the tokenizer, LoRA under the language model, everything else frozen.
+    """Assemble the parts: add `<SEG>` to the tokenizer and LoRA to the language model, freeze everything else.
+
+    Patches transformers' delta-net functions process-wide (`patch_delta_net`), and modifies `parts` in place.
 
     Args:
-        config: its widths and `seg_token_id` are replaced by the parts' own.
-        with_adapter: puts a trained adapter on the VLM instead of fresh LoRA layers (`adapter.put_adapter`).
-        seg_row: (D,) the `<SEG>` row; without it, the mean of the used rows.
+        config: its widths and `seg_token_id` are overwritten with those of the parts.
+        with_adapter: loads a trained adapter onto the VLM, instead of fresh LoRA layers (`peft_adapter.put_adapter`).
+        seg_row: (D,) embedding of `<SEG>`; by default the mean of the vocabulary rows in use.
 
     Raises:
-        SatlisaError: no vocabulary row for `<SEG>`, or LoRA targets that the language model does not have.
+        SatlisaError: no free vocabulary row for `<SEG>`, or LoRA targets that the language model does not have.
     """
     seg_token_id = add_seg_token(parts.processor.tokenizer, parts.vlm, config.seg_token)
     config = replace(
@@ -69,9 +71,9 @@ def assemble(
 
 
 def add_seg_token(tokenizer: Any, vlm: Any, seg_token: str) -> int:
-    """Put `<SEG>` on the next spare vocabulary row and return its id.
+    """Add `<SEG>` to the tokenizer, on the next unused vocabulary row, and return its id.
 
-    The matrix is never resized to the tokenizer: Qwen3.5's has 248,320 rows for 248,077 tokens, and
+    The embedding is not resized: Qwen3.5's has 248,320 rows for 248,077 tokens, and
     `resize_token_embeddings(len(tokenizer))` would shrink it.
     """
     if seg_token not in tokenizer.get_vocab():
@@ -83,12 +85,12 @@ def add_seg_token(tokenizer: Any, vlm: Any, seg_token: str) -> int:
 
 
 def add_lora(vlm: Any, config: ModelConfig) -> Any:
-    """Fresh LoRA layers on the token mixers of the language model (the vision tower has Linear layers too)."""
+    """Add fresh LoRA layers to the language model's token mixers, not to the vision tower."""
     names = "|".join(re.escape(name) for name in config.lora_target_modules)
     targets = rf".*language_model\..*\.({names})"
     if not any(re.fullmatch(targets, name) for name, _ in vlm.named_modules()):
         raise SatlisaError(f"lora_target_modules: the language model has none of {config.lora_target_modules}")
-    vlm.name_or_path = config.vlm_model_id  # what PEFT writes down; a local path would be of this machine alone
+    vlm.name_or_path = config.vlm_model_id  # PEFT saves it as base_model_name_or_path; a local path is not portable
     settings = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -107,8 +109,8 @@ def set_trainable(model: SatLisa) -> None:
 
 
 def enable_gradient_checkpointing(language_model: Any) -> None:
-    """Keep only the layers' inputs for the backward pass, which computes the rest anew (transformers' own)."""
-    # transformers 5.24 gave it another name.
+    """Turn on transformers' gradient checkpointing, non-reentrant."""
+    # transformers 5.24 renamed `gradient_checkpointing_enable`.
     name = "activation_checkpointing_enable"
     enable = getattr(language_model, name, None) or language_model.gradient_checkpointing_enable
     enable({"use_reentrant": False})

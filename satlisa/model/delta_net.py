@@ -1,9 +1,9 @@
-"""What Qwen3.5's gated delta-net layers run on: which functions, in which precision.
+"""Kernel dispatch and precision of Qwen3.5's gated delta-net layers.
 
-`transformers` binds four functions once, at import: those of flash-linear-attention and causal-conv1d where they can be
-imported, even on a machine without CUDA, where they fail with "0 active drivers"; else functions of its own. Here each
-call decides. A tensor on CUDA takes an installed kernel that is made for its dtype, everything else the functions of
-this package, equal to rounding: `delta_rule`, and a convolution that reads the tokens as they lie in memory.
+At import, `transformers` binds four functions: the CUDA kernels of flash-linear-attention and causal-conv1d if these
+packages can be imported, else its own PyTorch versions. Without CUDA the kernels fail with "0 active drivers". This
+module dispatches each call instead: a CUDA tensor whose dtype the installed kernel supports takes the kernel, any other
+tensor a PyTorch version. Ours agree with transformers' up to rounding: `delta_rule`, and a convolution without a copy.
 """
 
 import functools
@@ -24,28 +24,28 @@ from satlisa.runtime.hardware import dtype_name
 
 _PACKAGES = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
 _HALVES = (torch.bfloat16, torch.float16)
-# Some releases of flash-linear-attention refuse float32, others round its products to TF32.
+# Some releases of flash-linear-attention reject float32; others compute its matrix products in TF32.
 _KERNEL_DTYPES = {"fla": _HALVES, "causal_conv1d": (*_HALVES, torch.float32)}
 
 
 def causal_conv1d(
     hidden_states: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None, **_: Any
 ) -> Tensor:
-    """Each channel convolved with its own filter over this token and those before it, then the activation.
+    """Causal depthwise convolution over T, followed by the activation.
 
     Args:
-        hidden_states: (B, C, T); fastest where it is (B, T, C) in memory, as the layers have it in training.
+        hidden_states: (B, C, T); fastest if laid out as (B, T, C) in memory, as it is in training.
         weight, bias: (C, taps) and (C,).
         activation: its name in `transformers`.
     """
-    image = hidden_states.to(weight.dtype).unsqueeze(2)  # (B, C, 1, T), which is "channels last"
+    image = hidden_states.to(weight.dtype).unsqueeze(2)  # (B, C, 1, T), channels-last
     taps = weight.shape[-1]
     out = F.conv2d(image, weight[:, None, None], bias, padding=(0, taps - 1), groups=len(weight))
     out = out[:, :, 0, : hidden_states.shape[-1]]
     return (out if activation is None else ACT2FN[activation](out)).to(hidden_states.dtype)
 
 
-# Function of transformers → the package with its kernel, and what stands in for it; None: transformers' plain function.
+# Function in transformers → (package of its CUDA kernel, our fallback, or None for transformers' PyTorch version)
 FUNCTIONS: dict[str, tuple[str, Callable[..., Any] | None]] = {
     "causal_conv1d_fn": ("causal_conv1d", causal_conv1d),
     "causal_conv1d_update": ("causal_conv1d", None),
@@ -55,10 +55,10 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., Any] | None]] = {
 
 
 def patch_delta_net() -> None:
-    """Put the choice in the place of the functions that `transformers` bound. Safe to repeat.
+    """Replace the functions bound in `transformers.models.qwen3_5` with dispatchers. Process-wide; idempotent.
 
     Raises:
-        SatlisaError: a release of transformers that does without one of them.
+        SatlisaError: this release of transformers lacks one of the functions.
     """
     for name, (package, ours) in FUNCTIONS.items():
         bound = getattr(modeling_qwen3_5, name, None)
@@ -86,7 +86,7 @@ def _by_device(bound: Callable[..., Any], otherwise: Callable[..., Any], package
 
 @functools.cache
 def _importable(package: str) -> bool:
-    """As `transformers` asks: a package that is there and cannot be imported does not count."""
+    """Whether the package can be imported, the criterion of `transformers`; being installed is not enough."""
     try:
         importlib.import_module(package)
     except Exception:  # a compiled kernel fails in more ways than ImportError
@@ -95,7 +95,7 @@ def _importable(package: str) -> bool:
 
 
 def describe_kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
-    """Which kernels the gated delta-net layers run on in a run of that precision, in one line."""
+    """One line for the log: the kernels that the gated delta-net layers use with this device and precision."""
     if device.type != "cuda":
         return f"gated delta-net layers: plain PyTorch (the fast kernels are for CUDA, found {device.type})"
     dtype = layer_dtype(compute_dtype)
@@ -109,14 +109,14 @@ def describe_kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
 
 
 def layer_dtype(compute_dtype: torch.dtype) -> torch.dtype:
-    """What these layers compute in where the rest computes in `compute_dtype`: float32 in float16 runs."""
+    """The dtype these layers compute in: float32 in float16 runs, else `compute_dtype`."""
     return torch.float32 if compute_dtype == torch.float16 else compute_dtype
 
 
 def keep_in_float32(vlm: nn.Module) -> None:
-    """Run the gated delta-net layers in float32, autocast off, whatever runs around them.
+    """Run the gated delta-net layers in float32 with autocast disabled, in place.
 
-    Their gradients are reported to become NaN in float16; a T4 has the memory for these layers in float32.
+    Their gradients are reported to become NaN in float16. A T4 has enough memory for these layers in float32.
     """
     for module in vlm.modules():
         if isinstance(module, modeling_qwen3_5.Qwen3_5GatedDeltaNet):

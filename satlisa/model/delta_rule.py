@@ -1,19 +1,20 @@
-"""The gated delta rule of Qwen3.5's linear-attention layers in plain PyTorch, its gradient written out.
+"""The gated delta rule of Qwen3.5's linear-attention layers in plain PyTorch, with a hand-written backward pass.
 
-Per head, a state S (d_k, d_v) fades, is corrected by a key and its value, and is read by a query (Yang et al.,
-arXiv:2412.06464):
+Per head, each token decays the state S (d_k, d_v), updates it with its key and value, and reads it with its query
+(Yang et al., arXiv:2412.06464):
 
     S ← e^g S,   S ← S + β k (v - Sᵀk)ᵀ,   o = Sᵀq / √d_k
 
-Chunks of C tokens are worked off as wholes (Yang et al., arXiv:2406.06484). With S the state before a chunk, rows of q,
-k, v, o for its tokens, G the sums of g from its first token on, and D[i, j] = e^(G[i] - G[j]) for i ≥ j, else 0:
+Tokens are processed in chunks of C (Yang et al., arXiv:2406.06484). With S the state before a chunk, the rows of q, k,
+v, o its tokens, G the cumulative sum of g within the chunk, and D[i, j] = e^(G[i] - G[j]) for i ≥ j, else 0:
 
-    r = β (v - e^G k S)                              what the state before the chunk gets wrong
-    w = T r,   T = (1 + tril(β k kᵀ D, -1))⁻¹          what each token writes, knowing what those before it wrote
+    r = β (v - e^G k S)                              error of the state before the chunk
+    w = T r,   T = (1 + tril(β k kᵀ D, -1))⁻¹          each token's update, given the updates of the tokens before it
     o = e^G q S + (q kᵀ D) w
     S ← e^G[C] S + (e^(G[C] - G) k)ᵀ w
 
-Autograd would keep some twenty tensors as large as the inputs. Here these and T are kept, the rest is computed anew.
+Autograd would save about twenty tensors of the inputs' size. Here only the inputs and T are saved; the backward pass
+recomputes the rest.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CHUNK = 64
-_EPS = 1e-6  # of the norms, as in flash-linear-attention
+_EPS = 1e-6  # in the L2 norm, as in flash-linear-attention
 
 
 def gated_delta_rule(
@@ -39,18 +40,18 @@ def gated_delta_rule(
     use_qk_l2norm_in_kernel: bool = False,
     **_: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The rule over whole sequences or, in generation, one more token; in float32 whatever autocast says.
+    """Apply the rule to full sequences or, in generation, to the next token. Float32, regardless of autocast.
 
-    It is called as `transformers` calls its two functions for these, and stands for both.
+    Replaces both the chunked and the recurrent function of `transformers`, with their signature.
 
     Args:
         query, key: (B, T, key heads, d_k).
-        value: (B, T, heads, d_v), a multiple of the key heads.
-        g: (B, T, heads), logarithm of the decay, 0 or less.
-        beta: (B, T, heads), the share of an error that is corrected, 0 to 1.
+        value: (B, T, heads, d_v); `heads` is a multiple of `key heads`.
+        g: (B, T, heads), logarithm of the decay, ≤ 0.
+        beta: (B, T, heads), fraction of the error to correct, 0 to 1.
         initial_state: (B, heads, d_k, d_v); zeros by default.
-        output_final_state: return the state behind the last token, too.
-        use_qk_l2norm_in_kernel: bring queries and keys to length 1 first.
+        output_final_state: also return the state after the last token.
+        use_qk_l2norm_in_kernel: L2-normalize queries and keys first.
 
     Returns:
         (B, T, heads, d_v) in the query's dtype, and the state (B, heads, d_k, d_v) in float32, or None.
@@ -66,7 +67,7 @@ def gated_delta_rule(
 def _one_token(
     query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor, unit: bool
 ) -> tuple[Tensor, Tensor]:
-    """The definition for T = 1 as matrix products, which walk through each state four times."""
+    """The recurrence for T = 1 as matrix products; it passes over the states four times."""
     dtype = _working_dtype(value)
     with torch.autocast(query.device.type, enabled=False):
         asked, read, wanted = (x.transpose(1, 2).flatten(0, 1).to(dtype) for x in (query, key, value))  # (Z, 1, d)
@@ -82,7 +83,7 @@ def _one_token(
 
 
 class _GatedDeltaRule(torch.autograd.Function):
-    """(q, k, v, g, β, S or None) → (o, S), as many key heads as heads."""
+    """(q, k, v, g, β, S or None) → (o, S), with equal numbers of key and value heads."""
 
     @staticmethod
     def forward(
@@ -107,7 +108,7 @@ class _GatedDeltaRule(torch.autograd.Function):
         *inputs, inverse, state = ctx.saved_tensors
         inputs = [tensor.detach().requires_grad_() for tensor in inputs]
         with torch.autocast(inverse.device.type, enabled=False):
-            with torch.enable_grad():  # layout, dtype, lengths and sums: autograd's
+            with torch.enable_grad():  # autograd differentiates layout, dtype, norms and cumulative sums
                 chunked = _chunked(*inputs, unit=ctx.unit)
             chunks = _Chunks(*(tensor.detach() for tensor in chunked))
             grad_chunks = torch.zeros_like(chunks.value) if grad_out is None else _split(grad_out, inverse.dtype)
@@ -121,7 +122,7 @@ def _working_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _for_each_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys as often as there are value heads: one head of them serves some that follow one another."""
+    """Repeat query and key heads to the number of value heads; consecutive value heads share one key head."""
     groups = value.shape[2] // key.shape[2]
     if groups == 1:
         return query, key
@@ -134,20 +135,20 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _split(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, T, heads, d) → (chunks N, Z = B·heads, C, d), zeros behind the last token."""
+    """(B, T, heads, d) → (N chunks, Z = B·heads, C, d), zero-padded after the last token."""
     tensor = F.pad(tensor, (0, 0, 0, 0, 0, -tensor.shape[1] % _CHUNK)).unflatten(1, (-1, _CHUNK))
     return tensor.permute(1, 0, 3, 2, 4).to(dtype).contiguous().flatten(1, 2)
 
 
 def _joined(chunks: Tensor, shape: Sequence[int]) -> Tensor:
-    """The way back to (B, T, heads, d)."""
+    """Inverse of `_split`: (N, Z, C, d) → (B, T, heads, d)."""
     batch, length, heads, width = shape
     by_head: Tensor = chunks.unflatten(1, (batch, heads))
     return by_head.permute(1, 0, 3, 2, 4).reshape(batch, -1, heads, width)[:, :length]
 
 
 def _chunked(query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, *, unit: bool) -> list[Tensor]:
-    """The inputs in chunks (N, Z, C, ·): q / √d_k, k, v, the sums of g, β."""
+    """The inputs in chunks (N, Z, C, ·): q / √d_k, k, v, cumulative sums of g, β."""
     dtype = _working_dtype(value)
     query, key, value, g, beta = (_split(x, dtype) for x in (query, key, value, g[..., None], beta[..., None]))
     if unit:
@@ -156,43 +157,46 @@ def _chunked(query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor,
 
 
 class _Chunks:
-    """All chunks of a sequence (N, Z, C, ·), by the names of the equations above."""
+    """All chunks of a sequence, (N, Z, C, ·); comments name the terms of the equations above."""
 
     def __init__(self, query: Tensor, key: Tensor, value: Tensor, sums: Tensor, beta: Tensor) -> None:
         self.query, self.key, self.value, self.beta = query, key, value, beta
-        self.since = sums.exp()  # e^G, (N, Z, C, 1): the decay since the start of a chunk
-        self.until = (sums[:, :, -1:] - sums).exp()  # e^(G[C] - G), (N, Z, C, 1): the decay until its end
+        self.since = sums.exp()  # e^G, (N, Z, C, 1): decay since the start of the chunk
+        self.until = (sums[:, :, -1:] - sums).exp()  # e^(G[C] - G), (N, Z, C, 1): decay until its end
         self.fade = self.since[:, :, -1:]  # e^G[C], (N, Z, 1, 1)
         later = torch.ones(_CHUNK, _CHUNK, dtype=torch.bool, device=key.device).triu(1)
-        # D, (N, Z, C, C); masked first, since e^ of a later token's sum overflows
+        # D, (N, Z, C, C); masked before exp, which would overflow above the diagonal
         self.decay = (sums - sums.mT).masked_fill_(later, -torch.inf).exp_()
         self.scores = (query @ key.mT).mul_(self.decay)  # q kᵀ D, (N, Z, C, C)
         self.read, self.written = key * (beta * self.since), key * self.until
 
     def invert(self) -> Tensor:
         """T (N, Z, C, C)."""
-        system = (self.key @ self.key.mT).mul_(self.decay).mul_(self.beta)  # what solves takes only below the diagonal
+        system = (self.key @ self.key.mT).mul_(self.decay).mul_(self.beta)  # the solver reads below the diagonal only
         eye = torch.eye(_CHUNK, dtype=self.key.dtype, device=self.key.device).expand_as(system)
         inverse: Tensor = torch.linalg.solve_triangular(system, eye, upper=False, unitriangular=True)
         return inverse
 
     def begin(self, state: Tensor | None) -> Tensor:
-        """A state (B, heads, d_k, d_v), or zeros for none, as (Z, d_k, d_v)."""
+        """State (B, heads, d_k, d_v) → (Z, d_k, d_v); zeros for None."""
         if state is None:
             return self.key.new_zeros(self.key.shape[1], self.key.shape[-1], self.value.shape[-1])
         return state.flatten(0, 1).to(self.key.dtype)
 
     def step(self, n: int, inverse: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """w (Z, C, d_v) of chunk n and the state behind it, from the state before it."""
+        """w (Z, C, d_v) of chunk n and the state after it, from the state before it."""
         write = inverse[n] @ torch.baddbmm(self.beta[n] * self.value[n], self.read[n], state, alpha=-1)
         return write, torch.baddbmm(state * self.fade[n], self.written[n].mT, write)
 
     def gradients(
         self, inverse: Tensor, state: Tensor, grad_out: Tensor, grad_state: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """Gradients of q / √d_k, k, v, G, β and the first state from those of o (N, Z, C, d_v) and the last state."""
+        """Gradients of q / √d_k, k, v, G, β and the initial state, given those of o (N, Z, C, d_v) and the final state.
+
+        Two passes: forward over the chunks to recompute states and w, backward for the gradients of the states.
+        """
         number = len(self.key)
-        states = state.new_empty(number + 1, *state.shape)  # before each chunk, and behind the last
+        states = state.new_empty(number + 1, *state.shape)  # before each chunk, and after the last
         writes, grad_r = torch.empty_like(self.value), torch.empty_like(self.value)
         states[0] = state
         for n in range(number):
@@ -210,7 +214,7 @@ class _Chunks:
         grad_scores = (grad_out @ writes.mT).mul_(self.decay)  # of q kᵀ
         grad_system = (grad_r @ writes.mT).mul_(self.decay).tril_(-1).neg_()  # of k kᵀ, but for β
         before = states[:-1].mT
-        # A key reads as a query does, e^G k times β, and is read, e^-G k: its gradient comes in these two parts.
+        # A key enters twice: it reads the state like a query (β e^G k), and later tokens read it (e^-G k).
         grad_query = (grad_scores @ self.key).add_(grad_asked @ before)
         reading = (grad_system @ self.key).sub_((self.since * grad_r) @ before)
         being_read = (self.until * writes) @ grad_states[1:].mT
@@ -221,7 +225,7 @@ class _Chunks:
             return (one * other).sum(-1, keepdim=True)
 
         key_share = along(self.key, reading)
-        # G scales what reads and, inversely, what is read; the last sum also the state that leaves its chunk.
+        # G scales reads by e^G and what is read by e^-G; the last G also scales the state that leaves the chunk.
         grad_sums = along(self.query, grad_query) + self.beta * key_share - along(self.key, being_read)
         grad_sums[:, :, -1:] += (states[1:] * grad_states[1:]).sum((-2, -1))[..., None, None]
         grad_beta = along(grad_r, self.value) + key_share

@@ -1,8 +1,8 @@
-"""The language model's head: the frozen, tied matrix with the trained `<SEG>` row in it, and the text loss behind it.
+"""LM head and text loss: the frozen tied embedding with the trained `<SEG>` row substituted.
 
-Of V = 248,320 logits a token, a loss over long answers would keep gigabytes for its gradient. The matrix is frozen, so
-the gradient of the hidden states and of the `<SEG>` row is all there is: it is computed beside the loss, some tokens at
-a time, and nothing else is kept.
+With V = 248,320 logits per token, autograd would keep gigabytes of logits for long answers. The matrix is frozen, so
+only the hidden states and the `<SEG>` row need gradients. Both are computed in the forward pass, a block of tokens at a
+time, and no logits are kept.
 """
 
 from typing import Any, NamedTuple
@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_BLOCK_LOGITS = 2**24  # of a block of tokens: 64 MB in float32
-_HALF_SCALE = 1024.0  # what float16 holds of a small probability; its products with the matrix stay far below 65,504
+_BLOCK_LOGITS = 2**24  # logits per block of tokens: 64 MB in float32
+# Scales probabilities so that small ones do not underflow in float16; products with the matrix stay far below 65,504.
+_HALF_SCALE = 1024.0
 
 
 class LMHead(NamedTuple):
-    """`weight` (V, D), frozen; `seg_row` (D,), trained, stands in row `seg_token_id`."""
+    """`weight` (V, D), frozen; `seg_row` (D,), trained, replaces row `seg_token_id`."""
 
     weight: Tensor
     seg_row: Tensor
@@ -30,16 +31,18 @@ class LMHead(NamedTuple):
         return logits
 
     def text_loss_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy of the tokens `targets` (A,) under hidden states (A, D), summed in float32."""
+        """Cross entropy of hidden states (A, D) with target tokens (A,), summed in float32."""
         loss: Tensor = _TextLoss.apply(hidden, self.seg_row, self, targets, torch.is_grad_enabled())
         return loss
 
 
 class _TextLoss(torch.autograd.Function):
-    """(hidden states, `<SEG>` row) → loss, their gradients computed on the way."""
+    """(hidden states, `<SEG>` row) → loss; the forward pass also computes their gradients."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, seg_row: Tensor, head: LMHead, targets: Tensor, with_gradient: bool) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, seg_row: Tensor, head: LMHead, targets: Tensor, with_gradient: bool
+    ) -> Tensor:
         loss = torch.zeros((), device=hidden.device)
         hidden_grad, row_grad = (torch.zeros_like(x, dtype=torch.float32) for x in (hidden, seg_row))
         size = max(1, _BLOCK_LOGITS // len(head.weight))
@@ -69,10 +72,12 @@ class _TextLoss(torch.autograd.Function):
 
 
 def _head_gradients(head: LMHead, hidden: Tensor, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Gradients of hidden states (A, D) and `<SEG>` row (D,) from the logits' (A, V), float32, used up; products in
-    `dtype`."""
+    """Gradients of hidden states (A, D) and `<SEG>` row (D,), given `grad` (A, V) of the logits, float32.
+
+    `grad` is overwritten. Products are computed in `dtype`.
+    """
     scale = _HALF_SCALE if dtype == torch.float16 else 1.0
     of_seg = grad[:, head.seg_token_id].clone()
-    grad[:, head.seg_token_id] = 0  # the matrix' own row there is in no logit
+    grad[:, head.seg_token_id] = 0  # no logit uses the matrix's own row
     through = (grad.mul_(scale).to(dtype) @ head.weight.to(dtype)).float() / scale
     return through + of_seg[:, None] * head.seg_row, (of_seg[:, None] * hidden).sum(0)

@@ -1,8 +1,7 @@
 """The training loss (docs/architecture.md#loss) as sums: L = L_text + L_mask, L_mask = 2.0·BCE + 0.5·DICE.
 
-Every term is summed here and divided once, by the counts of the *effective* batch (all accumulation steps, all
-processes). So the same samples give the same gradient however they are split into batches, which a mean of means
-does not.
+Each term is summed here and divided once, by the counts of the *effective* batch (all accumulation steps, all
+processes). The gradient then does not depend on how samples are split into batches; a mean of means would.
 """
 
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from torch import Tensor
 
 from satlisa.config import ModelConfig
 
-# LISA computes Dice on values divided by 1000 with eps 1e-6, which is the same as this eps on the values themselves.
+# LISA divides the values by 1000 and uses eps 1e-6: equal to this eps on the values themselves.
 DICE_EPS = 1e-3
 
 
 @dataclass
 class LossSums:
-    """Summed losses of one batch, with the counts that normalise them.
+    """Summed losses of one batch, with the counts that normalize them.
 
     `text`, `bce` and `dice` are float32 scalars with gradient; `num_tokens` and `num_masks` count what was summed.
     """
@@ -32,15 +31,22 @@ class LossSums:
     num_masks: int
 
     def total(self, config: ModelConfig, num_tokens: float, num_masks: float) -> Tensor:
-        """This batch's share of L, normalised by the counts of the effective batch."""
+        """This batch's share of L, normalized by the counts of the effective batch."""
         return weigh(config, *self.means(num_tokens, num_masks))
 
     def means(self, num_tokens: float, num_masks: float) -> tuple[Tensor, Tensor, Tensor]:
         """L_text, BCE and DICE, each over the given count; no tokens or no masks give 0."""
-        return self.text / max(num_tokens, 1), self.bce / max(num_masks, 1), self.dice / max(num_masks, 1)
+        return loss_means(self.text, self.bce, self.dice, num_tokens, num_masks)
 
 
 Number = TypeVar("Number", float, Tensor)
+
+
+def loss_means(
+    text: Number, bce: Number, dice: Number, num_tokens: float, num_masks: float
+) -> tuple[Number, Number, Number]:
+    """Means of summed losses, over tokens and over masks; no tokens or no masks give 0."""
+    return text / max(num_tokens, 1), bce / max(num_masks, 1), dice / max(num_masks, 1)
 
 
 def weigh(config: ModelConfig, text: Number, bce: Number, dice: Number) -> Number:
@@ -49,7 +55,7 @@ def weigh(config: ModelConfig, text: Number, bce: Number, dice: Number) -> Numbe
 
 
 def bce_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross entropy per mask, the mean over its valid pixels (or weighted by them). All (..., h, w) → (...)."""
+    """Mean binary cross entropy per mask over its valid pixels, or weighted by `valid`. All (..., h, w) → (...)."""
     per_pixel = F.binary_cross_entropy_with_logits(mask_logits.float(), targets.float(), reduction="none")
     return (per_pixel * valid).sum((-2, -1)) / valid.sum((-2, -1))
 
@@ -63,13 +69,13 @@ def dice_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor, eps: float = 
 
 
 def mask_loss_sums(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE and DICE summed over masks, in float32 even inside autocast: fp16 sums of 65,536 pixels overflow."""
+    """BCE and DICE summed over masks, in float32 even inside autocast: float16 sums of 65,536 pixels overflow."""
     with torch.autocast(mask_logits.device.type, enabled=False):
         return bce_loss(mask_logits, targets, valid).sum(), dice_loss(mask_logits, targets, valid).sum()
 
 
 def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
-    """IoU of masks within their valid pixels, 1 where both are empty. All (..., m, m) bool; returns (...) float32."""
+    """IoU of masks over their valid pixels, 1 if both are empty. All (..., m, m) bool; returns (...) float32."""
     shared, either = predicted & truth, predicted | truth
     if valid is not None:
         shared, either = shared & valid, either & valid

@@ -1,11 +1,10 @@
-"""Which part of the model a parameter belongs to, and how many there are."""
+"""Parameter counts, by part of the model."""
 
 from collections.abc import Iterable
 
 from satlisa.model.satlisa import SatLisa
 
 TRAINED = ("LoRA", "<SEG> row", "projector", "SlimSAM mask decoder")
-
 _PARTS = ("VLM", "LoRA", "<SEG> row", "projector", "SlimSAM encoder", "SlimSAM prompt encoder", "SlimSAM mask decoder")
 
 
@@ -35,7 +34,7 @@ def count_parameters(model: SatLisa) -> dict[str, tuple[int, int]]:
 
 
 def parameter_table(counts: dict[str, tuple[int, int]]) -> str:
-    """The counts as lines of text: part, parameters, trainable, share of all trained parameters."""
+    """The counts as a text table: part, parameters, trainable, and the trainable ones' share of all parameters."""
     total, trained = (sum(column) for column in zip(*counts.values(), strict=True))
     rows: Iterable[tuple[str, tuple[int, int]]] = [*counts.items(), ("total", (total, trained))]
     lines = [f"{'part':<24}{'parameters':>14}{'trainable':>14}{'share':>9}"]

@@ -1,13 +1,14 @@
-"""SlimSAM's image encoder, exact, without the map of its relative positions.
+"""Exact attention of SAM's image encoder that never materializes the full relative-position bias.
 
-SAM adds to the score of a query and a key a bias for the distance of their rows and one for that of their columns
-(Kirillov et al., arXiv:2304.02643, after MViTv2, arXiv:2112.01526):
+SAM adds decomposed relative-position biases to the attention scores, one for rows and one for columns (Kirillov et
+al., arXiv:2304.02643, after MViTv2, arXiv:2112.01526):
 
     score(q, k) = q·k / √d + rel_h[q, row of k] + rel_w[q, column of k]
 
-`transformers` writes both biases out for all pairs: 12 heads × 4096² numbers a global layer, 805 MB an image, and the
-scores beside them once more. Here they are made for a block of queries at a time (CPU, MPS), or are part of the inner
-product, [q/√d, rel_h, rel_w] · [k, one-hot row, one-hot column], which a stock flash kernel computes (CUDA).
+`transformers` materializes the bias of all pairs: 12 heads × 4096² numbers per global layer, 805 MB per image, and the
+scores take as much again. On CPU and MPS this module computes the bias for one block of queries at a time. On CUDA it
+folds the bias into the inner product, [q/√d, rel_h, rel_w] · [k, one-hot row, one-hot column], so that torch's flash
+attention kernel applies.
 """
 
 from itertools import product
@@ -17,19 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Biases of one block, in numbers: 8 MB in float32, which stays in the caches. A global layer's attention took 0.17 s on
-# two quiet cores with 2**20 as with 2**21 of them, and on busy ones less with 2**21 (half as many calls wait for the
-# slower core); 0.20 s and more with fewer or more; with own products and softmax instead of torch's attention 0.3 to
-# 0.6 s; with heads of 14 that are not padded to 16 0.23 s.
+# Bias values per block: 8 MB in float32, which fits the CPU caches. Measured for one global layer on two cores:
+# 0.17 s with 2**20 and 2**21 on idle cores, less with 2**21 on busy ones (half as many calls wait for the slower core);
+# at least 0.20 s with other sizes; 0.3 to 0.6 s with separate matrix products and softmax instead of torch's attention;
+# 0.23 s with head width 14 not padded to 16.
 _BLOCK_SCORES = 2**21
-_ALIGNMENT = 8  # kernels want widths in multiples of this
+_ALIGNMENT = 8  # attention kernels need head widths that are multiples of this
 
 
 class RelativeAttention(nn.Module):
-    """Self-attention with decomposed relative positions, in the place of `transformers`' `SamVisionAttention`.
+    """Self-attention with decomposed relative positions; replaces `transformers`' `SamVisionAttention`.
 
-    It takes over that module's parameters under their names, so that checkpoints and counts stay as they are. For
-    inference only: the encoder is frozen, and nothing here keeps what a gradient would need.
+    Shares that module's parameters under the same names, so state dicts are unchanged. Inference only: the encoder is
+    frozen.
     """
 
     def __init__(self, attention: Any) -> None:
@@ -40,11 +41,11 @@ class RelativeAttention(nn.Module):
 
     @torch.no_grad()
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, None]:
-        """(B, h, w, heads·d) → the same, for B images or windows of h×w tokens; no attention weights are kept."""
+        """(B, h, w, heads·d) → the same shape, for B images or windows of h×w tokens. Returns no attention weights."""
         batch, height, width, channels = hidden_states.shape
         depth, heads = channels // self.num_heads, self.num_heads
         spare = -depth % _ALIGNMENT
-        # Widths are rounded up by rows and columns of zeros in the weights, which copies nothing of the tokens.
+        # Zero rows and columns in the weights pad the head width; padding the activations would copy them.
         qkv = F.linear(hidden_states, *_with_rows(self.qkv, 3 * heads, spare))
         query, key, value = qkv.view(batch, height * width, 3, heads, depth + spare).permute(2, 0, 3, 1, 4)
         grid = query.unflatten(2, (height, width))  # (B, heads, h, w, D)
@@ -62,44 +63,45 @@ class RelativeAttention(nn.Module):
 
 
 def use_relative_attention(sam: Any) -> None:
-    """Replace the attention of a `SamModel`'s encoder in place, its parameters kept; safe to repeat."""
+    """Replace the attention modules of a `SamModel`'s encoder in place, keeping their parameters. Idempotent."""
     for layer in sam.vision_encoder.layers:
         if not isinstance(layer.attn, RelativeAttention):
             layer.attn = RelativeAttention(layer.attn)
 
 
 def _with_rows(linear: Any, groups: int, spare: int) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a linear layer, `spare` rows of zeros behind each group of its rows."""
+    """Weight and bias of a linear layer with `spare` zero rows appended to each group of output rows."""
     weight = F.pad(linear.weight.unflatten(0, (groups, -1)), (0, 0, 0, spare)).flatten(0, 1)
     bias = None if linear.bias is None else F.pad(linear.bias.unflatten(0, (groups, -1)), (0, spare)).flatten()
     return weight, bias
 
 
 def _by_distance(table: Tensor, side: int) -> Tensor:
-    """Rows of a table (2·side - 1, d) by the distance of query and key: (side, side, d)."""
+    """Look up a table (2·side - 1, d) by the offset of query and key: (side, side, d)."""
     place = torch.arange(side, device=table.device)
     return table[place[:, None] - place[None, :] + side - 1]
 
 
 def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
-    """Attention over a grid of h·w tokens, for a few rows of queries at a time; their biases take `_BLOCK_SCORES`
-    numbers, or as many as one row of one head needs.
+    """Attention over a grid of h·w tokens, a few rows of queries at a time.
+
+    The bias of a block takes at most `_BLOCK_SCORES` values, or those of one row of one head if that is more.
 
     Args:
         query, key, value: (B, heads, h·w, D).
         rel_h, rel_w: (B, heads, h, w, h) and (B, heads, h, w, w), each query's bias for the keys' rows and columns.
-        scale: of the inner products.
+        scale: factor of the inner products.
 
     Returns:
         (B, h·w, heads, D).
     """
     batch, heads, tokens, depth = query.shape
     mixed = query.new_empty(batch, tokens, heads, depth)
-    maps = _BLOCK_SCORES // (tokens * tokens)  # whole maps of scores in a block
+    maps = _BLOCK_SCORES // (tokens * tokens)  # complete score maps per block
     images, part = max(1, maps // heads), max(1, min(heads, maps))
     height, width = rel_h.shape[2:4]
     rows = min(height, max(1, _BLOCK_SCORES // (part * tokens * width)))
-    buffer = rel_h.new_empty(images, part, rows, width, height, width)  # one for all blocks: no page faults
+    buffer = rel_h.new_empty(images, part, rows, width, height, width)  # reused by all blocks, to avoid page faults
     for image, head, row in product(range(0, batch, images), range(0, heads, part), range(0, height, rows)):
         own = slice(image, image + images), slice(head, head + part)
         block = (*own, slice(row, row + rows))
@@ -115,7 +117,7 @@ def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, r
 
 
 def attend_folded(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
-    """The same as `attend_in_blocks` as one call of torch's attention, the biases folded into queries and keys."""
+    """Same as `attend_in_blocks` in one call of torch's attention, with the biases folded into queries and keys."""
     height, width, depth = rel_h.shape[-1], rel_w.shape[-1], value.shape[-1]
     rows = torch.eye(height, device=key.device, dtype=key.dtype).repeat_interleave(width, dim=0)  # (h·w, h)
     columns = torch.eye(width, device=key.device, dtype=key.dtype).repeat(height, 1)  # (h·w, w)
@@ -124,6 +126,6 @@ def attend_folded(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor, rel_
     folded_key = torch.cat([key, place], dim=-1)
     spare = -folded_key.shape[-1] % _ALIGNMENT
     folded_query, folded_key = F.pad(folded_query, (0, spare)), F.pad(folded_key, (0, spare))
-    padded = F.pad(value, (0, folded_key.shape[-1] - depth))  # flash kernels want one width for all three
+    padded = F.pad(value, (0, folded_key.shape[-1] - depth))  # flash kernels need equal widths of q, k and v
     mixed = F.scaled_dot_product_attention(folded_query, folded_key, padded, scale=1.0)
     return mixed[..., :depth].transpose(1, 2)

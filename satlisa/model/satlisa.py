@@ -1,4 +1,4 @@
-"""Satellite Omni LISA: the figure of docs/architecture.md#model as code.
+"""Satellite Omni LISA: the model of docs/architecture.md#model.
 
     image ─┬─ Qwen3.5 (frozen, LoRA) ─► text logits
            │          └─ last hidden state AT each <SEG> (D) ─ projector ─► prompt (C)
@@ -7,8 +7,8 @@
 Shapes: B samples, T tokens, D 1024 (text width), C 256 (SAM prompt width), V vocabulary rows, S images with masks,
 N masks, A supervised tokens, m 256 (mask frame).
 
-LISA (Lai et al., arXiv:2308.00692) takes the state *before* `[SEG]`, the one that predicts it; here it is the state at
-`<SEG>`, which has read the token. GELU stands where LISA has ReLU.
+Unlike LISA (Lai et al., arXiv:2308.00692), which uses the state *before* `[SEG]`, the one that predicts it, this model
+uses the state *at* `<SEG>`, and GELU in place of ReLU.
 """
 
 import inspect
@@ -27,7 +27,7 @@ from satlisa.processing.collator import Batch
 
 
 class Projector(nn.Sequential):
-    """`<SEG>` state (N, D) → mask prompt (N, C): Linear · GELU · Linear."""
+    """`<SEG>` states (N, D) → mask prompts (N, C): Linear, GELU, Linear."""
 
     def __init__(self, hidden_size: int, projector_hidden_size: int, prompt_size: int) -> None:
         super().__init__(
@@ -37,7 +37,7 @@ class Projector(nn.Sequential):
 
 @dataclass(frozen=True)
 class Output:
-    """What one forward pass computes: `losses` (sums, with gradient), `mask_logits` (N, m, m), `scores` (N,)."""
+    """Result of a forward pass: `losses` (sums, with gradient), `mask_logits` (N, m, m), `scores` (N,)."""
 
     losses: LossSums
     mask_logits: Tensor
@@ -45,15 +45,15 @@ class Output:
 
 
 class SatLisa(nn.Module):
-    """VLM, projector and segmenter, and what turns user input into their tensors.
+    """VLM, projector and segmenter, with the processor that prepares their inputs.
 
     Args:
         vlm: `Qwen3_5ForConditionalGeneration` inside a PEFT model.
         segmenter: SlimSAM.
-        processor: the VLM's processor, its tokenizer holding `<SEG>`.
-        config: settings, `seg_token_id` and widths filled in.
+        processor: the VLM's processor; its tokenizer knows `<SEG>`.
+        config: settings, with `seg_token_id` and widths filled in.
         seg_row: (D,) initial `<SEG>` row of the tied embedding.
-        compute_dtype: autocast dtype; float32 switches autocast off.
+        compute_dtype: autocast dtype; float32 disables autocast.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class SatLisa(nn.Module):
         self.vlm: Any = vlm
         self.segmenter = segmenter
         self.projector = Projector(config.vlm_hidden_size, config.projector_hidden_size, config.sam_prompt_size)
-        # One trained row of the tied embedding, as a parameter of its own: PEFT's trainable_token_indices copies the
-        # whole matrix twice a step (3 times slower, +1.3 GB on a 4-layer model).
+        # The trained row of the tied embedding is a separate parameter: PEFT's trainable_token_indices copies the
+        # entire matrix twice per step (3 times slower, +1.3 GB on a 4-layer model).
         self.seg_row = nn.Parameter(seg_row.detach().float().clone())
         self.processor = processor
         self.config = config
@@ -80,26 +80,26 @@ class SatLisa(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.seg_row.device
 
     @property
     def qwen(self) -> Any:
-        """The Qwen3.5 inside the PEFT wrapper, its linear layers carrying LoRA."""
+        """The Qwen3.5 model inside the PEFT wrapper, with LoRA on its linear layers."""
         return self.vlm.get_base_model()
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision for everything that runs the model; trained parameters stay float32."""
+        """Autocast to `compute_dtype`; trained parameters stay float32."""
         enabled = self.compute_dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.compute_dtype if enabled else None, enabled=enabled)
 
     def forward(self, batch: Batch) -> Output:
-        """One pass over a batch of text and mask samples: losses and masks."""
+        """Losses and masks of a batch of text and mask samples."""
         with self.autocast():
             images = self.image_features(batch.pixel_values, batch.image_grid_thw, batch.image_of_row)
             embeddings = self.embed(batch.input_ids, images)
             hidden = self.run_text(embeddings, batch.attention_mask, batch.position_ids).flatten(0, 1)  # (B·T, D)
-            # Only supervised positions go through the head: of the logits at all of them nobody has need.
+            # Compute logits at supervised positions only; the others are unused.
             text_loss = self.head.text_loss_sum(hidden[batch.supervised], batch.targets)
             mask_logits, scores, bce, dice = self._mask_losses(hidden[batch.seg_positions], batch)
         return Output(LossSums(text_loss, bce, dice, batch.num_tokens, batch.num_masks), mask_logits, scores)
@@ -108,15 +108,15 @@ class SatLisa(nn.Module):
     def image_features(
         self, pixel_values: Tensor, image_grid_thw: Tensor, image_of_row: Sequence[int] | None = None
     ) -> Tensor:
-        """The frozen vision tower: image tokens (tokens, D) of the image of each row, one row after the other.
+        """Image tokens (tokens, D) from the frozen vision tower, concatenated over rows.
 
-        Each image goes through the tower once; `image_of_row` says which one a row shows (by default, row n image n).
+        Each image is encoded once. `image_of_row` gives the image index of each row; by default, row n has image n.
         """
         features = self.qwen.model.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output
         return torch.cat([features[image] for image in image_of_row] if image_of_row else tuple(features))
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None = None) -> Tensor:
-        """Token embeddings (B, T, D) with the trained `<SEG>` row and the images' features in their places."""
+        """Token embeddings (B, T, D), with the trained `<SEG>` row and the image features inserted."""
         embeddings = self.qwen.get_input_embeddings()(input_ids)  # (B, T, D)
         is_seg = (input_ids == self.seg_token_id)[..., None]
         embeddings = torch.where(is_seg, self.seg_row.to(embeddings.dtype), embeddings)
@@ -128,9 +128,9 @@ class SatLisa(nn.Module):
     def run_text(
         self, embeddings: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any | None = None
     ) -> Tensor:
-        """The language model: embeddings (B, T, D) → last hidden states (B, T, D), reading and filling `cache`.
+        """Run the language model: embeddings (B, T, D) → last hidden states (B, T, D). Reads and updates `cache`.
 
-        `attention_mask` covers cached and new tokens (B, T_all); `position_ids` (3, B, T) the new ones.
+        `attention_mask` (B, T_all) covers cached and new tokens, `position_ids` (3, B, T) only the new ones.
         """
         text_model = self.qwen.model.language_model
         arguments = {_cache_argument(text_model): cache} if cache is not None else {}
@@ -145,13 +145,13 @@ class SatLisa(nn.Module):
 
     @property
     def head(self) -> LMHead:
-        """The tied matrix with the trained `<SEG>` row."""
+        """LM head: the tied embedding with the trained `<SEG>` row."""
         return LMHead(self.qwen.lm_head.weight, self.seg_row, self.seg_token_id)
 
     def decode_masks(self, seg_states: Tensor, image_embeddings: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """`<SEG>` states (N, D) → projector → mask decoder: logits (N, m, m) and scores (N,).
 
-        `image_embeddings` (S, C, 64, 64), one per image; `image_index` (N,) says which image each state asks about.
+        `image_embeddings` (S, C, 64, 64), one per image; `image_index` (N,) is the image of each state.
         """
         prompts = self.projector(seg_states.to(self.seg_row.dtype))  # (N, C)
         return self.segmenter.decode(image_embeddings, prompts, image_index)
@@ -159,8 +159,8 @@ class SatLisa(nn.Module):
     def _mask_losses(self, seg_states: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mask logits, scores, and the sums of BCE and DICE.
 
-        Every trained parameter gets a gradient in every step, if only zero: DDP waits for each of them. The scores'
-        head is in no loss (docs/architecture.md#loss), and a batch without masks runs no SAM at all.
+        DDP needs a gradient for every trained parameter in every step. Two cases would give none, so zeros are added:
+        the IoU head, which is in no loss (docs/architecture.md#loss), and a batch without masks, which skips SAM.
         """
         if batch.num_masks:
             image_embeddings = self.segmenter.encode_or_recall(batch.sam_pixels, batch.sam_keys, batch.sam_recalled)
