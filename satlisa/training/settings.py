@@ -69,7 +69,7 @@ class TrainConfig:
     grad_checkpoint: bool = setting(False, "1: gradient checkpointing; less memory, more time")
     seg_tasks: str = setting("", "further tasks (comma-separated) whose polygons become masks")
     report_to: str = setting("none", "trackers of accelerate, comma-separated, e.g. tensorboard")
-    model_config: str = setting("", "path of a model_config.json; empty: the repository's")
+    model_config: str = setting("", "path of a model_config.json; empty: the default one")
     vlm_model: str = setting("", "hub id or folder; replaces vlm_model_id of model_config.json")
     sam_model: str = setting("", "hub id or folder; replaces sam_model_id of model_config.json")
     origins: dict[str, str] = field(default_factory=dict, compare=False)
