@@ -11,7 +11,7 @@ from benchmarks.peer import unpatched_delta_net
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.model import delta_net
-from satlisa.model.delta_net import FUNCTIONS, causal_conv1d, patch_delta_net, keep_in_float32, describe_kernels
+from satlisa.model.delta_net import FUNCTIONS, causal_conv1d, describe_kernels, keep_in_float32, patch_delta_net
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
 
 
