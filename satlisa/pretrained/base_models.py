@@ -1,7 +1,7 @@
-"""The only place that loads pretrained parts and wires them together: LoRA, `<SEG>` row, freezing, precision.
+"""Load the pretrained base models.
 
-Hub ids, local folders in the hub's layout and the packaged demo backbone (`demo:vlm`, `demo:sam`) take the same way.
-None of them gets to run code of its own: no pickle, no module beside the weights, no kernel that a configuration names.
+Hub ids, local folders in the hub's layout and the packaged demo backbone (`demo:vlm`, `demo:sam`) share one code path.
+None of them can run code: no pickles, no Python modules from the repository, no kernels named in a config.
 """
 
 import pickle
@@ -21,7 +21,7 @@ from satlisa.runtime.locations import is_hub_id
 
 _DEMO_WEIGHTS = Path(__file__).parent.parent / "demo" / "weights"
 
-# `attn_implementation`: transformers would download and run a kernel that a config.json names; it chooses itself now.
+# `attn_implementation=None` overrides config.json, where a hub kernel may be named that transformers would run.
 _NO_FOREIGN_CODE: dict[str, Any] = {"trust_remote_code": False, "weights_only": True, "attn_implementation": None}
 
 
@@ -30,10 +30,10 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
 
     Args:
         dtype: of the VLM's frozen weights. SAM stays float32: it is small, and its decoder is trained.
-        tokenizer: used instead of the VLM's own, with its chat template (a model directory's `tokenizer/`).
+        tokenizer: replaces the VLM's own and its chat template (a model directory's `tokenizer/`).
 
     Raises:
-        SatlisaError: a model that cannot be found or read.
+        SatlisaError: a model cannot be found or read.
     """
     vlm_source, sam_source = model_source(config.vlm_model_id), model_source(config.sam_model_id)
     _load("vlm_model_id", config.vlm_model_id, lambda: _find(vlm_source))
@@ -61,10 +61,10 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
 
 
 def model_source(model_id: str) -> str:
-    """Where `from_pretrained` finds a model: `demo:` names the packaged backbone, everything else goes as it is.
+    """The argument for `from_pretrained`: `demo:…` becomes the packaged folder, other ids are unchanged.
 
     Raises:
-        SatlisaError: a packaged backbone that there is not.
+        SatlisaError: no packaged model of this name.
     """
     if not model_id.startswith("demo:"):
         return model_id
@@ -75,20 +75,20 @@ def model_source(model_id: str) -> str:
 
 
 def _find(source: str) -> None:
-    """Fail at once where a model is neither here nor to be had: transformers would ask the hub for two minutes."""
+    """Fail fast if a model is neither local nor downloadable; transformers would retry for two minutes."""
     if not Path(source).is_dir():
         snapshot_download(source, allow_patterns="config.json")
 
 
 def check_model_id(model_id: str, source: str, folders_allowed: bool) -> None:
-    """Refuse the id of a base model, read from somebody's file, that could lead anywhere.
+    """Check a base model's id read from an untrusted file.
 
     Args:
         source: the file and its key, for the message.
-        folders_allowed: besides hub ids and `demo:…`, take an absolute path of a folder.
+        folders_allowed: also accept an absolute path of a folder, besides hub ids and `demo:…`.
 
     Raises:
-        SatlisaError: another path, an address, a `..`.
+        SatlisaError: a relative path, a URL, or a path with `..`.
     """
     path = Path(model_id)
     if model_id.startswith("demo:"):
@@ -110,15 +110,15 @@ def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
         return load()
     except pickle.UnpicklingError as error:
         raise refuse_pickle(f"{setting}: '{model_id}'") from error
-    except Exception as error:  # whatever a missing, damaged or foreign file makes transformers raise
+    except Exception as error:  # transformers raises many types for missing, damaged or foreign files
         raise SatlisaError(
-            f"{setting}: cannot load '{model_id}': {describe_load_error(error)}. Without a reachable hub, give a local folder "
-            "in the hub's layout (VLM_MODEL=…, SAM_MODEL=…), or run the packaged demo with PRESET=demo."
+            f"{setting}: cannot load '{model_id}': {describe_load_error(error)}. Without a reachable hub, give a local "
+            "folder in the hub's layout (VLM_MODEL=…, SAM_MODEL=…), or run the packaged demo with PRESET=demo."
         ) from error
 
 
 def describe_load_error(error: BaseException) -> str:
-    """An error of transformers in one line of ours; its advice to trust code that a model brings is left out."""
+    """A transformers error in one line, without its advice to set `trust_remote_code`."""
     if "trust_remote_code" in str(error):
         return "it wants to run code of its own, which is never done"
     return first_line(error)

@@ -1,10 +1,11 @@
-"""A PEFT adapter from its folder onto the language model, checked tensor by tensor.
+"""Load a PEFT adapter onto the language model, checking every tensor.
 
-PEFT's own loading only warns where names do not fit, and the model then answers without its LoRA; and it fails on an
-adapter that carries the whole embedding with as many rows as its tokenizer has tokens. Both are met here.
+PEFT only warns about mismatched names, and the model then runs without its LoRA weights. PEFT also fails on an adapter
+that contains the full embedding, if its row count differs from the base model's. This module refuses the former and
+accepts the latter.
 
-An adapter is anybody's: of its configuration only what says how LoRA's tensors are used reaches PEFT, which would also
-import a module (`megatron_core`) or fetch a tokenizer (prompt tuning) that a configuration names.
+Adapters are untrusted. Only the fields that define the meaning of LoRA's tensors are passed to PEFT, which would
+otherwise import a module (`megatron_core`) or download a tokenizer (prompt tuning) named in the configuration.
 """
 
 import json
@@ -25,27 +26,27 @@ from satlisa.pretrained.tensor_files import list_tensors, read_tensors
 logger = logging.getLogger(__name__)
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-# Of a LoRA configuration: what its tensors mean, ...
+# Fields of a LoRA configuration that define the meaning of its tensors, ...
 _MEANING = (
     *("r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "bias", "fan_in_fan_out", "rank_pattern"),
     *("alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("modules_to_save", "trainable_token_indices", "lora_dropout", "task_type", "inference_mode"),
 )
-# ... and what speaks of its origin and training, and makes no difference to it now.
+# ... and fields about its origin and training, which do not affect inference.
 _HISTORY = (
     *("peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "megatron_core"),
     *("loftq_config", "eva_config", "velora_config", "runtime_config", "qalora_group_size", "ensure_weight_tying"),
 )
-# Initial values of LoRA that leave the base weights as they were.
+# LoRA initializations that leave the base weights unchanged.
 _PLAIN_STARTS = (True, "gaussian", "orthogonal", "eva")
-_EMBEDDING = re.compile(r"(?:embed_tokens|lm_head)(?!.*lora_)")  # names of vocabulary matrices and of rows of them
+_EMBEDDING = re.compile(r"(?:embed_tokens|lm_head)(?!.*lora_)")  # names of vocabulary matrices, or of single rows
 
 
 def read_adapter(folder: Path) -> tuple[Any, State]:
     """The PEFT configuration and the tensors of an adapter.
 
     Raises:
-        SatlisaError: a file that is missing, damaged or holds more than tensors.
+        SatlisaError: a file is missing, damaged, or contains more than tensors.
     """
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if path is None or not (folder / _CONFIG).is_file():
@@ -82,15 +83,15 @@ def _read_config(path: Path) -> Any:
         logger.warning("%s: %s means nothing to the PEFT that is installed", path, ", ".join(unknown))
     try:
         return LoraConfig(**{name: content[name] for name in _MEANING if name in content})
-    except Exception as error:  # values of the wrong type, settings that exclude each other
+    except Exception as error:  # values of the wrong type, mutually exclusive settings
         raise SatlisaError(f"{path}: not the settings of a LoRA adapter ({first_line(error)})") from error
 
 
 def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
-    """The VLM with an adapter on it. Vocabulary rows that the adapter carries go into the base matrix.
+    """Wrap the VLM with an adapter. Vocabulary rows in the adapter are copied into the base embedding, in place.
 
     Raises:
-        SatlisaError: LoRA tensors that are missing, left over or of the wrong shape; with both lists of names.
+        SatlisaError: missing, unexpected or misshapen LoRA tensors; lists expected and found names.
     """
     lora = {name: tensor for name, tensor in state.items() if not _EMBEDDING.search(name)}
     if on_head := [name for name in lora if "lm_head" in name]:
@@ -104,7 +105,7 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
             rows = min(len(tensor), len(matrix))
             with torch.no_grad():
                 matrix[:rows] = tensor[:rows].to(matrix.dtype)
-    config.modules_to_save = config.trainable_token_indices = None  # both are in the matrix now, or in the <SEG> row
+    config.modules_to_save = config.trainable_token_indices = None  # already in the embedding, or in the <SEG> row
     try:
         model = PeftModel(vlm, config)
     except Exception as error:  # no such target modules, values of the wrong type
@@ -115,12 +116,12 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
 
 
 def _is_matrix(name: str, tensor: Tensor, width: int) -> bool:
-    """Whether this is a vocabulary matrix, however many rows it has, rather than single rows of one."""
+    """Whether this is a vocabulary matrix with any number of rows, rather than PEFT's trained rows of one."""
     return bool(_EMBEDDING.search(name)) and "trainable_tokens" not in name and tensor.shape[1:] == (width,)
 
 
 def _under_own_names(own: State, found: State, source: Path) -> State:
-    """LoRA tensors under PEFT's names for this model; what stands in front of `layers.` may differ."""
+    """LoRA tensors renamed to PEFT's names for this model; the prefix before `layers.` may differ."""
     by_place = {_place(name): tensor for name, tensor in found.items()}
     wanted = {_place(name): name for name in own}
     shapes = {place: tuple(own[name].shape) for place, name in wanted.items()}
@@ -133,12 +134,12 @@ def _under_own_names(own: State, found: State, source: Path) -> State:
 
 
 def _place(name: str) -> str:
-    """A LoRA tensor's name from its layer on."""
+    """A LoRA tensor's name without the prefix before `layers.`."""
     return name[name.index("layers.") :] if "layers." in name else name
 
 
 def find_seg_row(config: Any, state: State, seg_token_id: int, width: int) -> Tensor | None:
-    """The `<SEG>` row (width,) that an adapter carries in a vocabulary matrix or in PEFT's trainable rows, or None."""
+    """The `<SEG>` row (width,) from an adapter's vocabulary matrix or PEFT's trainable token rows, or None."""
     indices = config.trainable_token_indices or []
     rows = list(next(iter(indices.values())) if isinstance(indices, dict) else indices)
     for name, tensor in state.items():

@@ -1,6 +1,6 @@
-"""Which tensor is which in another program's checkpoint: wrappers, prefixes, other names, shapes and order.
+"""Match the tensors of another program's checkpoint to ours, by prefix, name, shape and order.
 
-Nothing is guessed: what fits in two ways, or only against what the names say, is refused with both lists of names.
+Ambiguous matches, and matches that contradict the names, are refused with the expected and found names.
 """
 
 import re
@@ -14,7 +14,7 @@ from satlisa.pretrained.tensor_files import list_tensors
 
 State = dict[str, Tensor]
 
-# segment-anything's own names for the mask decoder, as regular expressions and transformers' names.
+# segment-anything's names in the mask decoder (regular expressions) → transformers' names
 _SAM_NAMES = (
     (r"^output_upscaling\.0\.", "upscale_conv1."),
     (r"^output_upscaling\.1\.", "upscale_layer_norm."),
@@ -25,7 +25,7 @@ _SAM_NAMES = (
     (r"^((?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.2\.", r"\1proj_out."),
     (r"^((?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.1\.", r"\1layers.0."),
 )
-# Parts of a name that say what a tensor is for; tensors with different ones are never taken for each other.
+# Name components that define a tensor's role; tensors with different roles never match.
 _ROLES = {
     role: re.compile(pattern)
     for role, pattern in {
@@ -42,7 +42,7 @@ _EXCLUSIVE = ({"query", "key", "value", "out"}, {"weight", "bias"})
 
 
 def find_state_dicts(loaded: Any) -> list[State]:
-    """Every mapping from names to tensors inside a loaded file, outer ones first; scalars are counters, no weights."""
+    """All state dicts nested in a loaded file, outermost first. Scalars are ignored: they are counters, not weights."""
     if not isinstance(loaded, Mapping):
         return []
     own = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor) and value.ndim}
@@ -51,7 +51,7 @@ def find_state_dicts(loaded: Any) -> list[State]:
 
 
 def match_unique(expected: Mapping[str, Tensor], states: Sequence[State], source: str) -> State:
-    """The one of several state dicts that fits, under the expected names; errors as in `match_state`."""
+    """The only one of several state dicts that matches, renamed to the expected names; errors as in `match_state`."""
     matched, refusal = [], _mismatch(expected, {}, source)
     for state in states:
         try:
@@ -62,14 +62,14 @@ def match_unique(expected: Mapping[str, Tensor], states: Sequence[State], source
 
 
 def match_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> State:
-    """Give the tensors of a foreign state dict the names that are expected.
+    """Rename the tensors of a foreign state dict to the expected names.
 
-    Tried in this order: the expected names, behind any prefix; the same in segment-anything's spelling; and last, for
-    each shape, the names where all of them are there, else the order. What lies outside the prefix is left out.
+    Tried first: the expected names, or segment-anything's names for them, after any prefix; other tensors are ignored.
+    Tried last, for each shape: the names if they are the expected ones, else the order.
 
     Raises:
-        SatlisaError: shapes that do not pair up, two sets of tensors that fit, or an order that the names contradict;
-            with both lists of names.
+        SatlisaError: shapes that do not pair up, more than one match, or an order that contradicts the names; lists
+            expected and found names.
     """
     refusal = _mismatch(expected, found, source)
     named = [state for state in _renamings(found) if _fits(expected, state)]
@@ -77,7 +77,7 @@ def match_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], sou
 
 
 def _only(states: Sequence[State], refusal: SatlisaError) -> State:
-    """The single state dict of a list whose members may hold the very same tensors; another number is refused."""
+    """The single distinct state dict of a list, in which the same tensors may occur repeatedly; else `refusal`."""
     distinct = {tuple(sorted((name, tensor.data_ptr()) for name, tensor in state.items())): state for state in states}
     if len(distinct) != 1:
         raise refusal
@@ -89,7 +89,7 @@ def _fits(expected: Mapping[str, Tensor], state: State) -> bool:
 
 
 def _renamings(found: Mapping[str, Tensor]) -> Iterator[State]:
-    """The tensors behind each prefix, under their names without it, and those translated from segment-anything's."""
+    """For each prefix: the tensors that have it, with it stripped; then the same under transformers' names."""
     prefixes = {"": None} | {name[: dot.end()]: None for name in found for dot in re.finditer(r"\.", name)}
     for prefix in prefixes:
         bare = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
@@ -98,7 +98,7 @@ def _renamings(found: Mapping[str, Tensor]) -> Iterator[State]:
 
 
 def _translate(name: str) -> str:
-    """transformers' name for a tensor of segment-anything's mask decoder."""
+    """segment-anything's name of a mask decoder tensor → transformers' name."""
     for pattern, replacement in _SAM_NAMES:
         name, changed = re.subn(pattern, replacement, name)
         if changed and pattern.startswith("^"):
@@ -122,7 +122,7 @@ def _match_by_order(expected: Mapping[str, Tensor], found: Mapping[str, Tensor],
 
 
 def _common_prefix(found: Mapping[str, Tensor]) -> str:
-    """Leading parts that all names share."""
+    """The longest dotted prefix that all names share."""
     prefix = ""
     while True:
         heads = {name.removeprefix(prefix).partition(".")[:2] for name in found}
@@ -139,7 +139,7 @@ def _by_shape(state: Mapping[str, Tensor]) -> dict[tuple[int, ...], list[str]]:
 
 
 def _contradicts(targets: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether names speak against the order: other roles, or numbers of otherwise equal names that fall."""
+    """Whether names contradict the order: roles differ, or the indices of otherwise equal names decrease."""
     numbers: dict[str, list[list[int]]] = {}
     for target, name in zip(targets, names, strict=True):
         meant, said = _roles(target), _roles(name)
@@ -150,7 +150,7 @@ def _contradicts(targets: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _agree(one: set[str], other: set[str]) -> bool:
-    """Whether two names say the same of what both speak of."""
+    """Whether two sets of roles agree in every category that both name."""
     shared = [(one & kinds, other & kinds) for kinds in _EXCLUSIVE]
     return all(a == b for a, b in shared if a and b)
 

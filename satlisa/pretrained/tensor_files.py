@@ -1,4 +1,4 @@
-"""Files of tensors, read without running code: safetensors, or torch files that hold nothing but tensors."""
+"""Read tensor files without executing code: safetensors, or torch files that contain only tensors."""
 
 import pickle
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ _MOST_LISTED = 6
 
 
 def read_tensors(path: Path) -> Any:
-    """What a file holds: tensors by name; of a torch file, whatever is wrapped around them.
+    """Contents of a file: tensors by name; for a torch file, possibly inside other containers.
 
     Raises:
-        SatlisaError: unreadable, or a pickle that holds more than tensors.
+        SatlisaError: an unreadable file, or a pickle that contains more than tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -31,14 +31,14 @@ def read_tensors(path: Path) -> Any:
 
 
 def refuse_pickle(subject: str) -> SatlisaError:
-    """The error for weights that only unpickling would read; torch's own text recommends to unpickle them anyway."""
+    """The error for weights that need unpickling. Replaces torch's message, which recommends `weights_only=False`."""
     return SatlisaError(
         f"{subject}: damaged, or holds more than tensors, which could run code; not loaded. Take a copy in safetensors"
     )
 
 
 def list_tensors(state: Mapping[str, Tensor], most: int = _MOST_LISTED) -> str:
-    """Names and shapes for a message, the first `most` of them."""
+    """Names and shapes of the first `most` tensors, for a message."""
     names = [f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more or "no tensors"
