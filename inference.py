@@ -7,14 +7,13 @@ python inference.py --model_dir D --image sat.jpg --prompt "Segment buildings" -
 import sys
 from pathlib import Path
 
-# Notebooks load this file by its path from anywhere: the package lies beside it.
-if str(Path(__file__).resolve().parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from satlisa.cli.inference import main
-from satlisa.inference.api import generate_instances, generate_segmentation, generate_text, load_model
-
-__all__ = ["generate_instances", "generate_segmentation", "generate_text", "load_model"]
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # notebooks load this file by its path from anywhere
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from satlisa.cli.inference import main
+
+    sys.exit(main())  # before torch is imported: --help does not wait for it
+
+from satlisa import generate_instances, generate_segmentation, generate_text, load_model
+
+__all__ = ["generate_instances", "generate_segmentation", "generate_text", "load_model"]

@@ -74,6 +74,14 @@ check_transformers() {
     "$python" -c 'import transformers.models.qwen3_5; print("transformers", transformers.__version__, "has it")'
 }
 
+install_commands() {
+    say "install the commands satlisa-train, satlisa-ask and satlisa-evaluate"
+    # The build backend is downloaded for them: offline that fails, after two short tries instead of pip's long ones.
+    if ! PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=15 install --no-deps --editable .; then
+        echo "they could not be installed; train.py, inference.py and infer_dataset.py do the same"
+    fi
+}
+
 install_kernels() {
     say "look for a CUDA device"
     if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
@@ -110,6 +118,7 @@ set_up() {
     install_torch
     say "install requirements.txt"
     install -r requirements.txt
+    install_commands
     check_transformers
     install_kernels
     check_installation

@@ -21,7 +21,10 @@ _TOO_LARGE = 2**31
 
 _LARGEST_WEIGHT = 1e9
 
-REPOSITORY_CONFIG = Path(__file__).parent.parent / "model_config.json"
+_PACKAGED = Path(__file__).parent / "model_config.json"
+
+# In an installed package the file lies in it; in a checkout, and installed with `pip install -e`, beside it.
+DEFAULT_CONFIG = _PACKAGED if _PACKAGED.exists() else Path(__file__).parent.parent / "model_config.json"
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PAIR = "import torch, torchvision"
 QWEN = "import transformers.models.qwen3_5"
+COMMANDS = "--no-deps --editable ."
 
 # Writes one order a line, fails on orders that FAIL matches; `-m venv` makes an environment with a Python like itself.
 STUB = r"""#!/bin/bash
@@ -70,7 +71,7 @@ def sandbox(tmp_path: Path) -> Sandbox:
 def test_a_complete_environment_only_gets_the_requirements(sandbox: Sandbox) -> None:
     done = sandbox.run()
     assert done.returncode == 0, done.stderr
-    assert sandbox.pip() == ["-r requirements.txt"]
+    assert sandbox.pip() == ["-r requirements.txt", COMMANDS]
     assert all(line.startswith(str(sandbox.environment)) for line in sandbox.log.read_text().splitlines())
     assert not (sandbox.project / ".venv").exists()
 
@@ -79,13 +80,13 @@ def test_conda_environment_is_used(sandbox: Sandbox) -> None:
     done = sandbox.run(active="CONDA_PREFIX")
     assert done.returncode == 0, done.stderr
     assert f"the active conda environment: {sandbox.environment}" in done.stdout
-    assert sandbox.pip() == ["-r requirements.txt"]
+    assert sandbox.pip() == ["-r requirements.txt", COMMANDS]
 
 
 def test_torch_and_torchvision_come_in_one_command(sandbox: Sandbox) -> None:
     done = sandbox.run(FAIL_ONCE=PAIR)
     assert done.returncode == 0, done.stderr
-    assert sandbox.pip() == ["torch>=2.11,<3 torchvision>=0.26,<1", "-r requirements.txt"]
+    assert sandbox.pip() == ["torch>=2.11,<3 torchvision>=0.26,<1", "-r requirements.txt", COMMANDS]
 
 
 def test_a_pair_that_does_not_fit_is_installed_anew(sandbox: Sandbox) -> None:
@@ -110,7 +111,14 @@ def test_kernels_are_for_cuda_machines_only(sandbox: Sandbox) -> None:
     done = sandbox.run(CUDA="1")
     assert done.returncode == 0, done.stderr
     kernels = [f"--no-build-isolation {name}" for name in ("flash-linear-attention", "causal-conv1d")]
-    assert sandbox.pip() == ["-r requirements.txt", *kernels]
+    assert sandbox.pip() == ["-r requirements.txt", COMMANDS, *kernels]
+
+
+def test_the_console_commands_may_fail(sandbox: Sandbox) -> None:
+    done = sandbox.run(FAIL="--editable")
+    assert done.returncode == 0, done.stderr
+    assert "they could not be installed; train.py, inference.py and infer_dataset.py do the same" in done.stdout
+    assert sandbox.orders()[-1] == "-"  # the check of the installation, the last step
 
 
 def test_goes_on_without_a_kernel_that_does_not_build(sandbox: Sandbox) -> None:
@@ -130,7 +138,7 @@ def test_venv_is_made_once_and_reused(sandbox: Sandbox) -> None:
     assert first.returncode == 0, first.stderr
     made = [order for order in sandbox.orders() if order.startswith("-m venv")]
     assert made == ["-m venv --clear .venv"]
-    assert sandbox.pip() == ["-r requirements.txt"]
+    assert sandbox.pip() == ["-r requirements.txt", COMMANDS]
     sandbox.log.unlink()
     assert sandbox.run(active="").returncode == 0
     assert not [order for order in sandbox.orders() if order.startswith("-m venv")]

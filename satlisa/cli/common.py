@@ -1,9 +1,9 @@
 """What the commands share: a mistake is one line on stderr and exit code 2, Ctrl-C is one line and 130.
 
     def main(arguments: Sequence[str] | None = None) -> int:
-        options = _parser().parse_args(arguments)  # a CommandParser
+        options = _parser().parse_args(arguments)  # a CommandParser(PROG, …)
         start_logging(options.debug)
-        return run_command("infer_dataset.py", partial(_run, options), options.debug)
+        return run_command(PROG, partial(_run, options), options.debug)
 
 Tracebacks are shown with `--debug` alone, except those of our own bugs. Nothing here imports torch: `--help` and a
 mistyped option answer at once.
@@ -15,12 +15,18 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from satlisa.errors import SatlisaError, redact
 
 MISTAKE, INTERRUPTED = 2, 130  # exit codes
 _LONGEST_LINE = 2000  # characters; lists of tensors can be longer than a terminal
+
+
+def called_as(script: str, command: str) -> str:
+    """The name for usage and error lines: the installed command where that was called, else the repository's script."""
+    return command if Path(sys.argv[0]).stem == command else script
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""`python infer_dataset.py`: evaluate a model on samples of every task."""
+"""`python infer_dataset.py` and `satlisa-evaluate`: evaluate a model on samples of every task."""
 
 import argparse
 import logging
@@ -7,11 +7,13 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from satlisa.cli.common import CommandParser, run_command, start_logging
+from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
 from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 logger = logging.getLogger("satlisa")
+
+PROG = called_as("infer_dataset.py", "satlisa-evaluate")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -22,7 +24,7 @@ def names(text: str) -> tuple[str, ...]:
 def parser() -> CommandParser:
     """The command line."""
     about = "Evaluate a model on samples of every task. Several processes (accelerate launch) share the work."
-    parser = CommandParser("infer_dataset.py", about)
+    parser = CommandParser(PROG, about)
     add = parser.add_argument
     hub_id = "rahuldshetty/satellite-omni-lisa"
     add("--model_repo", "--model_dir", dest="model_dir", default=hub_id, help="hub id or folder (%(default)s)")
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join([plain_table(results), "", *headline(results)]))
         print(f"\nReport: {journal.output_dir / REPORT_FILE}")
         if None not in errors:
-            print(f"infer_dataset.py: no sample was answered; the first error: {errors[0]}", file=sys.stderr)
+            print(f"{PROG}: no sample was answered; the first error: {errors[0]}", file=sys.stderr)
     return 0 if None in errors else 1
 
 
@@ -75,7 +77,7 @@ def main() -> int:
     start_logging(options.debug)
     try:
         with raise_on_signal():
-            return run_command("infer_dataset.py", partial(run, options), options.debug)
+            return run_command(PROG, partial(run, options), options.debug)
     except Interrupted as stopped:
-        logger.info("infer_dataset.py: %s", stopped)  # once for all processes
+        logger.info("%s: %s", PROG, stopped)  # once for all processes
         return 128 + stopped.number

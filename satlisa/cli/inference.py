@@ -1,4 +1,4 @@
-"""`python inference.py`: ask a trained model about one image."""
+"""`python inference.py` and `satlisa-ask`: ask a trained model about one image."""
 
 import argparse
 import os
@@ -9,33 +9,31 @@ from functools import partial
 from pathlib import Path
 
 from PIL import Image
-from transformers.utils.logging import disable_progress_bar
 
-from satlisa.cli.common import CommandParser, run_command, start_logging
+from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
 from satlisa.data.images import open_image
 from satlisa.errors import SatlisaError, first_line
 from satlisa.geometry.overlay import mask_image, overlay
-from satlisa.inference.api import DEFAULT_MAX_NEW_TOKENS, load_model
-from satlisa.inference.generation import answer
+
+PROG = called_as("inference.py", "satlisa-ask")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where a mask was asked for and none came, 2 for a mistake."""
     options = _parser().parse_args(arguments)
     start_logging(options.debug)
-    disable_progress_bar()  # a line of its own for each part that is loaded
-    return run_command("inference.py", partial(_run, options), options.debug)
+    return run_command(PROG, partial(_run, options), options.debug)
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser("inference.py", "Ask a trained model about one image.")
+    parser = CommandParser(PROG, "Ask a trained model about one image.")
     parser.add_argument("--model_dir", required=True, help="folder that train.py wrote, or a hub id")
     parser.add_argument("--image", required=True, help="image file")
     parser.add_argument("--prompt", required=True, help='question, e.g. "Segment the buildings"')
     parser.add_argument("--output_mask", metavar="PNG", help="write the union of the answer's masks (0/255)")
     parser.add_argument("--output_instances", metavar="DIR", help="write one PNG per mask into this folder")
     parser.add_argument("--overlay", metavar="PNG", help="write the image with the masks drawn on it")
-    parser.add_argument("--max_new_tokens", type=_positive, default=DEFAULT_MAX_NEW_TOKENS, help="default: %(default)s")
+    parser.add_argument("--max_new_tokens", type=_positive, default=256, help="default: %(default)s")
     parser.add_argument("--device", help="cuda, cuda:1, cpu or mps (default: the best there is)")
     return parser
 
@@ -49,6 +47,14 @@ def _positive(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     _check_outputs(options)
     image = open_image(options.image)
+
+    # torch and transformers take seconds; --help and mistakes in the call do not wait for them
+    from transformers.utils.logging import disable_progress_bar
+
+    from satlisa.inference.api import load_model
+    from satlisa.inference.generation import answer
+
+    disable_progress_bar()  # a line of its own for each part that is loaded
     model = load_model(options.model_dir, options.device)
     found = answer(model, [image], [options.prompt], max_new_tokens=options.max_new_tokens)[0]
     print(found.text)

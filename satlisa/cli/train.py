@@ -1,26 +1,32 @@
-"""`python train.py`: settings are environment variables."""
+"""`python train.py` and `satlisa-train`: settings are environment variables."""
 
 import sys
 from collections.abc import Sequence
 
-from satlisa.cli.common import MISTAKE, run_command, start_logging
+from satlisa.cli.common import MISTAKE, called_as, run_command, start_logging
 from satlisa.training.settings import TrainConfig, help_text
-from satlisa.training.train import train
+
+PROG = called_as("train.py", "satlisa-train")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python train.py`; returns the exit code."""
+    """The command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments in (["--help"], ["-h"]):
-        print("usage: [VARIABLE=value …] python train.py [--help] [--debug]\n\n" + help_text())
+        call = f"python {PROG}" if PROG.endswith(".py") else PROG
+        print(f"usage: [VARIABLE=value …] {call} [--help] [--debug]\n\n{help_text()}")
         return 0
     if arguments not in ([], ["--debug"]):
-        print(f"train.py: unknown option {arguments[0]}; settings are variables, see --help", file=sys.stderr)
+        print(f"{PROG}: unknown option {arguments[0]}; settings are variables, see --help", file=sys.stderr)
         return MISTAKE
     start_logging(bool(arguments))
-    return run_command("train.py", _train_from_env, bool(arguments))
+    return run_command(PROG, _train_from_env, bool(arguments))
 
 
 def _train_from_env() -> int:
-    train(TrainConfig.from_env())
+    settings = TrainConfig.from_env()
+
+    from satlisa.training.train import train  # torch and transformers take seconds; mistakes do not wait for them
+
+    train(settings)
     return 0

@@ -14,7 +14,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from satlisa.config import DEFAULT_DATASET, REPOSITORY_CONFIG, ModelConfig
+from satlisa.config import DEFAULT_CONFIG, DEFAULT_DATASET, ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.runtime.locations import existing_folder
 
@@ -105,7 +105,7 @@ class TrainConfig:
 
     def new_model_config(self) -> ModelConfig:
         """The model to train: `model_config.json` with what the preset and the environment change."""
-        path = Path(self.model_config) if self.model_config else REPOSITORY_CONFIG
+        path = Path(self.model_config) if self.model_config else DEFAULT_CONFIG
         base = ModelConfig.from_json(path) if self.model_config or path.exists() else ModelConfig()
         changes: dict[str, Any] = {"dataset": _absolute(self.dataset)}
         if self.preset == "demo":

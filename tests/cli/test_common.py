@@ -1,6 +1,7 @@
 """Every command's mistakes: one line on stderr, exit code 2, no traceback without --debug, no token."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,15 @@ import pytest
 from satlisa.cli.common import CommandParser, one_line, run_command
 from satlisa.errors import SatlisaError, first_line, redact
 
+ROOT = Path(__file__).parents[2]
+COMMANDS = [
+    ("train.py", "train"),
+    ("inference.py", "inference"),
+    ("infer_dataset.py", "evaluate"),
+    ("satlisa-train", "train"),
+    ("satlisa-ask", "inference"),
+    ("satlisa-evaluate", "evaluate"),
+]
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 
 
@@ -77,10 +87,34 @@ def test_the_parser_knows_debug() -> None:
     assert not parser.parse_args([]).debug and parser.parse_args(["--debug"]).debug
 
 
-def test_help_needs_no_torch() -> None:
-    """What a command says of itself must not wait for what it loads."""
-    code = "import sys, satlisa.cli.common; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--modle", "x"], 2)])
+@pytest.mark.parametrize(("name", "module"), COMMANDS)
+def test_help_and_mistakes_name_the_command_and_need_no_torch(
+    name: str, module: str, arguments: list[str], code: int, tmp_path: Path
+) -> None:
+    """They must not wait for what the command loads."""
+    path = ROOT / name
+    if not path.exists():  # a console command: the script that pip writes
+        path = tmp_path / name
+        path.write_text(f"import sys\nfrom satlisa.cli.{module} import main\nsys.exit(main())\n")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(path), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    lines = done.stderr.splitlines()
+    imported = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
+    assert "satlisa.cli.common" in imported
+    assert not imported & {"torch", "transformers", "accelerate", "datasets"}
+    if code == 0:
+        assert done.stdout.startswith("usage: ") and f" {name} [" in done.stdout
+    else:
+        said = [line for line in lines if not line.startswith("import time:")]
+        assert len(said) == 1 and said[0].startswith(f"{name}: ") and said[0].endswith("see --help")
 
 
 def test_long_lists_are_cut() -> None:

@@ -175,7 +175,7 @@ def model_must_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(cli, "load_model", load)
+    monkeypatch.setattr(answers, "load_model", load)
 
 
 def test_images_that_cannot_be_read(ask: Callable[..., str], tmp_path: Path, model_must_not_load: None) -> None:
@@ -244,7 +244,7 @@ def test_a_folder_of_instances_that_cannot_be_made(
     (tmp_path / "file").write_text("x")
     assert "--output_instances: expected a folder" in ask(output_instances=tmp_path / "file")
     monkeypatch.setattr(os, "access", lambda place, _: Path(place) != tmp_path)
-    assert f"--output_instances: nothing may be written into {tmp_path};" in ask(output_instances=tmp_path / "new")
+    assert f"--output_instances: {tmp_path} cannot be written;" in ask(output_instances=tmp_path / "new")
 
 
 def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
