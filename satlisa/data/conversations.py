@@ -1,4 +1,4 @@
-"""Conversations as rows spell them: turns, and the text of an answer without its coordinates."""
+"""Parse the `conversations` column: its turns, and the text of an answer without coordinates."""
 
 import json
 import math
@@ -23,28 +23,25 @@ _ROLES = {
 
 _IMAGE_PARTS = ("image", "image_url", "img")
 
-# Blanks are matched from where they begin, here and in _tidy: from every one of them it would take minutes for 100 KB.
+# The lookbehind lets a match start only at the first blank of a run, here and in _tidy: without it 100 KB take minutes.
 _IMAGE_MARKER = re.compile(r"(?:(?<![ \t])[ \t]+)?<image>[ \t]*")
-
 _SEG = re.compile(r"[<\[]SEG[>\]]", re.IGNORECASE)
 
-# How coordinates begin: [[, [{, [12, {"key": (and what is no JSON: single quotes, [(12).
-_MOST_BRACKETS = 1000  # that turn out to be no JSON; each may be read far before it does
-
-_BRACKET = re.compile(r"""[\[{](?=\s*["\-\dtfnNI\[{\]}('])""")  # what follows could be JSON, or was meant as it
-
+_MOST_BRACKETS = 1000  # brackets of an answer that may fail to parse as JSON; each may be scanned far before it fails
+_BRACKET = re.compile(r"""[\[{](?=\s*["\-\dtfnNI\[{\]}('])""")  # may start JSON, or an attempt at it
+# Coordinates start with [[, [{, [12, {"key": or, in invalid JSON, single quotes or [(12.
 _JSON_START = re.compile(r"""[\[{]\s*(?:[\[{]|\(\s*-?\d|-?\d+(?:\.\d+)?\s*,|["']\w+["']\s*:)""")
 
 
 def parse_turns(value: Any) -> list[Turn]:
     """The turns of a `conversations` cell: JSON text or an already parsed list.
 
-    Turns are `{"role", "content"}` or `{"from", "value"}`, the content a string or a list of parts. `<image>` markers
-    and image parts are left out (the chat template places the image), and so are turns of others than the assistant
-    that hold nothing else.
+    A turn is `{"role", "content"}` or `{"from", "value"}`; its content is a string or a list of parts. `<image>`
+    markers and image parts are dropped, since the chat template places the image, and so are system and user turns that
+    hold nothing else.
 
     Raises:
-        ValueError: what was found instead.
+        ValueError: the message names what was found instead.
     """
     value = parse_cell(value)
     if not isinstance(value, list | tuple):
@@ -54,10 +51,10 @@ def parse_turns(value: Any) -> list[Turn]:
 
 
 def split_answer(turns: list[Turn]) -> tuple[tuple[Turn, ...], str]:
-    """The context and the expected answer: the last assistant turn that follows a user's, and all before it.
+    """Split turns at the expected answer, the last assistant turn after a user turn: the turns before it, and its text.
 
     Raises:
-        ValueError: there is no such pair, or a system turn that is not the first.
+        ValueError: no such pair, or a system turn that is not the first.
     """
     for place in range(len(turns) - 1, 0, -1):
         if turns[place].role == "assistant" and turns[place - 1].role == "user":
@@ -70,16 +67,16 @@ def split_answer(turns: list[Turn]) -> tuple[tuple[Turn, ...], str]:
 
 
 def take_coordinates(answer: str) -> tuple[str, list[Region]]:
-    """Cut the JSON with coordinates out of an answer.
+    """Remove the JSON with coordinates from an answer.
 
-    Bare boxes `[x0, y0, x1, y1]` are cut too, but are no regions. What a JSON object says under `text`, `answer`,
-    `description` or `caption` stays. Typed `<SEG>` markers go: they are placed where the tokens are.
+    Bare boxes `[x0, y0, x1, y1]` are removed too, but give no regions. The text of a JSON object under `text`,
+    `answer`, `description` or `caption` is kept. Typed `<SEG>` markers are removed: `chat.encode_answer` places them.
 
     Returns:
-        the text, tidied, possibly empty, and the regions in the order of the text.
+        the cleaned text, possibly empty, and the regions in the order of the text.
 
     Raises:
-        ValueError: JSON with coordinates that breaks off or cannot be read.
+        ValueError: JSON with coordinates that is truncated or unreadable.
     """
     answer = _SEG.sub(" ", answer)
     kept: list[str] = []
@@ -106,12 +103,12 @@ def take_coordinates(answer: str) -> tuple[str, list[Region]]:
             position = end
         elif isinstance(value, Mapping) and _count_numbers(value) >= 6:
             raise ValueError(f"holds JSON whose polygons are not under a known key: found {describe(value)}")
-    # Once more: what was cut may have stood in the middle of a marker, or have spelt one.
+    # Again, because the removed JSON may have split a marker, and the kept text of an object may hold one.
     return _tidy(_SEG.sub(" ", "".join([*kept, answer[position:]]))), regions
 
 
 def says_seg(answer: str) -> bool:
-    """Whether an answer has `<SEG>` typed in it."""
+    """Whether an answer contains a typed `<SEG>`."""
     return _SEG.search(answer) is not None
 
 
@@ -137,7 +134,7 @@ def _content(content: Any, number: int) -> str:
     if content is None:
         return ""
     if type(content) is int or (isinstance(content, float) and math.isfinite(content)):
-        return str(content)  # a count as answer
+        return str(content)  # a number as the answer, such as a count
     if isinstance(content, list | tuple):
         parts = [_part(part, number) for part in content]
         return "\n".join(part for part in parts if part is not None)
@@ -157,7 +154,7 @@ def _part(part: Any, number: int) -> str | None:
 
 
 def _without_markers(text: str) -> str:
-    """Text without `<image>`; where a marker stood between words one space stays."""
+    """Text without `<image>`; a marker between words becomes one space."""
     if "<image>" not in text:
         return text
     text = _IMAGE_MARKER.sub(" ", text)
@@ -166,7 +163,7 @@ def _without_markers(text: str) -> str:
 
 
 def _is_geometry(value: Any) -> bool:
-    """Coordinates to cut: at least a box's four numbers; `[3]` in a sentence stays."""
+    """Whether a value holds coordinates to remove: at least a box's four numbers, so `[3]` in a sentence is kept."""
     if _count_numbers(value) < 4:
         return False
     known = isinstance(value, Mapping) and any(holds_coordinates(value.get(key)) for key in POLYGON_KEYS)
@@ -182,7 +179,7 @@ def _count_numbers(value: Any) -> int:
 
 
 def _regions(value: Any) -> list[Region]:
-    """Regions of a JSON value inside an answer; bare boxes and points are none."""
+    """Regions of a JSON value inside an answer; bare boxes and points give none."""
     found = find_regions(value)
     if not found and isinstance(value, Mapping):
         found = parse_regions(value)
@@ -190,7 +187,7 @@ def _regions(value: Any) -> list[Region]:
 
 
 def _words(value: Any) -> str:
-    """What an answer that is one JSON object says in words."""
+    """The text field of a JSON object; empty for any other value."""
     if isinstance(value, Mapping):
         for key in ("text", "answer", "description", "caption"):
             if isinstance(value.get(key), str):
@@ -199,7 +196,7 @@ def _words(value: Any) -> str:
 
 
 def _tidy(text: str) -> str:
-    """Repair what a cut leaves: empty fences and brackets, doubled or dangling punctuation and blanks."""
+    """Clean up after removals: empty code fences and brackets, doubled or dangling punctuation and blanks."""
     text = re.sub(r"```\w*\s*```", " ", text)
     text = re.sub(r"\(\s*\)|\[\s*\]|\{\s*\}", " ", text)
     text = re.sub(r"[ \t]+", " ", text)

@@ -1,7 +1,4 @@
-"""From a dataset's name to rows, and from a row to a `Sample`.
-
-Images stay encoded until a row is read. A row that cannot be read is a `RowError`; training counts them in `Skips`.
-"""
+"""Open a split of a dataset by name; its images stay encoded until `rows.read_sample` reads a row."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +11,16 @@ from satlisa.errors import SatlisaError, first_line
 from satlisa.runtime.locations import existing_place, is_hub_id
 
 COLUMNS = ("task", "source", "image", "conversations", "metadata")
-
 _VALIDATION = ("validation", "val", "valid", "dev")
-
 _ELSEWHERE = "use a local folder (DATASET=path/to/folder) or the built-in demo (PRESET=demo)"
 
 
 class SplitError(SatlisaError):
-    """A dataset that can be read and lacks the split that was asked for."""
+    """The dataset is readable but lacks the requested split."""
 
 
 class Rows(Protocol):
-    """A split: `len(rows)`, `rows[i]` a row as a dict with `COLUMNS`, `rows["task"]` a whole column."""
+    """A split: `rows[i]` is a row, a dict with `COLUMNS`; `rows["task"]` is a column."""
 
     def __len__(self) -> int: ...
 
@@ -33,15 +28,15 @@ class Rows(Protocol):
 
 
 def load_rows(dataset: str, split: str) -> Rows:
-    """A split of a dataset, its images not decoded.
+    """Load a split of a dataset without decoding its images.
 
     Args:
-        dataset: "demo", a local folder (`data/*.parquet`, whatever else `datasets` reads from a folder, or what its
-            `save_to_disk` wrote), or a hub id.
-        split: its name; validation also answers to val, valid and dev.
+        dataset: "demo", a hub id, or a local folder: `data/*.parquet`, another format that `datasets` reads from a
+            folder, or the output of its `save_to_disk`.
+        split: name of the split; "validation" also matches val, valid and dev.
 
     Raises:
-        SatlisaError: nothing there, the hub out of reach, or a split or columns missing.
+        SatlisaError: dataset not found, hub unreachable, or a missing split or column.
     """
     if dataset == "demo":
         from satlisa.data.synthetic.rows import demo_rows
@@ -53,10 +48,10 @@ def load_rows(dataset: str, split: str) -> Rows:
 
 
 def check_hub_dataset(dataset: str, source: str) -> None:
-    """Refuse a dataset, named by somebody's file, that would be read from this machine.
+    """Refuse a dataset name from a downloaded file (`source`) unless it is "demo" or is read from the hub.
 
     Raises:
-        SatlisaError: a path, an address, or the name of a folder here.
+        SatlisaError: a path, a URL, or the name of an existing local folder.
     """
     if dataset != "demo" and (not is_hub_id(dataset) or existing_place(dataset) is not None):
         raise SatlisaError(
@@ -66,11 +61,11 @@ def check_hub_dataset(dataset: str, source: str) -> None:
 
 
 def open_split(dataset: str, split: str, load: Callable[[Any], Any]) -> Any:
-    """A split with its columns checked and its images left as {"bytes", "path"}, not yet held against `ImagePaths`.
+    """A split with checked columns and undecoded images, {"bytes", "path"}; the caller applies `ImagePaths`.
 
     Args:
-        dataset, split: names, as for `load_rows`; not "demo".
-        load: makes splits of a builder of `datasets`; what `save_to_disk` wrote needs none.
+        dataset, split: as in `load_rows`, except "demo".
+        load: makes the splits from a builder of `datasets`; unused for the output of `save_to_disk`.
 
     Raises:
         SatlisaError: as `load_rows`.
@@ -90,7 +85,7 @@ def _load_folder(folder: Path, load: Callable[[Any], Any]) -> Any:
         return load(open_builder(str(folder), folder))
     except SatlisaError:
         raise
-    except Exception as error:  # whatever the readers of parquet, json, csv, ... raise for damaged files
+    except Exception as error:  # damaged files: the readers of parquet, json, csv, ... raise many types
         raise SatlisaError(
             f"dataset {folder}: cannot be read as a dataset folder ({first_line(error)}); "
             "expected for example data/train-00000-of-00001.parquet"
@@ -98,7 +93,7 @@ def _load_folder(folder: Path, load: Callable[[Any], Any]) -> Any:
 
 
 def _prepare(builder: Any) -> datasets.DatasetDict:
-    """All splits; converted copies go to the cache of `datasets`."""
+    """All splits, converted to Arrow files in the cache of `datasets`."""
     builder.download_and_prepare()
     return builder.as_dataset()
 
@@ -140,7 +135,7 @@ def _choose_split(splits: Any, split: str, dataset: str) -> Any:
 
 
 def _without_decoding(rows: Any, dataset: str) -> Any:
-    """Check the columns; leave images as {"bytes", "path"}."""
+    """Check the columns and turn image decoding off."""
     names = rows.column_names or []
     missing = [column for column in COLUMNS if column not in names]
     if missing:

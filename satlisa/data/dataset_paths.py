@@ -1,7 +1,7 @@
-"""Where a dataset may point: into its own folder or repository, and nowhere else.
+"""Path checks: a dataset may refer only to files in its own folder or repository.
 
-A dataset is somebody's data. Its README can aim `datasets` at any address or file, its files can be links, and its rows
-name images. What leads outside is refused before it is opened or asked for: a whole dataset in one line, a row as one.
+Datasets are untrusted. A README can point `datasets` at any URL or file, files can be symlinks, and rows name images by
+path. Anything outside is refused before it is opened or fetched: a data file refuses the dataset, an image its row.
 """
 
 import json
@@ -20,26 +20,26 @@ import yaml  # type: ignore[import-untyped]
 from satlisa.errors import SatlisaError, redact
 
 REFUSED = "refused"
-"""A key of an image cell that must not be opened; its value says why."""
+"""Key that marks an image cell as refused; its value is the reason."""
 
 _LONGEST_SHOWN = 200
 _YAML_FILE = ".huggingface.yaml"
 
 
 def open_builder(dataset: str, folder: Path | None) -> Any:
-    """The builder of `datasets` for a folder or a repository of the hub, once all that it would read lies within.
+    """The builder of `datasets` for a local folder or a hub repository, after checking that all its files are inside.
 
-    Nothing but its settings has been read then; `download_and_prepare` or `as_streaming_dataset` are next.
+    Only settings are read here; `download_and_prepare` or `as_streaming_dataset` reads the data.
 
     Args:
-        dataset: its name in messages, and a hub id where there is no `folder`.
+        dataset: name in messages; the hub id if `folder` is None.
 
     Raises:
-        SatlisaError: data files elsewhere; `datasets` has errors of its own, of many types.
+        SatlisaError: data files outside; `datasets` raises many other types.
     """
     if folder is not None:
         _check_settings(folder)
-    # Absolute, because `datasets` takes a bare name such as "json" for one of its readers.
+    # Absolute, because a bare name such as "json" selects one of the readers of `datasets`.
     builder = datasets.load_dataset_builder(os.path.abspath(folder) if folder is not None else dataset)
     for name in [name for names in (builder.config.data_files or {}).values() for name in names]:
         if folder is not None:
@@ -50,17 +50,17 @@ def open_builder(dataset: str, folder: Path | None) -> Any:
 
 
 def check_saved(folder: Path) -> None:
-    """Check what `load_from_disk` will read of a folder that `save_to_disk` wrote.
+    """Check the files that `load_from_disk` will read from the output of `save_to_disk`.
 
     Raises:
-        SatlisaError: a file elsewhere; or others, where its JSON files are not what they should be.
+        SatlisaError: a file outside the folder; malformed JSON files raise other types.
     """
     for path in _saved_files(folder):
         _check_inside(path, folder)
 
 
 def _saved_files(folder: Path) -> Iterator[Path]:
-    """Each file before it is read itself."""
+    """Yield each file before reading it, so that the caller checks it first."""
     index, splits = folder / "dataset_dict.json", [folder]
     if index.is_file():
         yield index
@@ -73,7 +73,7 @@ def _saved_files(folder: Path) -> Iterator[Path]:
 
 
 def _check_settings(folder: Path) -> None:
-    """Check where the settings in a folder's README, or beside it, aim `datasets`; they are read as it reads them."""
+    """Check the data paths in a folder's README and `.huggingface.yaml`, parsed as `datasets` parses them."""
     readme, beside = folder / "README.md", folder / _YAML_FILE
     for path in (readme, beside, folder / "dataset_infos.json"):
         _check_inside(path, folder)
@@ -89,7 +89,7 @@ def _check_settings(folder: Path) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in nested lists and objects."""
+    """All strings in nested lists and mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -100,21 +100,21 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _own_name(name: str, source: Path) -> str:
-    """A relative path that a file gives, refused where it is an address or could lead out of the folder."""
+    """A relative path named in the file `source`; a URL or a path that may leave the folder is refused."""
     if _is_address(name) or name.startswith(("/", "\\", "~")) or ".." in re.split(r"[/\\]", name) or name[1:2] == ":":
         raise SatlisaError(f"{source} names {show(name)}; expected a path inside the dataset's folder")
     return name
 
 
 def _is_address(name: str) -> bool:
-    """Whether `datasets` would hand a name to a file system over the network or inside of an archive."""
+    """Whether `datasets` would open a name through a network or archive file system."""
     return "::" in name or len(urlsplit(name).scheme) > 1
 
 
 def own_folders(folder: Path) -> tuple[Path, ...]:
-    """Where the files of a dataset's folder may lie: in it, or in the blobs beside a snapshot of the hub's cache."""
+    """Folders that may hold a dataset's files: its own, and the blobs beside a snapshot of the hub cache."""
     folder = folder.resolve()
-    blobs = folder.parent.parent / "blobs"  # not resolved: blobs that are a link themselves lead outside
+    blobs = folder.parent.parent / "blobs"  # not resolved: symlinked blobs count as outside
     return (folder, blobs) if folder.parent.name == "snapshots" else (folder,)
 
 
@@ -128,18 +128,18 @@ def _check_inside(path: Path, folder: Path) -> None:
 
 
 def show(name: str) -> str:
-    """A name out of a dataset, for a message."""
+    """A name from a dataset for a message: redacted, shortened, quoted."""
     shown = redact(name)
     return repr(shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…")
 
 
 @dataclass(frozen=True)
 class ImagePaths:
-    """Images that rows name by path: made absolute, and refused where they lie elsewhere. Bytes pass as they are.
+    """Resolves the image paths of rows and refuses those outside the dataset. Embedded bytes pass unchanged.
 
     Attributes:
-        roots: resolved folders that an image may lie in.
-        folder: where relative paths begin; None, where there is no folder, refuses them.
+        roots: resolved folders that may hold images.
+        folder: base of relative paths; None refuses them.
     """
 
     roots: tuple[Path, ...]
@@ -147,26 +147,26 @@ class ImagePaths:
 
     @classmethod
     def of(cls, dataset: str, folder: Path | None) -> "ImagePaths":
-        """The rule for a dataset: its folder, or for one of the hub what has been downloaded of it."""
+        """The rule for a local dataset (its folder) or a hub dataset (its downloaded files)."""
         if folder is not None:
             return cls(own_folders(folder), folder)
         downloaded = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
         return cls((Path(datasets.config.HF_DATASETS_CACHE).resolve(), downloaded.resolve()))
 
     def __call__(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Columns of rows, as `with_transform` and `map(batched=True)` of `datasets` give and take them."""
+        """Check a batch's image column; callable by `with_transform` and `map(batched=True)` of `datasets`."""
         if "image" not in columns:
             return columns
         return {**columns, "image": [self.check(cell) for cell in columns["image"]]}
 
     def check(self, cell: Any) -> Any:
-        """An image cell; a refused one has neither bytes nor path, but `REFUSED`."""
+        """Check an image cell; a refused one has `REFUSED` and neither bytes nor path."""
         path = cell.get("path") if isinstance(cell, Mapping) and cell.get("bytes") is None else cell
         if not isinstance(path, str) or not path:
             return cell
         try:
             found, reason = self._find(path)
-        except (OSError, ValueError, RuntimeError) as error:  # no path at all, or links in a circle
+        except (OSError, ValueError, RuntimeError) as error:  # an invalid path, or a symlink loop
             found, reason = None, f"cannot be followed ({type(error).__name__})"
         if found is None:
             return {"bytes": None, "path": None, REFUSED: f"path {show(path)} {reason}"}

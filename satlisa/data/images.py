@@ -1,9 +1,9 @@
-"""Images: whatever a person or a dataset hands over becomes an upright 8-bit RGB image.
+"""Load images: any source becomes an upright 8-bit RGB image.
 
-Unusual here: Pillow's own `convert("RGB")` saturates 16-bit images and turns floats in [0, 1] black, so their values
-are scaled first; and transparency is shown over black, which is how satellite tiles mark "no data".
+Pillow's `convert("RGB")` saturates 16-bit images and turns floats in [0, 1] black, so values are scaled first.
+Transparency is composited over black, the "no data" convention of satellite tiles.
 
-Images may be anybody's: one that claims more than `MAX_PIXELS` is refused by its header, before memory is taken for it.
+Images are untrusted: one whose header claims more than `MAX_PIXELS` is refused before memory is allocated for it.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from PIL import Image, UnidentifiedImageError
 from satlisa.errors import SatlisaError, first_line
 
 MAX_PIXELS = 178_956_970
-"""The largest image, in pixels: where Pillow gives up, half a gigabyte as RGB."""
+"""Largest image in pixels, half a gigabyte as RGB: twice Pillow's `MAX_IMAGE_PIXELS`, above which Pillow raises."""
 
 ImageSource = str | Path | bytes | Mapping[str, Any] | Image.Image | np.ndarray
 
 _log = logging.getLogger(__name__)
 _pillow_limit = threading.Lock()
-_ORIENTATION = 0x0112  # the EXIF tag; the values say how the camera was held
+_ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,17 +41,17 @@ _UPRIGHT = {
 
 
 def open_image(source: ImageSource) -> Image.Image:
-    """Read an image completely, as upright RGB.
+    """Load an image completely, as upright RGB.
 
     Args:
-        source: a path, an encoded file's bytes, a dataset's `{"bytes": …, "path": …}` (bytes go first), a Pillow image,
-            or a uint8 array (H, W, 3) in RGB order. Of a file with several frames the first is read.
+        source: a path, an encoded file's bytes, a dataset's `{"bytes": …, "path": …}` (bytes take precedence), a Pillow
+            image, or a uint8 array (H, W, 3) in RGB order. Only the first frame of a multi-frame file is read.
 
     Returns:
-        an RGB image of its own: the source and its file may be closed or changed.
+        an independent RGB image: the source and its file may be closed or changed.
 
     Raises:
-        SatlisaError: there is no such file, it is no image, a broken or too large one, or the source is something else.
+        SatlisaError: file not found, not an image, broken or too large, or an unsupported type of source.
     """
     if isinstance(source, Mapping):
         data, path = source.get("bytes"), source.get("path")
@@ -64,20 +64,20 @@ def open_image(source: ImageSource) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An upright RGB copy of any Pillow image, without metadata, so that a second call changes nothing.
+    """Upright RGB copy of a Pillow image, without metadata; idempotent.
 
-    - EXIF orientation is applied; EXIF that cannot be read is reported to the log and passed over.
+    - EXIF orientation is applied; unreadable EXIF is logged and ignored.
     - Alpha, palette transparency and a transparent colour are composited over black.
-    - Integers (`I;16`, `I`): 0..255 stay as they are; 16-bit values that use the top bit (up to 65,535) are divided by
-      257; anything else, such as a sensor's 11 or 12 bits, is stretched from its own minimum..maximum to 0..255.
-    - Floats (`F`): 0..1 becomes 0..255, any other range is stretched; NaN and infinities, "no data", are black.
+    - Integers (`I;16`, `I`): 0..255 is kept; 16-bit values that use the top bit (up to 65,535) are divided by 257;
+      anything else, such as 11- or 12-bit sensor data, is stretched from its own minimum..maximum to 0..255.
+    - Floats (`F`): 0..1 becomes 0..255, any other range is stretched; NaN and infinities ("no data") become black.
 
-    16-bit *colour* files reach us from Pillow as 8 bits already, each channel's upper byte.
+    Pillow itself reduces 16-bit *colour* files to 8 bits, the upper byte of each channel.
 
     Raises:
-        OSError or others of Pillow's: the image is read lazily and its file is broken; `open_image` words them.
+        OSError and other errors of Pillow: a lazily read file is broken; `open_image` turns them into `SatlisaError`.
     """
-    image.load()  # before EXIF: Pillow turns TIFFs upright while loading and then takes the tag away
+    image.load()  # before EXIF: Pillow rotates TIFFs while loading and then removes the tag
     image = _upright(image)
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_to_8_bit(np.asarray(image)))
@@ -90,7 +90,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fingerprint(image: Image.Image) -> str:
-    """The same for two images exactly when size, mode and every pixel are the same (SHA-256)."""
+    """SHA-256 of mode, size and pixels."""
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
@@ -117,16 +117,16 @@ def _read(source: Any, name: str | None = None) -> Image.Image:
         raise SatlisaError(f"{name}: no such file; check the path") from error
     except UnidentifiedImageError as error:
         raise SatlisaError(f"{name} is not an image in a format that is read; give a PNG, JPEG or TIFF") from error
-    except Image.DecompressionBombError as error:  # Pillow refuses from twice its limit on, and says only how many
+    except Image.DecompressionBombError as error:  # above twice MAX_IMAGE_PIXELS; the message has only the pixel count
         pixels = re.search(r"\d+", str(error))
         raise _too_large(name, f"{int(pixels.group()):,} pixels" if pixels else first_line(error)) from error
-    except Exception as error:  # Pillow's decoders let anything through when a file is broken
+    except Exception as error:  # broken files: Pillow's decoders raise many types
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise SatlisaError(f"{name} cannot be read ({reason}); save or download it again") from error
 
 
 def _open(source: Path | io.BytesIO) -> Image.Image:
-    """Read the header. Pillow warns at half of our limit; here it is silent up to ours, for other callers as before."""
+    """Open an image; Pillow's limit for decompression-bomb warnings is `MAX_PIXELS` during this call only."""
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
         try:
@@ -137,7 +137,7 @@ def _open(source: Path | io.BytesIO) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """All that Pillow reads, except PostScript: it would hand that program to Ghostscript to run."""
+    """All formats that Pillow reads except PostScript, a program that Pillow would pass to Ghostscript to run."""
     Image.init()
     return tuple(name for name in Image.ID if name != "EPS")
 
@@ -166,7 +166,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         transpose = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception as error:  # broken EXIF raises SyntaxError, struct.error, …; the pixels are good all the same
+    except Exception as error:  # broken EXIF raises SyntaxError, struct.error, …; the pixels are valid
         _log.warning("EXIF of %s is unreadable (%s); the image is taken as upright", image, error)
         return image
     return image if transpose is None else image.transpose(transpose)
@@ -183,8 +183,8 @@ def _to_8_bit(values: np.ndarray) -> np.ndarray:
         offset, top = 0.0, 1.0
     elif low >= 0 and values.dtype.kind != "f" and (high <= 255 or 32768 <= high <= 65535):
         offset, top = 0.0, (255.0 if high <= 255 else 65535.0)
-    elif low == high:  # nothing to stretch: one grey, by the scale of its kind
+    elif low == high:  # constant image: one grey, on the scale of its type
         offset, top = 0.0, (65535.0 if values.dtype.kind != "f" else 255.0)
-    # Differences of the widest floats overflow: halved first.
+    # Halved first, because differences of extreme floats overflow.
     scaled = (np.where(finite, values, offset) / 2 - offset / 2) / (top / 2 - offset / 2) * 255.0
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)

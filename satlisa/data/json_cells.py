@@ -1,4 +1,4 @@
-"""Cells: what a row's column holds, read as JSON within limits, and worded for error messages."""
+"""Parse the JSON in a row's cells within limits, and describe values in error messages."""
 
 import json
 from collections import Counter
@@ -7,40 +7,39 @@ from typing import Any
 
 from satlisa.errors import first_line
 
-_LEVELS = 32  # the deepest spelling that is read, metadata.objects[].segmentation[][][x, y], has seven
+_LEVELS = 32  # nesting limit; the deepest supported format, metadata.objects[].segmentation[][][x, y], has 7 levels
 _KEYS_SHOWN = 8
 
 
-class _TwiceError(ValueError):
-    """A key that an object has twice: which of the two is meant would be a guess."""
+class _DuplicateKeyError(ValueError):
+    """Duplicate key in a JSON object."""
 
 
 def parse_cell(value: Any, levels: int = _LEVELS) -> Any:
-    """A cell's JSON text as lists and objects; what is no text passes through.
+    """Parse a cell's JSON text; any other value passes through.
 
     Raises:
-        ValueError: no JSON, a key twice in one object, or lists and objects more than `levels` deep (the readers
-            behind this one are recursive).
+        ValueError: not JSON, a duplicate key in an object, or nesting deeper than `levels` (callers are recursive).
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value, object_pairs_hook=_without_doubles)
+            value = json.loads(value, object_pairs_hook=_unique_keys)
         except RecursionError as error:
             raise ValueError(f"is nested more than {levels} deep (starts with {value[:20]!r})") from error
-        except (json.JSONDecodeError, _TwiceError) as error:
-            reason = str(error) if isinstance(error, _TwiceError) else "is not JSON"
+        except (json.JSONDecodeError, _DuplicateKeyError) as error:
+            reason = str(error) if isinstance(error, _DuplicateKeyError) else "is not JSON"
             raise ValueError(f"{reason} (starts with {value[:20]!r})") from error
-        except ValueError as error:  # a number of more than 4,300 digits
+        except ValueError as error:  # an integer of more than 4,300 digits
             raise ValueError(f"is JSON that cannot be read: {first_line(error)}") from error
     check_levels(value, levels)
     return value
 
 
 def decode_at(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value that begins at a place in a text, and where it ends.
+    """The JSON value that starts at an index of a text, and the index where it ends.
 
     Raises:
-        ValueError, RecursionError: none does, or one that `parse_cell` refuses.
+        ValueError, RecursionError: no JSON there, or JSON that `parse_cell` refuses.
     """
     value, end = _DECODER.raw_decode(text, start)
     check_levels(value)
@@ -48,10 +47,10 @@ def decode_at(text: str, start: int) -> tuple[Any, int]:
 
 
 def check_levels(value: Any, levels: int = _LEVELS) -> None:
-    """Refuse lists and objects nested more than `levels` deep.
+    """Refuse a value nested deeper than `levels`.
 
     Raises:
-        ValueError: they are.
+        ValueError: it is.
     """
     inside = [value]
     for _ in range(levels):
@@ -62,20 +61,20 @@ def check_levels(value: Any, levels: int = _LEVELS) -> None:
 
 
 def describe(value: Any) -> str:
-    """What was found, short enough for an error message."""
+    """A value in a few words, for an error message."""
     if isinstance(value, Mapping):
         keys = [str(key)[:40] for key in list(value)[:_KEYS_SHOWN]]
         more = [f"{len(value) - _KEYS_SHOWN:,} more"] if len(value) > _KEYS_SHOWN else []
         return f"an object with the keys {', '.join(keys + more) or '(none)'}"
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of more than 4,300 digits; a list thousands deep
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; a list nested thousands deep
         return f"something of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def without_surrogates(text: str) -> str:
-    """Text that UTF-8 can hold: half a character, which JSON may spell ("\\ud83d"), becomes the replacement one."""
+    """Text that UTF-8 can encode: lone surrogates, which JSON may contain ("\\ud83d"), become U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -85,12 +84,12 @@ def _items(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise _TwiceError(f"has the key {describe(twice)} twice in one object")
-    return made
+        raise _DuplicateKeyError(f"has the key {describe(twice)} twice in one object")
+    return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)

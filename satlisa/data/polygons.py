@@ -1,7 +1,7 @@
-"""Polygons: every spelling of them becomes arrays of fractions of the image's width and height.
+"""Parse polygons: every common format becomes arrays of fractions of the image's width and height.
 
-Unusual here: the dataset does not publish its spelling, so all the usual ones are read, and a mixture of them too.
-What cannot be read is an error that names what was found, never a guess. `raster.py` turns the arrays into masks.
+The dataset does not document its format, so all common ones are read, mixtures included. Unreadable input is an error
+that names what was found, never a guess. `geometry/raster.py` turns the arrays into masks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,36 +13,33 @@ from satlisa.data.json_cells import describe, parse_cell
 from satlisa.geometry.regions import Region
 
 POLYGON_KEYS = ("polygons", "segmentation", "masks", "instances", "objects", "polygon", "points")
-"""Where a record keeps its polygons; the first of them that holds coordinates is read."""
+"""Keys that may hold a record's polygons; the first one with coordinates is read."""
 
 _OBJECT_KEYS = ("polygon", "segmentation", "points", "polygons")
-
 _BOX_KEYS = ("bbox", "box")
-
-_COUNTED = ("objects", "instances")  # keys that other datasets use for counts as well
-
+_COUNTED = ("objects", "instances")  # other datasets use these keys for counts
 _UNITS = 1000.0  # coordinates are thousandths of the image's width and height
-
-_INNER_LEVELS = 8  # JSON in a string in JSON in a string …: each is shallow, or reading it could exhaust the stack
-
-_MOST_WIDTHS = 5000  # 2,500 outlines around the whole image; more take seconds to draw, and no annotation has them
+_INNER_LEVELS = 8  # nesting limit of JSON inside a string; strings inside strings could add up and exhaust the stack
+# Limit on the horizontal length of all outlines, in image widths: 2,500 outlines of the full image. No annotation has
+# more, and more take seconds to draw.
+_MOST_WIDTHS = 5000
 
 
 def parse_regions(value: Any) -> list[Region]:
-    """The objects of a list, one region each; a single polygon or object is a list of one.
+    """Parse a list of objects into one region each; a single polygon or object counts as a list of one.
 
-    A polygon is `[[x, y], …]`, flat `[x, y, x, y, …]`, `[{"x": …, "y": …}, …]`, a list of several of these (the parts
-    of one object, as in COCO's `segmentation`), or an object with `polygon`, `segmentation` or `points`; an object with
-    only a `bbox`/`box` `[x0, y0, x1, y1]` stands for its rectangle. Coordinates are thousandths of the image; where all
-    of the list lie within -1..2 and one is not a whole number they are taken as fractions already, since such a polygon
-    in thousandths would be invisible.
+    A polygon is `[[x, y], …]`, flat `[x, y, x, y, …]`, `[{"x": …, "y": …}, …]`, a list of these (the parts of one
+    object, as in COCO's `segmentation`), or an object with `polygon`, `segmentation` or `points`. An object with only a
+    `bbox`/`box` `[x0, y0, x1, y1]` gives its rectangle. Coordinates are thousandths of the image. If all those of the
+    list are within -1..2 and one is not an integer, they are taken as fractions: in thousandths, such a polygon would
+    be invisible.
 
     Returns:
         Per region, arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or 2, which draws nothing.
 
     Raises:
-        ValueError: something else than finite numbers was found, or an odd count of them, or outlines too wild to be
-            drawn; the message names it.
+        ValueError: anything but finite numbers, an odd number of them, or outlines too long to draw; the message names
+            what was found.
     """
     value = _as_list(value)
     if not isinstance(value, Mapping | list):
@@ -53,10 +50,9 @@ def parse_regions(value: Any) -> list[Region]:
 
 
 def find_regions(record: Any) -> list[Region]:
-    """The regions of a record: those under the first of `POLYGON_KEYS` that holds coordinates, else none.
+    """The regions under the first of a record's `POLYGON_KEYS` that holds coordinates; empty if none does.
 
-    A list is read as the regions themselves. Labels and counts under `objects`, `instances` and their like are no
-    polygons and are passed over.
+    A list is read as the regions themselves. Labels, and counts under `objects` or `instances`, are ignored.
 
     Raises:
         ValueError: coordinates that cannot be read; the message names the key and what was found.
@@ -76,7 +72,7 @@ def find_regions(record: Any) -> list[Region]:
 
 
 def holds_coordinates(value: Any) -> bool:
-    """Whether a value looks like polygons or boxes, readable or not; labels, counts and nothing do not."""
+    """Whether a value looks like polygons or boxes, valid or not; labels, counts and empty values do not."""
     value = _as_list(value)
     if isinstance(value, Mapping):
         return _is_point(value) or any(value.get(key) is not None for key in _OBJECT_KEYS + _BOX_KEYS)
@@ -84,7 +80,7 @@ def holds_coordinates(value: Any) -> bool:
 
 
 def find_outline(value: Any, place: str = "") -> str | None:
-    """Where in a record something looks like polygons, under whatever name: "annotation.shapes"; None for nowhere."""
+    """Path of the first value in a record that parses as polygons under any key, "annotation.shapes"; None if none."""
     if isinstance(value, Mapping):
         found = (find_outline(item, f"{place}.{key}".lstrip(".")) for key, item in value.items())
         return next((where for where in found if where), None)
@@ -95,12 +91,12 @@ def find_outline(value: Any, place: str = "") -> str | None:
         if any(len(ring) > 2 for region in parse_regions(value) for ring in region):
             return place
     except ValueError:
-        pass  # not polygons, whatever it is
+        pass  # not polygons
     return next((where for item in value if (where := find_outline(item, place))), None)
 
 
 def _rings(value: Any) -> list[np.ndarray]:
-    """The polygons of one object as (P, 2) arrays in the units of the file."""
+    """The polygons of one object as (P, 2) arrays, in the units of the input."""
     value = _as_list(value)
     if isinstance(value, Mapping):
         return _object_rings(value)
@@ -136,7 +132,7 @@ def _flat_ring(value: Sequence[Any]) -> np.ndarray:
 
 
 def _box_ring(value: Any) -> np.ndarray:
-    """A box's corners as a polygon (4, 2); corners may come in either order."""
+    """A box as a polygon (4, 2); its two corners may come in either order."""
     value = _as_list(value)
     if not isinstance(value, list) or len(value) != 4:
         raise ValueError(f"expected a box [x0, y0, x1, y1], found {describe(value)}")
@@ -145,7 +141,7 @@ def _box_ring(value: Any) -> np.ndarray:
 
 
 def _to_fractions(objects: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    """Thousandths to fractions, unless the numbers are fractions already (see `parse_regions`)."""
+    """Convert thousandths to fractions; numbers that are fractions already are kept (see `parse_regions`)."""
     numbers = np.concatenate([np.empty((0, 2)), *(ring for rings in objects for ring in rings)])
     near = bool(np.all((numbers >= -1) & (numbers <= 2)))
     units = 1.0 if near and np.any(numbers % 1) else _UNITS
@@ -159,29 +155,29 @@ def _to_fractions(objects: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
 
 
 def _as_list(value: Any) -> Any:
-    """Arrays, tuples and JSON inside a string as the lists that JSON would give; nulls between lists are left out."""
+    """Convert arrays, tuples and JSON inside a string to lists; nulls between lists are dropped."""
     value = _decoded(value)
     if not isinstance(value, list | tuple):
         return value
     items = [_decoded(item) for item in value]
-    of_lists = any(map(_is_container, items))  # among numbers a null is a mistake that nobody can repair
+    of_lists = any(map(_is_container, items))  # a null among numbers is kept, and is an error later
     return [item for item in items if item is not None] if of_lists else items
 
 
 def _decoded(value: Any) -> Any:
-    """What an array holds, or a string that is JSON of a list or an object; anything else as it is."""
+    """Decode an array, or a string with a JSON list or object; any other value passes through."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return parse_cell(value, _INNER_LEVELS)
         except ValueError:
-            pass  # text; whoever expects numbers names it
+            pass  # plain text; a caller that expects numbers reports it
     return value
 
 
 def _are_counts(value: Any) -> bool:
-    """A list of a few bare numbers, fewer than a polygon has."""
+    """Whether a value is a list of bare numbers too short for a polygon."""
     return isinstance(value, list | tuple) and len(value) < 6 and all(map(_is_number, value))
 
 
@@ -194,14 +190,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_point(value: Any) -> bool:
-    """`{"x", "y"}`, or two values that are not lists themselves."""
+    """Whether a value is `{"x", "y"}` or a pair of scalars."""
     if isinstance(value, Mapping):
         return "x" in value and "y" in value and not any(key in value for key in _OBJECT_KEYS)
     return isinstance(value, list | tuple | np.ndarray) and len(value) == 2 and not any(map(_is_container, value))
 
 
 def _is_ring(value: Sequence[Any]) -> bool:
-    """Whether every item is a point; a list of flat polygons has longer items."""
+    """Whether every item is a point; the items of a list of flat polygons are longer."""
     return all(map(_is_point, value))
 
 

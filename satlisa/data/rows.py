@@ -1,4 +1,4 @@
-"""One row of a dataset becomes a `Sample`."""
+"""Read one row of a dataset into a `Sample`."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from satlisa.errors import SatlisaError
 from satlisa.geometry.raster import covered_pixels
 from satlisa.geometry.regions import Region, reading_order
 
-_AREA_SIDE = 1024  # areas are counted with the longest side at SAM's input size, the finest that training sees
+_AREA_SIDE = 1024  # longest side, in pixels, at which areas are measured: SAM's input size, the finest in training
 
 
 def read_sample(
@@ -23,14 +23,14 @@ def read_sample(
 ) -> Sample:
     """Read one row.
 
-    A row is a segmentation row when it has polygons and its task says "segmentation" or is in `seg_tasks`. Its
-    polygons come from the metadata, or where that has none from JSON in the answer; objects that have only a
-    `bbox`/`box` count with its rectangle. A task that says "instance" has one region per object, any other one region
-    of all polygons. Instances that cover nothing at `_AREA_SIDE` pixels get no region and are counted in `left_out`,
-    as are the smallest ones beyond `max_instances`. Text rows keep their answer as it stands.
+    A segmentation row has polygons and a task that contains "segmentation" or is in `seg_tasks`. The polygons come from
+    the metadata, else from JSON in the answer; an object with only a `bbox`/`box` gives its rectangle. A task that
+    contains "instance" has one region per object, any other one region of all polygons. Instances that cover no pixel
+    at `_AREA_SIDE`, and the smallest ones beyond `max_instances`, get no region and are counted in `left_out`. A text
+    row keeps its answer unchanged.
 
     Raises:
-        RowError: names the row, the column and what was found there.
+        RowError: unusable row; names the row, the column and what was found.
     """
     task = row.get("task")
     if not isinstance(task, str) or not task.strip():
@@ -48,7 +48,7 @@ def read_sample(
     if isinstance(cell, Mapping) and (refused := cell.get(REFUSED)):
         raise RowError(index, "image", refused)
     try:
-        image = open_image(cell)  # type: ignore[arg-type]  # anything else is one of its errors
+        image = open_image(cell)  # type: ignore[arg-type]  # open_image refuses other types
     except SatlisaError as error:
         raise RowError(index, "image", f"cannot be read: {error}") from error
     chosen, left_out = _choose_regions(regions, "instance" in task.casefold(), image.size, max_instances)
@@ -65,12 +65,12 @@ def read_sample(
 
 
 def is_mask_task(task: str, seg_tasks: Collection[str] = ()) -> bool:
-    """Whether a task asks for masks; its rows without polygons then say that there is nothing to draw."""
+    """Whether a task asks for masks; a row of it without polygons is a negative sample."""
     return "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}
 
 
 def _parse_metadata(value: Any, index: int) -> Any:
-    """Metadata as an object or a list; nothing, empty text and null are an empty object."""
+    """Metadata as an object or a list; missing, empty and null metadata become an empty object."""
     if isinstance(value, str) and not value.strip():
         return {}
     try:
@@ -85,7 +85,7 @@ def _parse_metadata(value: Any, index: int) -> Any:
 
 
 def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region], str, str]:
-    """All regions of a segmentation row, the column that holds them, and the answer without coordinates."""
+    """All regions of a segmentation row, the column they come from, and the answer without coordinates."""
     column = "metadata"
     try:
         regions = find_regions(metadata)
@@ -99,7 +99,7 @@ def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region],
 
 
 def _refuse_unread(metadata: Any, answer: str, index: int) -> None:
-    """Polygons under a name that nobody told us must not turn a mask sample silently into a text sample."""
+    """Refuse polygons under an unknown key: they would silently turn a mask sample into a text sample."""
     if place := find_outline(metadata):
         expected = ", ".join(POLYGON_KEYS)
         raise RowError(index, "metadata", f"has polygons under `{place}`, expected them under one of {expected}")
@@ -110,7 +110,7 @@ def _refuse_unread(metadata: Any, answer: str, index: int) -> None:
 def _choose_regions(
     regions: list[Region], instances: bool, size: tuple[int, int], max_instances: int
 ) -> tuple[tuple[Region, ...], int]:
-    """The regions that get a `<SEG>`, in reading order, and how many instances do not."""
+    """The regions that get a `<SEG>`, in reading order, and the number of instances left out."""
     if not instances:
         regions = [tuple(ring for region in regions for ring in region)] if regions else []
     scale = _AREA_SIDE / max(size)

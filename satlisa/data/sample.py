@@ -1,6 +1,6 @@
-"""One row of a dataset, read: what to look at, what was asked, what to answer, and which masks.
+"""One parsed row of a dataset: image, conversation, expected answer and regions.
 
-Coordinates are fractions of the image's width and height, so that a region can be drawn at any size.
+Coordinates are fractions of the image's width and height, so a region can be drawn at any size.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Turn:
 
     Attributes:
         role: "system", "user" or "assistant".
-        text: what was said.
+        text: its content.
     """
 
     role: str
@@ -34,10 +34,10 @@ class Sample:
         index: row number in its split.
         task, source: the row's own columns.
         image: RGB, EXIF-oriented.
-        turns: the conversation up to the answer; the last one is the user's, earlier ones may be anybody's.
-        answer: expected text; of a segmentation row without coordinates and without any `<SEG>`.
+        turns: the conversation before the answer; the last turn is the user's, earlier ones may have any role.
+        answer: expected text; that of a segmentation row has neither coordinates nor `<SEG>`.
         regions: one per `<SEG>` of the answer, in reading order; () for a text sample.
-        left_out: instances that got no `<SEG>`: those beyond `max_instances`, and those that draw nothing.
+        left_out: instances without a `<SEG>`: those beyond `max_instances`, and those that cover no pixel.
     """
 
     index: int
@@ -51,12 +51,12 @@ class Sample:
 
 
 class RowError(SatlisaError, ValueError):
-    """A row that cannot be used: "row 812: `metadata` is not JSON (starts with 'nan')".
+    """An unusable row: "row 812: `metadata` is not JSON (starts with 'nan')".
 
     Attributes:
         index: row number in its split.
         column: the column at fault.
-        reason: what was found there, on one line of at most `_LONGEST_REASON` characters that any terminal can show.
+        reason: what was found, on one line of at most `_LONGEST_REASON` printable characters.
     """
 
     def __init__(self, index: int, column: str, reason: str) -> None:
@@ -66,5 +66,5 @@ class RowError(SatlisaError, ValueError):
         self.index, self.column, self.reason = index, column, reason
 
     def __reduce__(self) -> tuple[type["RowError"], tuple[int, str, str]]:
-        """Rebuilt from its three parts: exceptions travel pickled between loader processes."""
+        """Rebuild from the three parts; loader workers pickle exceptions."""
         return type(self), (self.index, self.column, self.reason)
