@@ -1,4 +1,4 @@
-"""Synthetic satellite scenes: a seed becomes a picture and the exact outlines of what stands in it."""
+"""Render synthetic satellite scenes from their plans."""
 
 import numpy as np
 from PIL import Image
@@ -28,7 +28,7 @@ def draw_scene(seed: int, size: int = SIDE) -> Image.Image:
 
 
 def paint(plan: Plan, size: int = SIDE) -> Image.Image:
-    """The picture of a plan, from the ground up: land, water, roads, flood, shadows, trees, structures."""
+    """Render a plan from the ground up: land, water, roads, flood, shadows, trees, structures."""
     rng = np.random.default_rng((plan.seed, 1))
     ground = _ground(rng, plan)
     canvas = Canvas(ground if plan.water is None else terrain.fill_water(rng, ground, plan.water))
@@ -60,7 +60,7 @@ def _ground(rng: np.random.Generator, plan: Plan) -> np.ndarray:
 
 
 def _plant_trees(rng: np.random.Generator, plan: Plan, canvas: Canvas) -> None:
-    """Trees wherever their crown touches nothing; in a flood they stand in the water."""
+    """Draw trees where the crown overlaps no water, road or structure; flooded ground counts as free."""
     forest = plan.scene_class == "Forest"
     for centre in rng.uniform(0, SIDE, (_TREES[plan.scene_class], 2)):
         radius = float(rng.uniform(4.5, 9.0) if forest else rng.uniform(3.0, 6.0))

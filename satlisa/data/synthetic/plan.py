@@ -1,8 +1,8 @@
-"""What stands where in a synthetic scene, decided from a seed before anything is painted.
+"""Plan a synthetic scene: its contents and their positions follow from a seed, before anything is drawn.
 
-Nothing in a plan is ambiguous: buildings and planes lie whole inside the frame and apart from each other,
-roads cross the whole frame, a building is either well inside the flood or well outside. Planning costs 3 ms,
-so the questions and answers about a scene are known without its picture.
+Nothing in a plan is ambiguous: buildings and planes are completely inside the frame and apart from each other, roads
+cross the whole frame, and a building is either well inside the flood or well outside. Planning takes 3 ms, so questions
+and answers about a scene do not need its image.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,8 @@ from satlisa.data.synthetic import structures, terrain
 from satlisa.data.synthetic.terrain import SIDE
 
 _GAP = 4.0  # units between structures, and between structures and roads or water
-_TRIES = 30  # places tried for a structure before the scene goes without it
+_TRIES = 30  # random positions tried for a structure before it is dropped
 _DEEP = 0.75  # flood opacity under every part of a flooded building
-
 ROADS = {
     "Farmland": (0, 2), "Forest": (0, 1), "Residential area": (1, 2), "Industrial area": (1, 2),
     "Airport": (0, 1), "River": (0, 1), "Desert": (0, 1),
@@ -27,12 +26,12 @@ BUILDINGS = {
 }  # fmt: skip
 SCENE_CLASSES = tuple(BUILDINGS)
 _LAKES = {"Farmland": 0.25, "Forest": 0.35, "Residential area": 0.15}  # chance of a lake
-_FLOOD_CHANCE = 0.52  # of every scene but deserts: 44 % of all scenes
+_FLOOD_CHANCE = 0.52  # except in deserts; 44 % of all scenes
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A structure: `label` "building" or "plane", `polygon` ((x, y), …) integers 0..1000 of the image."""
+    """An annotated structure: `label` "building" or "plane"; `polygon` ((x, y), …), integers 0..1000 of the image."""
 
     label: str
     polygon: tuple[tuple[int, int], ...]
@@ -47,7 +46,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Structure:
-    """A building or plane to paint: `kind` of house, hall, barn, clay or plane; `outline` (P, 2) units."""
+    """A building or plane to draw: `kind` is house, hall, barn, clay or plane; `outline` (P, 2) in units."""
 
     kind: str
     outline: np.ndarray
@@ -63,7 +62,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class Road:
-    """A straight strip across the frame: `ends` (2, 2) outside of it, `surface` paved, dirt or runway."""
+    """A straight strip across the frame: `ends` (2, 2) are outside it; `surface` is paved, dirt or runway."""
 
     ends: np.ndarray
     width: float
@@ -71,10 +70,10 @@ class Road:
 
 
 class Plan:
-    """A scene before it is painted; all distances in units, SIDE of them across the frame.
+    """The layout of a scene; all distances are in units, and the frame is SIDE × SIDE units.
 
-    `water` and `flood` are None or (SIDE, SIDE): signed distance to the shore (negative in the water), and
-    the opacity 0..1 of the muddy water. `objects` come in reading order of their boxes (top, then left).
+    `water` is None or the signed distance to the shore (SIDE, SIDE), negative in the water; `flood` is None or the
+    opacity of muddy water (SIDE, SIDE), 0..1. `objects` are in reading order of their boxes (top, then left).
     """
 
     def __init__(self, seed: int) -> None:
@@ -93,11 +92,11 @@ class Plan:
 
     @property
     def num_roads(self) -> int:
-        """Roads, runways left out."""
+        """Number of roads, runways excluded."""
         return sum(road.surface != "runway" for road in self.roads)
 
     def is_free(self, centre: np.ndarray, radius: float) -> bool:
-        """Whether a square around `centre` touches neither water, road nor structure; outside is free."""
+        """Whether a square around `centre` overlaps no water, road or structure; outside the frame is free."""
         left, top = (int(v - radius) for v in centre)
         side = int(2 * radius) + 1
         return self._taken.crop((left, top, left + side, top + side)).getbbox() is None
@@ -113,7 +112,7 @@ class Plan:
         return distance
 
     def _roads(self) -> list[Road]:
-        """A runway on airports; roads run parallel to the first one or across it."""
+        """A runway on airports, and roads parallel or perpendicular to the scene's angle."""
         rng, (low, high) = self._rng, ROADS[self.scene_class]
         roads: list[Road] = []
         side = rng.choice([-1.0, 1.0])
@@ -144,7 +143,7 @@ class Plan:
         return [structure for structure in placed if structure is not None]
 
     def _place(self, kind: str) -> Structure | None:
-        """A structure at a free place, or None where none was found."""
+        """A structure at a free position, or None if none was found."""
         rng = self._rng
         for _ in range(_TRIES):
             quarter = rng.integers(4) * np.pi / 2
@@ -168,7 +167,7 @@ _KINDS = {"Industrial area": "hall", "Airport": "hall", "Farmland": "barn", "Des
 
 
 def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """An outline of this kind around the origin, at least 16 units on its shorter side."""
+    """A random outline of this kind around the origin, at least 16 units on its shorter side."""
     if kind == "plane":
         return structures.plane_outline(rng.uniform(40, 58))
     if kind == "hall":
@@ -183,5 +182,5 @@ def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 def _normal(angle: float) -> np.ndarray:
-    """Unit vector across a direction: (2,)."""
+    """Unit normal of a direction: (2,)."""
     return np.array([-np.sin(angle), np.cos(angle)])

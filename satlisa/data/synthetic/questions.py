@@ -1,4 +1,4 @@
-"""What is asked about a scene, and the right answers: the demo dataset's seven tasks, functions of a plan."""
+"""Questions about a scene and their answers: the seven tasks of the demo dataset, each a function of a plan."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt about a scene with its answer; `metadata` holds its coordinates, 0..1000, if any."""
+    """A prompt about a scene and its answer; `metadata` holds the coordinates, 0..1000, if any."""
 
     task: str
     prompt: str
@@ -32,7 +32,7 @@ class Question:
 
 
 def ask_everything(plan: Plan, turn: int) -> list[Question]:
-    """The questions about one scene; `turn` rotates the spellings and picks caption, VQA or detection."""
+    """The questions about one scene; `turn` rotates the wording and selects caption, VQA or detection."""
     questions = [ask_class(plan), ask_flood(plan)]
     if _buildings(plan):
         questions.append(ask_buildings(plan, turn))
@@ -54,7 +54,7 @@ def ask_class(plan: Plan) -> Question:
 
 
 def ask_caption(plan: Plan) -> Question:
-    """One sentence of what can be seen."""
+    """Captioning in one sentence, plus one about a flood."""
     text = _SETTINGS[plan.scene_class]
     if seen := _counts(plan.objects, plan.num_roads):
         text += f"; {seen} can be seen"
@@ -84,7 +84,7 @@ def ask_object_count(plan: Plan) -> Question:
 def ask_box_list(plan: Plan) -> Question:
     """Object detection with boxes [left, top, right, bottom], 0..1000 in tens, in reading order.
 
-    In tens: a pixel is 4 of these units wide, so nobody could tell the last digit from the picture.
+    Rounded to tens: a pixel is 4 of these units wide, so the image does not determine the last digit.
     """
     boxes = [{"label": thing.label, "bbox": [round(side / 10) * 10 for side in thing.box]} for thing in plan.objects]
     answer = "; ".join(f"{box['label']} {box['bbox']}" for box in boxes) or "None"
@@ -92,7 +92,7 @@ def ask_box_list(plan: Plan) -> Question:
 
 
 def ask_buildings(plan: Plan, turn: int) -> Question:
-    """Semantic segmentation of a scene that has buildings; all of them are one mask."""
+    """Semantic segmentation of a scene with buildings: one mask for all of them."""
     polygons = [thing.polygon for thing in _buildings(plan)]
     answer = f"I segmented {_number(len(polygons), 'building')} in the image."
     prompt = _SEGMENT_PROMPTS[turn % len(_SEGMENT_PROMPTS)]
@@ -100,7 +100,7 @@ def ask_buildings(plan: Plan, turn: int) -> Question:
 
 
 def ask_instances(plan: Plan) -> Question:
-    """Instance segmentation of buildings and planes, each its own mask."""
+    """Instance segmentation: one mask for each building and plane."""
     objects = [{"label": thing.label, "polygon": thing.polygon} for thing in plan.objects]
     answer = f"I found {_counts(plan.objects, 0)}."
     return Question("instance_segmentation", "Detect and segment all structures", answer, {"objects": objects})

@@ -1,7 +1,6 @@
 """The demo dataset: rows about synthetic scenes, in the columns of the real dataset.
 
-All texts and polygons are made when the rows are; a picture is drawn when a row is first asked for, since
-drawing costs ten times as much as planning.
+Texts and polygons are created eagerly, images lazily: drawing takes ten times as long as planning.
 """
 
 import io
@@ -29,7 +28,7 @@ _SHUFFLE_SEED = 20
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row without its picture."""
+    """A row without its image."""
 
     seed: int
     task: str
@@ -51,7 +50,7 @@ class DemoRows:
         return len(self._entries)
 
     def __getitem__(self, index: int | str) -> Any:
-        """A row by its number, or the column "task" by its name; the latter draws nothing."""
+        """A row by index, or the column "task" by name without drawing images."""
         if isinstance(index, str):
             return [getattr(entry, index) for entry in self._entries]
         entry = self._entries[index]
@@ -67,11 +66,11 @@ class DemoRows:
         return (self[index] for index in range(len(self)))
 
     def texts(self) -> list[str]:
-        """The `conversations` of all rows; draws nothing."""
+        """The `conversations` of all rows, without drawing images."""
         return [entry.conversations for entry in self._entries]
 
     def _picture(self, seed: int) -> bytes:
-        """PNG bytes of a scene, drawn once and kept: 110 kB each."""
+        """PNG bytes of a scene, drawn once and cached: 110 kB each."""
         if seed not in self._pictures:
             buffer = io.BytesIO()
             paint(Plan(seed)).save(buffer, format="PNG", compress_level=1)
@@ -83,16 +82,16 @@ def demo_rows(split: str, num_scenes: int | None = None) -> DemoRows:
     """Rows of a split of the demo dataset, always the same ones; no scene is in two splits.
 
     Args:
-        split: "train", "validation", "test", or "pretrain" (for the demo backbone; it has both forms of
-            object detection for every scene as well).
-        num_scenes: how many scenes, default 500, 40, 220 and 3000; 3 to 5 rows each (pretrain: up to 7).
+        split: "train", "validation", "test", or "pretrain" (for the demo backbone, with both forms of object detection
+            for every scene).
+        num_scenes: number of scenes, default 500, 40, 220 and 3000; 3 to 5 rows each (pretrain: up to 7).
 
     Raises:
         SatlisaError: an unknown split, or more scenes than the split has seeds.
     """
     seeds = scene_seeds(split, num_scenes)
     entries = [entry for number, seed in enumerate(seeds) for entry in _scene_entries(seed, number, split)]
-    order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(entries))  # any cut of it holds every task
+    order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(entries))  # so that any slice holds every task
     return DemoRows([entries[place] for place in order])
 
 
@@ -108,7 +107,7 @@ def scene_seeds(split: str, num_scenes: int | None = None) -> list[int]:
 
 
 def _scene_entries(seed: int, number: int, split: str) -> list[_Entry]:
-    """The rows about one scene; `number` in the split says whose turn it is."""
+    """The rows about one scene; its `number` in the split rotates the questions."""
     plan = Plan(seed)
     questions = ask_everything(plan, turn=number)
     if split == "pretrain":

@@ -1,7 +1,6 @@
-"""What stands on the ground: roads, trees, buildings and planes, drawn with Pillow at SCALE pixels a unit.
+"""Roads, trees, buildings and planes, drawn with Pillow at SCALE pixels per unit.
 
-Outlines are (P, 2) float arrays of (x, y) in units; the sun stands in the upper left, shadows fall to
-the lower right.
+Outlines are (P, 2) float arrays of (x, y) in units. The sun is in the upper left; shadows fall to the lower right.
 """
 
 import numpy as np
@@ -9,8 +8,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from satlisa.data.synthetic.terrain import SIDE
 
-SCALE = 2  # pixels a unit while drawing
-SUN = np.array([0.8, 0.6])  # where shadows fall, per unit of height
+SCALE = 2  # pixels per unit while drawing
+SUN = np.array([0.8, 0.6])  # offset of a shadow per unit of height
 Colour = tuple[int, int, int]
 
 HOUSE_ROOFS: list[Colour] = [
@@ -31,15 +30,14 @@ HALL_ROOFS: list[Colour] = [
 BARN_ROOFS: list[Colour] = [(164, 60, 50), (206, 208, 208), (138, 76, 60)]
 CLAY_ROOFS: list[Colour] = [(244, 240, 230), (150, 102, 76), (126, 92, 80)]
 TAILS: list[Colour] = [(196, 40, 44), (34, 76, 156), (30, 130, 84), (232, 150, 30)]
-
-_PLANE = np.array(  # right half of a plane that flies up, nose to tail, within 1 × 1
+_PLANE = np.array(  # right half of a plane, nose up, nose to tail, within 1 × 1
     [(0.0, -0.5), (0.06, -0.45), (0.09, -0.34), (0.095, -0.16), (0.48, 0.08), (0.48, 0.21), (0.095, 0.14),
      (0.085, 0.29), (0.23, 0.40), (0.23, 0.49), (0.0, 0.46)]
 )  # fmt: skip
 
 
 def placed(outline: np.ndarray, centre: np.ndarray, angle: float) -> np.ndarray:
-    """An outline around the origin, turned by `angle` radians and moved to `centre`."""
+    """An outline around the origin, rotated by `angle` radians and moved to `centre`."""
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return np.asarray(outline @ turn.T + centre)
 
@@ -50,7 +48,7 @@ def rectangle(width: float, height: float) -> np.ndarray:
 
 
 def ell(width: float, height: float, cut: float) -> np.ndarray:
-    """An L: a rectangle that lacks its lower right corner, `cut` (0..1) of both sides."""
+    """An L shape: a rectangle without its lower right corner, `cut` (0..1) of both sides."""
     x, y = width / 2, height / 2
     return np.array(
         [
@@ -71,7 +69,7 @@ def plane_outline(length: float) -> np.ndarray:
 
 
 class Canvas:
-    """The picture while it is drawn: SIDE·SCALE pixels square, all coordinates in units."""
+    """The image being drawn: SIDE·SCALE pixels square, all coordinates in units."""
 
     def __init__(self, ground: np.ndarray) -> None:
         self.image = Image.fromarray(ground.clip(0, 255).astype(np.uint8)).resize(
@@ -84,16 +82,16 @@ class Canvas:
         self.pen.polygon(_points(outline), fill=colour)
 
     def line(self, points: np.ndarray, colour: Colour, width: float) -> None:
-        """A line of `width` units."""
+        """Draw a line of `width` units."""
         self.pen.line(_points(points), fill=colour, width=max(1, round(width * SCALE)))
 
     def disc(self, centre: np.ndarray, radius: float, colour: Colour) -> None:
-        """A filled disc."""
+        """Fill a disc."""
         (x, y), r = centre * SCALE, radius * SCALE
         self.pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
     def shadows(self, outlines: list[np.ndarray], heights: list[float]) -> None:
-        """The shadows of bodies with these outlines and heights (units), drawn before the bodies."""
+        """Draw the shadows of bodies with these outlines and heights (units), before the bodies."""
         mask = Image.new("L", self.image.size)
         pen = ImageDraw.Draw(mask)
         for outline, height in zip(outlines, heights, strict=True):
@@ -103,13 +101,13 @@ class Canvas:
         self.image.paste(dark, mask=mask.filter(ImageFilter.BoxBlur(1)).point(lambda value: int(value * 1.5)))
 
     def cover(self, colour: np.ndarray, opacity: np.ndarray) -> None:
-        """Blend a (SIDE, SIDE, 3) colour over the picture with a (SIDE, SIDE) opacity of 0..1."""
+        """Blend a (SIDE, SIDE, 3) colour over the image with a (SIDE, SIDE) opacity of 0..1."""
         top = Image.fromarray(colour.clip(0, 255).astype(np.uint8)).resize(self.image.size, Image.Resampling.BILINEAR)
         mask = Image.fromarray((opacity * 255).astype(np.uint8)).resize(self.image.size, Image.Resampling.BILINEAR)
         self.image.paste(top, mask=mask)
 
     def finish(self, rng: np.random.Generator, size: int) -> Image.Image:
-        """The finished picture, `size` pixels square, with haze, exposure and sensor noise."""
+        """The final image, `size` pixels square, with haze, exposure and sensor noise."""
         small = np.asarray(
             self.image.resize((size, size), Image.Resampling.BOX if size == SIDE else Image.Resampling.LANCZOS)
         )
@@ -140,7 +138,7 @@ def draw_tree(canvas: Canvas, rng: np.random.Generator, centre: np.ndarray, radi
 
 
 def draw_gable(canvas: Canvas, corners: np.ndarray, colour: Colour) -> None:
-    """A rectangular house: two roof slopes, the one towards the sun brighter, and a ridge."""
+    """A rectangular house: a ridge and two roof slopes, the sunlit one brighter."""
     if np.linalg.norm(corners[1] - corners[0]) < np.linalg.norm(corners[2] - corners[1]):
         corners = np.roll(corners, 1, axis=0)
     ridge = np.stack([(corners[0] + corners[3]) / 2, (corners[1] + corners[2]) / 2])
@@ -181,7 +179,7 @@ def draw_runway(canvas: Canvas, ends: np.ndarray, width: float) -> None:
 
 
 def draw_apron(canvas: Canvas, runway: np.ndarray) -> None:
-    """The concrete beside a runway (2, 2), on the side where there is more room, with yellow taxi lines."""
+    """The concrete beside a runway (2, 2), on the side with more room, with yellow taxi lines."""
     along = (runway[1] - runway[0]) / np.linalg.norm(runway[1] - runway[0])
     across = np.array([-along[1], along[0]])
     if across @ (SIDE / 2 - runway[0]) < 0:
@@ -209,5 +207,5 @@ def _tone(colour: Colour, light: float) -> Colour:
 
 
 def _points(outline: np.ndarray) -> list[tuple[float, float]]:
-    """Pillow's list of points, in pixels of the canvas."""
+    """A list of points for Pillow, in pixels of the canvas."""
     return [(float(x), float(y)) for x, y in outline * SCALE]

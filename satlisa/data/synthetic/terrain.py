@@ -1,18 +1,17 @@
 """Ground textures of the synthetic scenes: each land cover is a (SIDE, SIDE, 3) float32 array, 0..255.
 
-Everything lives on a square of SIDE units; scenes are drawn at twice that and reduced: smooth edges.
+The frame is SIDE × SIDE units. Scenes are drawn at twice that resolution and downsampled, which smooths edges.
 """
 
 import numpy as np
 from PIL import Image
 
 SIDE = 256
-
 _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
 
 
 def noise(rng: np.random.Generator, cells: int, octaves: int = 3) -> np.ndarray:
-    """Smooth value noise: (SIDE, SIDE) float32, about 0..1, `cells` blobs a side in the coarsest octave."""
+    """Smooth value noise: (SIDE, SIDE) float32, about 0..1, `cells` blobs per side in the coarsest octave."""
     total = np.zeros((SIDE, SIDE), np.float32)
     for octave in range(octaves):
         side = min(SIDE, cells * 2**octave)
@@ -22,13 +21,13 @@ def noise(rng: np.random.Generator, cells: int, octaves: int = 3) -> np.ndarray:
 
 
 def rotated(angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (u along `angle`, v across it) of every unit, from the centre; angle in radians."""
+    """Coordinates of every unit from the centre, u along `angle` and v across it; angle in radians."""
     x, y = _X - SIDE / 2, _Y - SIDE / 2
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
 
 def blend(colours: list[tuple[int, int, int]], amount: np.ndarray) -> np.ndarray:
-    """Colour ramp: `amount` (SIDE, SIDE) in 0..1 picks between the colours, linearly."""
+    """Colour ramp: `amount` (SIDE, SIDE) in 0..1 interpolates linearly between the colours."""
     stops = np.linspace(0, 1, len(colours))
     channels = [np.interp(amount, stops, [colour[c] for colour in colours]) for c in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
@@ -63,7 +62,7 @@ def farmland(rng: np.random.Generator, angle: float) -> np.ndarray:
 
 
 def forest(rng: np.random.Generator) -> np.ndarray:
-    """The dark floor of a forest; the crowns are drawn on top."""
+    """The dark floor of a forest; crowns are drawn on top."""
     return blend([(30, 48, 26), (44, 66, 34), (60, 80, 42)], noise(rng, 12, 4))
 
 
@@ -98,14 +97,14 @@ def lake_distance(rng: np.random.Generator) -> np.ndarray:
 
 
 def flood_opacity(rng: np.random.Generator) -> np.ndarray:
-    """Opacity (SIDE, SIDE), 0..0.8, of muddy water that came in from one side."""
+    """Opacity (SIDE, SIDE), 0..0.8, of muddy water that enters from one side."""
     u, _ = rotated(rng.uniform(0, 2 * np.pi))
     depth = u - rng.uniform(-50, 40) + 60 * (noise(rng, 4, 3) - 0.5)
     return np.clip(depth / 8, 0, 0.8)
 
 
 def flood_colour(rng: np.random.Generator) -> np.ndarray:
-    """The muddy water itself: (SIDE, SIDE, 3), with faint streaks."""
+    """Colour of muddy water with faint streaks: (SIDE, SIDE, 3)."""
     silt = blend([(112, 84, 54), (134, 102, 68), (150, 120, 84)], noise(rng, 6, 3))
     return shade(silt, 0.96 + 0.1 * noise(rng, 40, 2))
 
