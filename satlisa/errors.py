@@ -1,13 +1,13 @@
-"""The package's own exceptions: one line that says what was expected, what was found, where, and what to do.
+"""The package's exception: one line that says what was expected, what was found, where, and what to do.
 
-What other libraries say passes through here on its way into a message, a log or a report, and loses any access token.
+Text from other libraries is redacted here before it goes into a message, a log or a report: access tokens are removed.
 """
 
 import os
 import re
 
-_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # read to be hidden, not as settings
-_SHORTEST_TOKEN = 8  # characters; hiding every "a" because a variable holds "a" would hide the message
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # read only to redact them
+_SHORTEST_TOKEN = 8  # characters; a shorter value could occur anywhere in a message
 _HIDDEN = "***"
 _SECRETS = (
     re.compile(r"()hf_(?:(?:oauth|app|jwt)_)?[A-Za-z0-9]{16,}(?:[\w.-]*\w)?"),
@@ -18,16 +18,16 @@ _SECRETS = (
 
 
 class SatlisaError(Exception):
-    """A mistake in what the user gave (a file, a setting, a row), worded for the user; commands show it as one line."""
+    """Invalid user input (a file, a setting, a row), worded for the user; commands print it as one line."""
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, for one line of ours: its first line, or its type where it says nothing."""
+    """The first line of another library's error message, redacted; its type if the message is empty."""
     return redact((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def redact(text: str) -> str:
-    """A text without Hugging Face tokens, authorization headers and passwords in addresses."""
+    """Replace Hugging Face tokens, authorization headers and passwords in URLs by `***`."""
     for variable in _TOKEN_VARIABLES:
         value = os.environ.get(variable, "").strip()
         if len(value) >= _SHORTEST_TOKEN:

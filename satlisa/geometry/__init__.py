@@ -1,1 +1,1 @@
-"""Polygons, masks and the frame of SAM, in numpy."""
+"""Polygons, masks and SAM's padded frame."""

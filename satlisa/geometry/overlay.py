@@ -1,12 +1,11 @@
-"""Masks as pictures, and drawn over an image."""
+"""Masks as images, and masks drawn over an image."""
 
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-_PREDICTION = np.array([255, 140, 0], dtype=np.float32)  # orange and cyan: told apart by the colour-blind too
-
+_PREDICTION = np.array([255, 140, 0], dtype=np.float32)  # orange and cyan: safe for colour blindness
 _TRUTH = np.array([0, 229, 255], dtype=np.uint8)
 
 
@@ -16,7 +15,7 @@ def mask_image(mask: np.ndarray) -> Image.Image:
 
 
 def overlay(image: Image.Image, masks: np.ndarray) -> Image.Image:
-    """The image with each mask (N, H, W) tinted in a colour of its own and outlined, to look at."""
+    """The image with each mask (N, H, W) bool tinted and outlined in its own colour."""
     pixels = np.asarray(image.convert("RGB")).astype(np.float32)
     colours = np.array([[255, 64, 64], [64, 160, 255], [255, 208, 48], [80, 220, 100], [224, 96, 255], [64, 224, 224]])
     for number, mask in enumerate(masks):
@@ -28,7 +27,7 @@ def overlay(image: Image.Image, masks: np.ndarray) -> Image.Image:
 
 
 def _eroded(mask: np.ndarray, *, at_image_border: Literal["edge", "constant"]) -> np.ndarray:
-    """A mask (H, W) without its outermost pixels; "edge" keeps those at the image's border, "constant" takes them."""
+    """A mask (H, W) without its boundary pixels; "edge" keeps those at the image border, "constant" removes them."""
     padded = np.pad(mask, 1, mode=at_image_border)
     inner: np.ndarray = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return inner
@@ -39,7 +38,7 @@ def draw_overlay(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) 
     pixels = np.array(image.convert("RGB"))  # (H, W, 3)
     pixels[prediction] = (0.5 * pixels[prediction] + 0.5 * _PREDICTION).astype(np.uint8)
     inner = truth
-    for _ in range(max(1, max(truth.shape) // 128)):  # an outline that is still seen at the report's width
+    for _ in range(max(1, max(truth.shape) // 128)):  # thick enough to be visible at the report's width
         inner = _eroded(inner, at_image_border="constant")
     pixels[truth & ~inner] = _TRUTH
     return Image.fromarray(pixels)

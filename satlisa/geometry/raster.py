@@ -1,12 +1,12 @@
-"""Polygons to pixels: our own scanline in the convention of pycocotools' `frPyObjects`.
+"""Rasterize polygons: a scanline algorithm in the convention of pycocotools' `frPyObjects`.
 
-COCO's tools are what the field scores masks with, so their convention is kept, rounding included: corners are rounded
-to fifths of a pixel, and a pixel belongs to a polygon when the outline crosses its column's centre above its own
-centre an odd number of times. Exact centres without that rounding agree to IoU 0.94 on thin self-intersecting polygons
-of 64² pixels, this to 0.99 at worst and 0.99997 on average (tests/geometry/test_raster.py).
+The field scores masks with COCO's tools, so their rounding is kept: corners are rounded to fifths of a pixel, and a
+pixel is inside a polygon if the outline crosses its column's centre above its own centre an odd number of times.
+Exact pixel centres without that rounding agree with COCO to IoU 0.94 on thin self-intersecting polygons of 64² pixels,
+this implementation to 0.99 at worst and 0.99997 on average (tests/geometry/test_raster.py).
 
-All polygons are drawn at once, as the runs of pixels that they cover in each column: a row may hold 10,000 of them.
-Columns are drawn in bands, so that no outline, however wild, takes more memory than `_BAND` crossings do.
+All polygons are drawn at once, as runs of covered pixels per column, because a row may hold 10,000 of them. Columns are
+processed in bands of about `_BAND` crossings, which bounds the memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,8 @@ import numpy as np
 from satlisa.geometry.regions import Region
 
 _SUB = 5  # pycocotools' grid: fifths of a pixel; the centre of pixel n is at 5n + 2.5 and never on a grid line
-
-_FAR = 1e6  # fractions are clipped to this: far outside any frame, and the arithmetic stays finite
-
-_BAND = 2**19  # crossings that are worked on at a time, about 50 MB
+_FAR = 1e6  # fractions are clipped to ±this: far outside any frame, but the arithmetic stays finite
+_BAND = 2**19  # crossings processed at a time, about 50 MB
 
 
 def rasterize(
@@ -27,13 +25,13 @@ def rasterize(
 ) -> np.ndarray:
     """Draw the union of polygons.
 
-    Even-odd inside one polygon, so its overlapping parts cancel; several polygons add up. What lies outside the frame
-    is clipped. Fewer than three points, or an outline around no pixel centre, draw nothing.
+    The even-odd rule holds inside one polygon, so its overlapping parts cancel; several polygons are united. Polygons
+    are clipped at the frame. Fewer than three points, or an outline around no pixel centre, draw nothing.
 
     Args:
         polygons: (P, 2) arrays of (x, y) in fractions.
         height, width: of the frame, in pixels.
-        scale: (width, height) in pixels that fraction 1.0 stands for; the frame's own size by default.
+        scale: (width, height) in pixels of fraction 1.0; the frame's own size by default.
 
     Returns:
         (height, width) bool.
@@ -41,7 +39,7 @@ def rasterize(
     mask = np.zeros((height, width), dtype=bool)
     for _, column, top, bottom in _runs(polygons, height, width, scale or (width, height)):
         left, right, above, below = column.min(), column.max() + 1, top.min(), bottom.max()
-        lines = below - above + 1  # a row more than are drawn, where the runs of the last one end
+        lines = below - above + 1  # one extra row, where runs end that reach the last row
         places, steps = (column - left) * lines - above, np.zeros((right - left) * lines, dtype=np.int32)
         np.add.at(steps, places + top, 1)
         np.subtract.at(steps, places + bottom, 1)
@@ -53,9 +51,9 @@ def rasterize(
 def coverage(
     polygons: Sequence[np.ndarray], height: int, width: int, *, scale: tuple[float, float], samples: int = 4
 ) -> np.ndarray:
-    """The share of each pixel that polygons cover, from samples × samples points: (height, width) float32, 0 to 1.
+    """The covered fraction of each pixel, from samples × samples points: (height, width) float32, 0 to 1.
 
-    An outline keeps its place to a fraction of a pixel this way, which a yes or no per pixel would round away.
+    Fractions keep the sub-pixel position of an outline, which a binary mask would round away.
     """
     fine = rasterize(polygons, height * samples, width * samples, scale=(scale[0] * samples, scale[1] * samples))
     shares: np.ndarray = fine.reshape(height, samples, width, samples).mean(axis=(1, 3), dtype=np.float32)
@@ -63,12 +61,12 @@ def coverage(
 
 
 def covered_pixels(regions: Sequence[Region], height: int, width: int) -> np.ndarray:
-    """How many pixels of a (height, width) frame each region covers, (R,) int64; 0 means that it draws nothing."""
+    """Number of pixels of a (height, width) frame that each region covers, (R,) int64; 0: it draws nothing."""
     owner = np.repeat(np.arange(len(regions)), [len(region) for region in regions])
     counts = np.zeros(len(regions), dtype=np.int64)
     polygons = [polygon for region in regions for polygon in region]
     for polygon, column, top, bottom in _runs(polygons, height, width, (width, height)):
-        # Each column of each region is a stretch of one long line; what earlier runs reached there counts once.
+        # Each column of each region is an interval of one long line; overlapping runs on it count once.
         line = (owner[polygon] * width + column) * (height + 1)
         order = np.argsort(line + top, kind="stable")
         start, stop = (line + top)[order], (line + bottom)[order]
@@ -87,7 +85,7 @@ def _runs(
         polygon, column, top, bottom: (K,) int64, K at least 1; the rows top .. bottom - 1 of the column are inside.
     """
     polygon, start, end = _edges(polygons, scale)
-    # A column's centre is crossed by edges that begin left of it and end right of it: an even number in each polygon.
+    # Edges that start left of a column's centre and end right of it cross it: an even number in each polygon.
     first, last = (np.clip(np.floor((x + 2) / _SUB), 0, width).astype(np.int64) for x in (start[:, 0], end[:, 0]))
     crossings = np.cumsum(np.bincount(first, minlength=width + 1) - np.bincount(last, minlength=width + 1))
     cuts = np.flatnonzero(np.diff(np.cumsum(crossings[:width]) // _BAND)) + 1
@@ -103,14 +101,14 @@ def _runs(
 
 
 def _edges(polygons: Sequence[np.ndarray], scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The edges of all polygons, left to right: (E,) number of the polygon, (E, 2) starts and ends in whole fifths."""
+    """The edges of all polygons, left to right: (E,) polygon index, (E, 2) starts and ends in whole fifths."""
     rings = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons]
     lengths = np.array([len(ring) if len(ring) > 2 else 0 for ring in rings], dtype=np.int64)
     points = np.concatenate([np.empty((0, 2)), *(ring for ring in rings if len(ring) > 2)])
     points = np.trunc(np.clip(points, -_FAR, _FAR) * (np.array(scale, dtype=np.float64) * _SUB) + 0.5)
     following = np.arange(1, len(points) + 1)
     stops = np.cumsum(lengths)[lengths > 0]
-    following[stops - 1] = stops - lengths[lengths > 0]  # the last point of a ring is joined to its first
+    following[stops - 1] = stops - lengths[lengths > 0]  # the last point of a ring connects to its first
     ends = points[following]
     swap = (points[:, 0] > ends[:, 0])[:, None]
     return np.repeat(np.arange(len(rings)), lengths), np.where(swap, ends, points), np.where(swap, points, ends)
@@ -119,11 +117,11 @@ def _edges(polygons: Sequence[np.ndarray], scale: tuple[float, float]) -> tuple[
 def _crossings(
     start: np.ndarray, end: np.ndarray, first: np.ndarray, last: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where edges cross the centres of columns.
+    """Intersections of edges with the centres of columns.
 
     Args:
         start, end: (E, 2) in whole fifths of a pixel, left to right.
-        first, last: (E,) the columns from first to last - 1 are looked at.
+        first, last: (E,) columns first .. last - 1 are processed.
 
     Returns:
         (K,) edges, columns, and the first row whose pixel is below each crossing, int64, unclipped.
@@ -132,7 +130,7 @@ def _crossings(
     edge = np.repeat(np.arange(len(counts)), counts)  # one entry per crossing
     column = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts - first, counts)
     (x0, y0), (x1, y1) = start[edge].T, end[edge].T
-    left = _SUB * column + 2.0  # the centre lies between this grid line and the next
+    left = _SUB * column + 2.0  # the centre is between this grid line and the next
     slope = (y1 - y0) / (x1 - x0)
     # Flat edges step along x and round y at both lines; steep ones step along y, and the crossing falls between steps.
     flat = np.minimum(np.floor(y0 + slope * (left - x0) + 0.5), np.floor(y0 + slope * (left + 1 - x0) + 0.5))

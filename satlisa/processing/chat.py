@@ -1,9 +1,9 @@
 """Chat rendering: turns and an image become token ids, the same ones in training and in inference.
 
-Two things are unusual. The chat template is rendered around placeholders and the users' text is put in as *tokens*
-afterwards, cut inside of whatever spells a token with a meaning, so that `<|im_end|>`, `<think>` or `<SEG>` typed in a
-prompt stays text. And the 3D rotary positions are computed here, on the CPU and per sample: the model keeps no
-`rope_deltas` between calls, so two threads can share one model.
+Two things are unusual. The chat template is rendered around placeholders, and user text is inserted as *tokens*
+afterwards; strings such as `<|im_end|>`, `<think>` or `<SEG>` are split first, so they stay plain text. And the 3D
+rotary positions are computed here, on the CPU and per sample: the model keeps no `rope_deltas` between calls, so two
+threads can share one model.
 """
 
 import re
@@ -19,9 +19,9 @@ from satlisa.data.json_cells import without_surrogates
 from satlisa.data.sample import Turn
 from satlisa.errors import SatlisaError
 
-IGNORE_INDEX = -100  # the label of a position without supervision, torch's default ignore_index
+IGNORE_INDEX = -100  # label of unsupervised positions, torch's default ignore_index
 
-# Private-use characters hold the place of a turn's text while the template is rendered.
+# Private-use characters: the placeholder of a turn's text while the template is rendered.
 _PLACE = "\ue000{}\ue001"
 _PLACES = re.compile("\ue000(\\d+)\ue001")
 
@@ -44,9 +44,9 @@ class Prompt:
 
 
 def limit_image_tokens(processor: Any, max_image_tokens: int) -> None:
-    """Cap the processor's image size so that a whole image takes at most `max_image_tokens` tokens.
+    """Cap the processor's image size in place, so that an image takes at most `max_image_tokens` tokens.
 
-    One token covers (patch_size * merge_size)² pixels, 32×32 in Qwen3.5. The processor is changed in place.
+    One token covers (patch_size * merge_size)² pixels, 32×32 in Qwen3.5.
     """
     images = processor.image_processor
     pixels = max_image_tokens * (images.patch_size * images.merge_size) ** 2
@@ -55,7 +55,7 @@ def limit_image_tokens(processor: Any, max_image_tokens: int) -> None:
 
 
 def as_turns(prompt: str | Sequence[Turn]) -> tuple[Turn, ...]:
-    """A plain question as the single user turn that it stands for; turns pass through."""
+    """A plain question as a single user turn; turns pass through."""
     turns = (Turn("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
     if not turns or turns[-1].role != "user" or not turns[-1].text.strip():
         raise SatlisaError(f"prompt: expected text or turns that end with the user's, found {prompt!r}; ask a question")
@@ -77,7 +77,7 @@ def encode_prompt(processor: Any, turns: Sequence[Turn], image: Image.Image) -> 
 
 
 def render_prompt(processor: Any, turns: Sequence[Turn], pixel_values: Tensor, grid: Tensor) -> Prompt:
-    """`encode_prompt` for an image that `encode_image` has seen; prompts about one image share its tensor."""
+    """`encode_prompt` with the outputs of `encode_image`; prompts about one image can share them."""
     merge = processor.image_processor.merge_size
     num_image_tokens = int(grid.prod()) // merge**2
     ids: list[int] = []
@@ -89,7 +89,7 @@ def render_prompt(processor: Any, turns: Sequence[Turn], pixel_values: Tensor, g
 
 
 def encode_image(processor: Any, image: Image.Image) -> tuple[Tensor, Tensor]:
-    """The VLM's view of an image: (P, patch values) float32 and its (1, 3) grid."""
+    """The VLM's input for an image: patches (P, patch values) float32 and their grid (1, 3)."""
     try:
         features = processor.image_processor(images=[image], return_tensors="pt")
     except ValueError as error:  # smart_resize refuses extreme aspect ratios
@@ -98,7 +98,7 @@ def encode_image(processor: Any, image: Image.Image) -> tuple[Tensor, Tensor]:
 
 
 def _encode_turns(processor: Any, turns: Sequence[Turn]) -> list[int]:
-    """Token ids of the rendered chat, the image still a single placeholder token."""
+    """Token ids of the rendered chat, with a single placeholder token for the image."""
     first_user = next(number for number, turn in enumerate(turns) if turn.role == "user")
     messages = []
     for number, turn in enumerate(turns):
@@ -113,7 +113,7 @@ def _encode_turns(processor: Any, turns: Sequence[Turn]) -> list[int]:
     )
     ids: list[int] = []
     for number, piece in enumerate(_PLACES.split(rendered)):
-        # re.split alternates the template's own text with the numbers that the placeholders captured.
+        # re.split alternates the template's own text with the turn numbers captured from the placeholders.
         if number % 2 == 0:
             ids += _tokenize(processor.tokenizer, piece)
         else:
@@ -122,17 +122,16 @@ def _encode_turns(processor: Any, turns: Sequence[Turn]) -> list[int]:
 
 
 def _tokenize(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of text in which `<|im_end|>` and its like are the tokens that they spell."""
+    """Token ids of trusted text, in which `<|im_end|>` and similar strings become special tokens."""
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
 
 
 def _tokenize_plain(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of text from outside: `<|im_end|>`, `<think>` and their like are read as plain characters.
+    """Token ids of untrusted text, in which `<|im_end|>`, `<think>` and similar strings stay plain characters.
 
-    Each is cut behind its first character, and the pieces spell no token. `split_special_tokens` would not do: it
-    leaves `<think>` and `<tool_call>` whole, which Qwen does not call special, and it is a switch inside the tokenizer
-    that threads would turn for each other.
+    Each such string is split after its first character. `split_special_tokens` would not do: it keeps `<think>` and
+    `<tool_call>`, which Qwen does not mark as special, and it is state of the tokenizer that threads share.
     """
     text = without_surrogates(text.strip())
     names = "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values())
@@ -142,30 +141,30 @@ def _tokenize_plain(tokenizer: Any, text: str) -> list[int]:
 
 
 def encode_answer(tokenizer: Any, text: str, num_masks: int, seg_token_id: int) -> Tensor:
-    """The supervised tokens: the answer's text, ` <SEG>` once per mask, the end of the turn.
+    """The supervised tokens (A,) int64: the answer's text, one ` <SEG>` per mask, the end of the turn.
 
-    This is the only place that puts `<SEG>` into an answer. Returns (A,) int64.
+    No other code puts `<SEG>` into an answer.
     """
     ids = _tokenize_plain(tokenizer, text) + [*_tokenize(tokenizer, " "), seg_token_id] * num_masks
     return torch.tensor([*ids, tokenizer.eos_token_id])
 
 
 def decode_answer(tokenizer: Any, token_ids: Sequence[int], seg_token: str) -> str:
-    """Text of generated ids: `<SEG>` is kept, every other special token is left out."""
-    # Not `all_special_ids`: it holds the tokens with a role (end, padding, image), and `<|im_start|>` has none.
+    """Text of generated ids; `<SEG>` is kept, other special tokens are removed."""
+    # Not `all_special_ids`: it lists only tokens with a role (end, padding, image), and `<|im_start|>` has none.
     hidden = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and token.content != seg_token}
     kept = [token for token in token_ids if token not in hidden]
     return str(tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)).strip()
 
 
 def rotary_positions(input_ids: Tensor, image_token_id: int, merged_grid: Tensor) -> Tensor:
-    """Qwen's interleaved M-RoPE positions of a sequence that holds one image.
+    """Qwen's interleaved M-RoPE positions of a sequence with one image.
 
-    Text counts on in all three dimensions; the image's tokens share one time step and carry their row and column;
-    the text behind the image goes on from the largest position used (Qwen2-VL, arXiv:2409.12191, §2.1).
+    Text advances in all three dimensions. Image tokens share one time step and carry their row and column. Text after
+    the image continues after the largest position used (Qwen2-VL, arXiv:2409.12191, §2.1).
 
     Args:
-        input_ids: (T,) ids with the image's tokens in one run.
+        input_ids: (T,), the image tokens contiguous.
         merged_grid: (2,) rows and columns of image tokens.
 
     Returns:

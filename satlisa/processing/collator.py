@@ -1,9 +1,9 @@
-"""Samples become a batch: `encode_sample` does one sample, `collate` stacks them.
+"""Collate encoded samples (`processor.encode_sample`) into a batch.
 
-A batch mixes text and mask samples. Each distinct image is in it once, however many samples ask about it, and only
-the images that carry masks go to SAM. Masks of all samples lie in one (N, …) stack with the number of their image, and
-where supervised tokens and `<SEG>` are is written down as flat positions: nothing downstream loops over samples or
-masks, or searches a tensor on the GPU, which would wait for it.
+A batch mixes text and mask samples. It holds each distinct image once, however many samples ask about it, and only
+images with masks go to SAM. The masks of all samples are one (N, …) stack with an image index each, and supervised
+tokens and `<SEG>` are given as flat positions. Downstream code therefore neither loops over samples or masks nor
+searches a tensor on the GPU, which would force a synchronization.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ class Encoded:
 
     Attributes:
         index: row number of the sample.
-        image_key: the same for the same picture.
+        image_key: equal for equal images (`images.fingerprint`).
         answer_ids: (A,) int64; seg_places: (N,) int64, which of them are `<SEG>`.
-        sam_pixels: (3, image_size, image_size) float32; None for a text sample, and where `sam_recalled`, the image's
-            embedding (C, e, e) float16, comes from the cache.
-        mask_targets: (N, m, m) float32 shares, mask_valid: (N, m, m) bool, in the mask frame, in the order of `<SEG>`.
+        sam_pixels: (3, image_size, image_size) float32; None for a text sample, or if the cache has the embedding.
+        sam_recalled: (C, e, e) float16, the image's embedding from the cache, or None.
+        mask_targets: (N, m, m) float32 covered fractions, mask_valid: (N, m, m) bool; mask frame, in `<SEG>` order.
     """
 
     index: int
@@ -42,28 +42,28 @@ class Encoded:
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and answer."""
+        """Number of tokens in prompt and answer."""
         return len(self.prompt.input_ids) + len(self.answer_ids)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the model reads. B samples, T tokens (padded right), A supervised tokens, S images with masks, N masks.
+    """The model's input. B samples, T tokens (padded right), A supervised tokens, S images with masks, N masks.
 
     Attributes:
         indices: row numbers of the samples.
         input_ids, attention_mask: (B, T) int64.
         position_ids: (3, B, T) int64.
-        supervised: (A,) int64, positions in the flattened (B·T) whose state predicts a token of an answer.
-        targets: (A,) int64, those tokens.
+        supervised: (A,) int64, positions in the flattened (B·T) whose state predicts an answer token.
+        targets: (A,) int64, the predicted tokens.
         seg_positions: (N,) int64, positions of `<SEG>` in the flattened (B·T).
         pixel_values: (patches of the distinct images, patch values) float32; image_grid_thw: (images, 3) int64.
-        image_of_row: for each of the B samples, the number of its image among the distinct ones.
-        sam_pixels: (S - R, 3, image_size, image_size) float32, distinct images, and their `sam_keys`.
-        sam_recalled: (R, C, e, e) float16, embeddings of distinct images out of the cache.
-        image_index: (N,) int64, the place of each mask's image among the S: `sam_pixels`, then `sam_recalled`.
-        mask_targets: (N, m, m) float32, the share of each pixel that the mask covers; mask_valid: (N, m, m) bool, False
-            in the padding; both ordered as `seg_positions`.
+        image_of_row: for each of the B samples, the index of its image among the distinct ones.
+        sam_pixels: (S - R, 3, image_size, image_size) float32, distinct images; `sam_keys`: their image keys.
+        sam_recalled: (R, C, e, e) float16, embeddings of distinct images from the cache.
+        image_index: (N,) int64, the index of each mask's image among the S: `sam_pixels`, then `sam_recalled`.
+        mask_targets: (N, m, m) float32, the covered fraction of each pixel; mask_valid: (N, m, m) bool, False in the
+            padding; both ordered as `seg_positions`.
     """
 
     indices: list[int]
@@ -85,12 +85,12 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Supervised tokens."""
+        """Number of supervised tokens."""
         return len(self.targets)
 
     @property
     def num_masks(self) -> int:
-        """Masks, as many as `<SEG>` tokens in the answers."""
+        """Number of masks, which is the number of `<SEG>` tokens in the answers."""
         return len(self.mask_targets)
 
     def to(self, device: torch.device) -> "Batch":
@@ -101,10 +101,10 @@ class Batch:
 
 
 def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
-    """Stack encoded samples, padded right to the longest; at least one sample is needed.
+    """Stack encoded samples (at least one), padded right to the longest.
 
     Raises:
-        ValueError: a sample with another number of `<SEG>` than of masks.
+        ValueError: a sample whose numbers of `<SEG>` and masks differ.
     """
     for s in samples:
         if len(s.seg_places) != len(s.mask_targets):
@@ -138,7 +138,7 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
 
 
 def answer_positions(prompt_positions: Tensor, length: int) -> Tensor:
-    """Rotary positions of a prompt (3, T) and of `length` tokens behind it: (3, T + length)."""
+    """Rotary positions of a prompt (3, T) and `length` tokens after it: (3, T + length)."""
     start = int(prompt_positions.max()) + 1
     return torch.cat([prompt_positions, torch.arange(start, start + length).expand(3, -1)], dim=1)
 

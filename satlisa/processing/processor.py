@@ -1,4 +1,4 @@
-"""A `Sample` becomes tensors."""
+"""Encode a `Sample` as tensors."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from satlisa.processing.sam_inputs import SamInputs
 
 
 def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config: ModelConfig) -> Encoded:
-    """Tensors of one sample.
+    """Encode one sample.
 
     Raises:
-        RowError: an image that the processor cannot size, or a sample that does not fit `max_seq_length`; it is never
-            cut, since a cut could fall inside the image's tokens or take a `<SEG>` away.
+        RowError: an image that the processor cannot resize, or a sample longer than `max_seq_length`. Samples are never
+            truncated: that could split the image tokens or drop a `<SEG>`.
     """
     assert config.seg_token_id is not None
     try:

@@ -1,6 +1,6 @@
-"""What SAM reads of an image: its preprocessed pixels, its place in SAM's padded square, its cached embedding.
+"""SAM's inputs for an image: preprocessed pixels, geometry of the padded square, cached embedding.
 
-Small enough to travel to loader workers, which SAM itself (39 MB) is not.
+Small enough to be pickled to loader workers, unlike SAM itself (39 MB).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class SamInputs:
         image_processor: `transformers`' `SamImageProcessor` of the checkpoint.
         image_size: side of SAM's padded input in pixels, 1024 for SlimSAM-77.
         mask_size: side of the mask decoder's logits, 256 for SlimSAM-77.
-        cache: image embeddings on disk; None: every image is encoded anew.
+        cache: image embeddings on disk; None disables caching.
     """
 
     image_processor: Any
@@ -40,5 +40,5 @@ class SamInputs:
         return pixel_values
 
     def recall(self, image_key: str) -> Tensor | None:
-        """The embedding (C, e, e) float16 of an image from the cache; None where it is not there."""
+        """The cached embedding (C, e, e) float16 of an image, or None."""
         return None if self.cache is None else self.cache.load(image_key)
