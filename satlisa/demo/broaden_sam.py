@@ -1,8 +1,8 @@
-"""Second stage of SAM's pretraining: scenes and collages half and half, and pictures rebuilt from their embeddings.
+"""Second stage of SAM's pretraining: half scenes, half collages, with an auxiliary pixel reconstruction loss.
 
-SAM's own encoder was a masked autoencoder before it saw a prompt, so it carries what pictures of any kind look like.
-Here a linear layer, thrown away afterwards, has to rebuild each cell's pixels from its embedding, which keeps colours
-and textures in it that the scenes alone do not ask for.
+SAM's encoder is initialized from a masked autoencoder, so it represents images of any kind. Here a linear layer,
+discarded afterwards, reconstructs each cell's pixels from its embedding. This keeps colours and textures in the
+embedding that the scenes alone do not require.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ from satlisa.model.losses import mask_iou
 LEARNING_RATE = 7e-4
 REBUILD_WEIGHT = 2.0
 _PATCH = 8  # pixels of a cell of the embedding
-_POINTS = 8  # on a surface
-_LEAST = 100  # pixels of a shape that is asked for; 64 are one cell of the embedding
+_POINTS = 8  # points per prompt for a surface
+_LEAST = 100  # minimum pixels of a shape used as a target; one cell of the embedding has 64
 
 
 def as_collage(exhibit: Exhibit) -> Collage:
-    """A scene's objects as shapes 1, 2, … and their labels as surfaces 1, 2, …; 0 is what nobody asks for."""
+    """A scene as a collage: objects become shapes 1, 2, …, labels become surfaces 1, 2, …; 0 is background."""
     shapes = np.zeros((SIDE, SIDE), np.uint8)
     surfaces = np.zeros_like(shapes)
     labels = sorted({thing.label for thing in exhibit.plan.objects})
@@ -38,7 +38,7 @@ def as_collage(exhibit: Exhibit) -> Collage:
 
 
 def turned(picture: Collage, number: int) -> Collage:
-    """One of the eight views of a square, as `Exhibit.turned` numbers them."""
+    """One of the eight rotations and reflections, numbered as in `Exhibit.turned`."""
     arrays = (picture.pixels, picture.shapes, picture.surfaces)
     return Collage(*(np.ascontiguousarray(np.rot90(a[:, ::-1] if number >= 4 else a, number % 4)) for a in arrays))
 
@@ -48,7 +48,7 @@ def make_prompts(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Prompts of a kind ("box" or "point" on a shape, or "all": points on a surface) and targets (B, P, m, m).
 
-    Shapes and surfaces numbered below `lowest` are not asked for.
+    Shapes and surfaces numbered below `lowest` are never targets.
     """
     chosen = [_choose(picture, low, kind, rng) for picture, low in zip(pictures, lowest, strict=True)]
     masks = np.stack([np.stack(of_picture) for of_picture in chosen])  # (B, P, SIDE, SIDE)
@@ -82,16 +82,16 @@ def _points(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
 
 
 def rare_pixel_weights(targets: Tensor) -> Tensor:
-    """Weights (B, P, m, m) for BCE: object pixels count by the root of how rare they are.
+    """BCE weights (B, P, m, m): object pixels are weighted by the square root of 0.5 / their share.
 
-    The shapes are small, so a mask of nothing would be nearly right.
+    Shapes are small, so without weights an empty mask would be nearly right.
     """
     share = targets.mean((-2, -1), keepdim=True).clamp(min=1e-4)
     return torch.where(targets > 0, (0.5 / share).sqrt(), 1.0)
 
 
 def rebuild_loss(rebuilt: Tensor, pixel_values: Tensor) -> Tensor:
-    """Squared error of the pixels (B, 3, s, s), halved in size, as rebuilt from each cell: (B, 48, s/8, s/8)."""
+    """Mean squared error of reconstructions (B, 48, s/8, s/8) against the pixels (B, 3, s, s) at half size."""
     return F.mse_loss(rebuilt, F.pixel_unshuffle(F.avg_pool2d(pixel_values, 2), _PATCH // 2))
 
 
@@ -104,7 +104,7 @@ def broaden_sam(
     seed: int,
     say: Callable[[str], None],
 ) -> None:
-    """Train all of SAM in place: AdamW, one-cycle cosine with 5 % warm-up; half of each batch are collages."""
+    """Train all of SAM in place: AdamW, one-cycle cosine with 5 % warm-up; half of each batch is collages."""
     rng = np.random.default_rng((seed, 3))
     scenes = [as_collage(exhibit) for exhibit in gallery if exhibit.plan.objects]
     rebuild = nn.Conv2d(model.config.vision_config.output_channels, 3 * (_PATCH // 2) ** 2, 1)

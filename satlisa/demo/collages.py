@@ -1,7 +1,7 @@
-"""Collages: pictures of anything, for pretraining what sees. Random surfaces, and shapes of them scattered and in rows.
+"""Collages: random textured surfaces with scattered or aligned shapes, for pretraining the SAM encoder.
 
-A SAM that has seen nothing but the demo's scenes tells their roofs from their grass by colours that real images do not
-have. In collages every colour, texture and size occurs, and what belongs together is only what looks alike.
+A SAM trained on the demo's scenes alone separates roofs from grass by colours that real images do not have. Collages
+cover all colours, textures and sizes; only a similar look says what belongs together.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from PIL import Image, ImageDraw
 
 from satlisa.data.synthetic.terrain import SIDE
 
-_LEAST = 9  # pixels of a shape
+_LEAST = 9  # minimum pixels of a shape
 _MOST_SHAPES = 250
 
 
 @dataclass(frozen=True)
 class Collage:
-    """A picture and what is in it.
+    """An image with its label maps.
 
     Attributes:
         pixels: (SIDE, SIDE, 3) uint8.
-        shapes: (SIDE, SIDE) uint8, the number of the visible shape at each pixel; the lowest numbers are the grounds.
-        surfaces: (SIDE, SIDE) uint8, the number of the surface at each pixel.
+        shapes: (SIDE, SIDE) uint8, index of the visible shape at each pixel; the lowest indices are backgrounds.
+        surfaces: (SIDE, SIDE) uint8, index of the surface at each pixel.
     """
 
     pixels: np.ndarray
@@ -31,7 +31,7 @@ class Collage:
 
 
 def draw_collage(seed: int) -> Collage:
-    """Draw a collage; the same seed gives the same one. 0.04 s."""
+    """Draw a collage, deterministic per seed; takes 0.04 s."""
     rng = np.random.default_rng((seed, 77))
     surfaces = np.stack([_surface(rng) for _ in range(rng.integers(3, 7))])
     kinds = _grounds(rng, len(surfaces))
@@ -40,7 +40,7 @@ def draw_collage(seed: int) -> Collage:
         _scatter(rng, sheet, int(rng.integers(len(surfaces))))
     rows, columns = np.indices(kinds.shape)
     pixels = surfaces[sheet.kinds, rows, columns]
-    pixels *= rng.normal(1, rng.uniform(0, 0.08), 256)[sheet.shapes][..., None]  # shapes of a kind differ a little
+    pixels *= rng.normal(1, rng.uniform(0, 0.08), 256)[sheet.shapes][..., None]  # vary brightness among shapes
     pixels = np.where(sheet.shadow[..., None], pixels * rng.uniform(0.3, 0.7), pixels)
     pixels = pixels + rng.normal(0, rng.uniform(0, 0.03), pixels.shape)
     return Collage((pixels.clip(0, 1) * 255).astype(np.uint8), sheet.shapes, sheet.kinds)
@@ -48,7 +48,7 @@ def draw_collage(seed: int) -> Collage:
 
 @dataclass
 class _Sheet:
-    """What a collage is drawn on: numbers of shapes and of surfaces, shadows, and the next shape's number."""
+    """Canvas of a collage: shape and surface indices, shadows, and the next free shape index."""
 
     shapes: np.ndarray
     kinds: np.ndarray
@@ -56,7 +56,7 @@ class _Sheet:
     free: int
 
     def put(self, outline: np.ndarray, kind: int, shadow: float) -> None:
-        """Lay a shape (P, 2) on top; its shadow falls `shadow` pixels off."""
+        """Draw a shape with outline (P, 2) on top, with a shadow offset by `shadow` pixels."""
         mask = _fill(outline)
         if mask.sum() < _LEAST or self.free >= _MOST_SHAPES:
             return
@@ -68,7 +68,7 @@ class _Sheet:
 
 
 def _surface(rng: np.random.Generator) -> np.ndarray:
-    """A textured surface of a random colour: (SIDE, SIDE, 3) float, about 0..1."""
+    """A textured surface of random colour: (SIDE, SIDE, 3) float, roughly 0..1."""
     colour = (rng.uniform(0.05, 0.95) + rng.normal(0, rng.choice([0.03, 0.08, 0.2]), 3)).clip(0.02, 0.98)
     surface: np.ndarray = np.broadcast_to(colour, (SIDE, SIDE, 3)).copy()
     for _ in range(rng.integers(0, 3)):
@@ -81,7 +81,7 @@ def _surface(rng: np.random.Generator) -> np.ndarray:
 
 
 def _clouds(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Smooth noise about ±1, (SIDE, SIDE), of `cells` bumps a side."""
+    """Smooth noise, about ±1, (SIDE, SIDE), interpolated from `cells`² random values."""
     small = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
@@ -94,7 +94,7 @@ def _stripes(rng: np.random.Generator) -> np.ndarray:
 
 
 def _grounds(rng: np.random.Generator, num_surfaces: int) -> np.ndarray:
-    """One to three surfaces that cover everything: their numbers, (SIDE, SIDE) uint8."""
+    """Backgrounds: indices of one to three surfaces that cover the canvas, (SIDE, SIDE) uint8."""
     kinds = np.zeros((SIDE, SIDE), np.uint8)
     for kind in range(1, min(num_surfaces, int(rng.integers(2, 4)))):
         kinds[_clouds(rng, int(rng.integers(3, 9))) > rng.uniform(0.2, 1.2)] = kind
@@ -102,7 +102,7 @@ def _grounds(rng: np.random.Generator, num_surfaces: int) -> np.ndarray:
 
 
 def _scatter(rng: np.random.Generator, sheet: _Sheet, kind: int) -> None:
-    """Shapes of one surface and one form, in rows or anywhere."""
+    """Draw shapes of one surface and one form, on a grid or at random positions."""
     form = rng.choice(["box", "box", "ell", "round", "blob"])
     length = np.exp(rng.uniform(np.log(6), np.log(60)))
     size = np.array([length, max(3.0, length * rng.uniform(0.3, 1.0))])
@@ -123,7 +123,7 @@ def _scatter(rng: np.random.Generator, sheet: _Sheet, kind: int) -> None:
 
 
 def _outline(rng: np.random.Generator, form: str, size: np.ndarray) -> np.ndarray:
-    """Corners (P, 2) of a form around the origin."""
+    """Corners (P, 2) of a form centred at the origin."""
     corners: np.ndarray
     if form == "box":
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])

@@ -1,4 +1,4 @@
-"""Scenes for pretraining the backbone: drawn once, then shown turned and mirrored, annotation included."""
+"""Scenes for pretraining the backbone: rendered once, augmented by rotations and reflections of image and labels."""
 
 import multiprocessing
 from copy import copy
@@ -14,15 +14,15 @@ from satlisa.data.synthetic.rows import scene_seeds
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A picture, (size, size, 3) uint8, and the plan that says what is in it."""
+    """An image, (size, size, 3) uint8, and the plan of its contents."""
 
     pixels: np.ndarray
     plan: Plan
 
     def turned(self, number: int) -> "Exhibit":
-        """One of the eight views of a square: `number` 0..3 quarter turns, 4..7 the same of the mirror image.
+        """One of the eight rotations and reflections: `number` 0..3 quarter turns, 4..7 the same after mirroring.
 
-        Objects are put back into reading order. Of the plan only its objects are turned, the rest is not asked for.
+        Only the plan's objects are transformed, and re-sorted into reading order; nothing else of it is used.
         """
         pixels = self.pixels[:, ::-1] if number >= 4 else self.pixels
         plan = copy(self.plan)
@@ -32,12 +32,12 @@ class Exhibit:
 
     @property
     def image(self) -> Image.Image:
-        """The picture as the models' processors take it."""
+        """The image for the models' processors."""
         return Image.fromarray(self.pixels)
 
 
 def open_gallery(split: str, num_scenes: int, processes: int) -> list[Exhibit]:
-    """The first scenes of a split of the demo dataset, drawn by several processes; 0.03 s each."""
+    """Render the first scenes of a split of the demo dataset in parallel; 0.03 s each."""
     seeds = scene_seeds(split, num_scenes)
     with multiprocessing.get_context("fork").Pool(processes) as pool:
         pictures = pool.map(_draw, seeds, chunksize=16)
@@ -49,7 +49,7 @@ def _draw(seed: int) -> np.ndarray:
 
 
 def _turn(point: tuple[int, int], number: int) -> tuple[int, int]:
-    """A point in 0..1000 under the same turn: mirrored left to right, then quarter turns against the clock."""
+    """Transform a point in 0..1000 likewise: mirror left to right, then rotate counterclockwise by quarter turns."""
     x, y = point
     if number >= 4:
         x = 1000 - x

@@ -1,7 +1,7 @@
-"""Rebuild the demo backbone from the synthetic scenes alone: `python -m satlisa.demo.pretrain`.
+"""Pretrain the demo backbone from scratch on synthetic images: `python -m satlisa.demo.pretrain`.
 
-Both sides learn at the same time, each in a process of its own with half of the cores. The scenes are those of the
-"pretrain" split, which nothing else uses; the numbers at the end are of scenes of the "validation" split.
+The VLM and SAM train in parallel, each in its own process with half of the cores. Training uses the "pretrain" split,
+which nothing else uses; the final scores are on the "validation" split.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from satlisa.demo.pretrain_sam import score_sam, train_sam
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
 
 WEIGHTS = Path(__file__).parent / "weights"
-_TOKENIZER_SCENES = 400  # their texts hold every phrase
+_TOKENIZER_SCENES = 400  # enough for their texts to contain every phrase
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw the scenes, train both sides, write the two folders and the numbers."""
+    """Render the scenes, train both models, save them and print their scores."""
     options = parse(arguments)
     started = time.perf_counter()
-    context = multiprocessing.get_context("fork")  # the drawn scenes are shared, not copied
+    context = multiprocessing.get_context("fork")  # shares the rendered scenes instead of copying them
     cores = os.cpu_count() or 1
     train = open_gallery("pretrain", options.scenes, cores)
     validation = open_gallery("validation", options.validation_scenes, cores)
@@ -48,16 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m satlisa.demo.pretrain", description=__doc__)
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for vlm/ and sam/ (%(default)s)")
-    parser.add_argument("--vlm-steps", type=int, default=1000, help="steps of the text side (%(default)s)")
-    parser.add_argument("--sam-steps", type=int, default=1200, help="steps of the SAM side (%(default)s)")
-    parser.add_argument("--broaden-steps", type=int, default=700, help="steps with collages after that (%(default)s)")
-    parser.add_argument("--scenes", type=int, default=3000, help="scenes to learn from (%(default)s)")
-    parser.add_argument("--collages", type=int, default=2500, help="collages to learn from (%(default)s)")
-    parser.add_argument("--validation-scenes", type=int, default=200, help="scenes to score on (%(default)s)")
-    parser.add_argument("--only", choices=("vlm", "sam"), help="train one side alone")
+    parser.add_argument("--vlm-steps", type=int, default=1000, help="training steps of the VLM (%(default)s)")
+    parser.add_argument("--sam-steps", type=int, default=1200, help="training steps of SAM, stage 1 (%(default)s)")
+    parser.add_argument("--broaden-steps", type=int, default=700, help="stage 2, with collages (%(default)s)")
+    parser.add_argument("--scenes", type=int, default=3000, help="training scenes (%(default)s)")
+    parser.add_argument("--collages", type=int, default=2500, help="training collages (%(default)s)")
+    parser.add_argument("--validation-scenes", type=int, default=200, help="validation scenes (%(default)s)")
+    parser.add_argument("--only", choices=("vlm", "sam"), help="train only one of the models")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def pretrain_vlm(
     options: argparse.Namespace, train: Sequence[Exhibit], validation: Sequence[Exhibit], workers: int
 ) -> None:
-    """Train, score and write the text side."""
+    """Train, score and save the VLM."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     rows = demo_rows("pretrain", _TOKENIZER_SCENES)
     texts = [turn["content"] for row in rows.texts() for turn in json.loads(row)]
@@ -79,7 +79,7 @@ def pretrain_vlm(
 def pretrain_sam(
     options: argparse.Namespace, train: Sequence[Exhibit], validation: Sequence[Exhibit], workers: int
 ) -> None:
-    """Train, score and write the SAM side."""
+    """Train, score and save SAM."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     processor, model = backbone.sam_processor(), backbone.new_sam(options.seed)
     train_sam(model, processor, train, options.sam_steps, options.seed, say)
@@ -90,13 +90,13 @@ def pretrain_sam(
 
 
 def report(scores: dict[str, float]) -> None:
-    """Print numbers of unseen scenes."""
+    """Print scores on unseen scenes."""
     for name, value in scores.items():
         say(f"unseen scenes: {name}: {value:.3f}")
 
 
 def say(line: str) -> None:
-    """A line with the time, at once."""
+    """Print a line with the time, unbuffered."""
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Pretraining of the demo's SAM side with points and boxes, as SAM was: one mask per prompt, and its own IoU."""
+"""Pretraining of the demo's SAM with point and box prompts, as in SAM: one mask per prompt, and its predicted IoU."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ from satlisa.model.losses import bce_loss, dice_loss, mask_iou
 LEARNING_RATE = 1.5e-3
 BATCH_SIZE = 8
 PROMPTS_PER_IMAGE = 4
-_PADDING_POINT = -10  # SAM's label of a point that is not there
-JITTER = 2.0  # pixels that the corners of a prompted box are off
+_PADDING_POINT = -10  # SAM's label of a padding point
+JITTER = 2.0  # maximum offset of a box prompt's corners, in pixels
 
 
 def draw_mask(things: Sequence[SceneObject], size: int) -> np.ndarray:
-    """The union of these objects: (size, size) bool."""
+    """Union mask of the objects: (size, size) bool."""
     return rasterize([np.array(thing.polygon) / 1000 for thing in things], size, size)
 
 
@@ -34,7 +34,7 @@ def point_in(thing: SceneObject, rng: np.random.Generator) -> np.ndarray:
 
 
 def box_prompts(chosen: Sequence[Sequence[SceneObject]], rng: np.random.Generator) -> dict[str, Tensor]:
-    """The objects' boxes, a little off: `input_boxes` (B, P, 4) in pixels."""
+    """The objects' boxes with jitter: `input_boxes` (B, P, 4) in pixels."""
     boxes = np.array([[thing.box for thing in things] for things in chosen]) * IMAGE_SIZE / 1000
     return {"input_boxes": torch.tensor(boxes + rng.uniform(-JITTER, JITTER, boxes.shape)).float()}
 
@@ -66,16 +66,16 @@ def make_prompts(exhibits: Sequence[Exhibit], rng: np.random.Generator, kind: st
 
 
 def _same_label(exhibit: Exhibit, rng: np.random.Generator) -> list[SceneObject]:
-    """All buildings or all planes of a scene."""
+    """All objects with the label of a random one: the buildings or the planes of a scene."""
     objects = exhibit.plan.objects
     label = objects[rng.integers(len(objects))].label
     return [thing for thing in objects if thing.label == label]
 
 
 def prompt_loss(logits: Tensor, targets: Tensor, scores: Tensor, weights: Tensor | None = None) -> Tensor:
-    """2·BCE + DICE of logits and targets (B, P, m, m), and the squared error of the predicted IoU (B, P).
+    """2·BCE + DICE of logits and targets (B, P, m, m), plus the squared error of the predicted IoU (B, P).
 
-    `weights` (B, P, m, m) of the pixels in BCE; without them all weigh the same.
+    `weights` (B, P, m, m): optional weights of the pixels in BCE.
     """
     ones = torch.ones_like(targets)
     bce = bce_loss(logits, targets, ones if weights is None else weights).mean()
@@ -111,7 +111,7 @@ def train_sam(
 
 @torch.no_grad()
 def score_sam(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> dict[str, float]:
-    """Mean IoU per kind of prompt at the image's own size, on scenes not seen in training."""
+    """Mean IoU per kind of prompt at original image size."""
     model.eval()
     scores = {}
     gallery = [exhibit for exhibit in gallery if exhibit.plan.objects]

@@ -1,4 +1,4 @@
-"""Pretraining of the demo's text side: questions about scenes, next-token cross entropy on the answers."""
+"""Pretraining of the demo's VLM: questions about scenes, next-token cross entropy on the answers."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,15 +21,15 @@ from satlisa.processing.collator import answer_positions, stack_positions
 
 LEARNING_RATE = 1.5e-3
 BATCH_SIZE = 16
-# Most steps ask several questions about an image one after the other: the image, most of the work, is read once.
-# The last part of the training asks one, as everybody will later.
+# Most steps ask several questions per image, so that the image, which costs most, is encoded once. The last part of
+# training asks one question per image, as fine-tuning and inference do.
 QUESTIONS_PER_IMAGE, SHARE_OF_SINGLE_QUESTIONS = 4, 0.25
 _BOX = re.compile(r"(building|plane) \[(\d+), (\d+), (\d+), (\d+)\]")
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One image with questions and answers, in tensors: T tokens; `labels` are -100 but on the answers."""
+    """Tensors of one image with questions and answers, T tokens; `labels` are -100 except on answers."""
 
     input_ids: Tensor
     labels: Tensor
@@ -39,7 +39,7 @@ class Lesson:
 
 
 def all_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:
-    """One question of every text task, and both forms of object detection."""
+    """One question per text task, two for object detection (count and boxes)."""
     return [
         questions.ask_class(plan),
         questions.ask_flood(plan),
@@ -51,14 +51,14 @@ def all_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:
 
 
 def draw_questions(plan: Plan, rng: np.random.Generator, count: int) -> list[Question]:
-    """Questions in random order; boxes, the hardest, are among them twice as often as anything else."""
+    """Sample distinct questions; the box list, the hardest, has twice the weight of the others."""
     weights = np.array([1, 1, 1, 1, 1, 2]) / 7
     every = all_questions(plan, rng)
     return [every[i] for i in rng.choice(len(every), size=count, replace=False, p=weights)]
 
 
 def encode_lesson(processor: Any, exhibit: Exhibit, asked: Sequence[Question]) -> Lesson:
-    """An image and a dialogue about it; the first prompt is exactly that of training and inference."""
+    """Encode an image with a dialogue; the first prompt equals that of fine-tuning and inference."""
     tokenizer = processor.tokenizer
     first = encode_prompt(processor, [Turn("user", asked[0].prompt)], exhibit.image)
     ids, labels = [first.input_ids], [torch.full_like(first.input_ids, IGNORE_INDEX)]
@@ -75,12 +75,12 @@ def encode_lesson(processor: Any, exhibit: Exhibit, asked: Sequence[Question]) -
 
 
 def _follow_up(prompt: str) -> str:
-    """The next turns of a dialogue, in the form of the chat template."""
+    """The next question of a dialogue, formatted as by the chat template."""
     return f"\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
 def run(model: Any, lessons: Sequence[Lesson], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Logits (A, V) of the supervised tokens of all lessons and those tokens (A,)."""
+    """Logits (A, V) at the supervised positions of all lessons, and their target tokens (A,)."""
     input_ids = pad_sequence([x.input_ids for x in lessons], batch_first=True, padding_value=pad_token_id)
     labels = pad_sequence([x.labels for x in lessons], batch_first=True, padding_value=IGNORE_INDEX)
     mask = pad_sequence([torch.ones_like(x.input_ids) for x in lessons], batch_first=True)
@@ -127,9 +127,10 @@ def train_vlm(
 
 @torch.no_grad()
 def score_vlm(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> dict[str, float]:
-    """Share of exactly right answers per question, and of boxes found with IoU ≥ 0.5, on scenes not seen in training.
+    """Exact-match rate per question, and the share of boxes found with IoU ≥ 0.5.
 
-    The most likely token is right at every place of an answer exactly when greedy decoding gives that answer.
+    One teacher-forced pass per question suffices: the argmax is right at every position of an answer if and only if
+    greedy decoding generates that answer.
     """
     model.eval()
     rng = np.random.default_rng(0)
@@ -148,7 +149,7 @@ def score_vlm(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> dict[st
 
 @torch.no_grad()
 def score_boxes(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> float:
-    """Share of the true boxes that the generated list holds, in its place or not, with IoU ≥ 0.5."""
+    """Share of the true boxes that match a generated box of the same label with IoU ≥ 0.5, in any order."""
     prompt = questions.ask_box_list(gallery[0].plan).prompt
     encoded = [encode_prompt(processor, [Turn("user", prompt)], exhibit.image) for exhibit in gallery]
     input_ids = torch.stack([x.input_ids for x in encoded])  # one prompt, one image size: no padding

@@ -1,8 +1,8 @@
-"""The demo backbone before training: both architectures of the real model scaled down, and a tokenizer of its own.
+"""The untrained demo backbone: scaled-down versions of both base models, and a tokenizer.
 
-Sizes are chosen for two CPU cores: the text model keeps the hybrid of linear and full attention (2:1 instead of 3:1,
-since six layers with two that can look back at the image locate better than four with one), SAM keeps relative
-positions, windowed and global layers. `<SEG>` is not in the tokenizer; the embedding has spare rows for it.
+Sizes suit two CPU cores. The text model keeps the hybrid of linear and full attention, in a ratio of 2:1 instead of
+3:1: six layers with two of full attention, which can look back at the image, localize better than four with one. SAM
+keeps relative positions, windowed and global layers. The tokenizer has no `<SEG>`; the embedding has spare rows for it.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from transformers import (
 
 from satlisa.data.synthetic.terrain import SIDE
 
-IMAGE_SIZE = SIDE  # pixels a side that both models see
+IMAGE_SIZE = SIDE  # side of both models' input, in pixels
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -34,14 +34,14 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-_THINKING = ("<think>", "</think>")  # added, but not special: they are part of the text, as in Qwen3.5
-_VOCABULARY = 1000  # at most; the scenes' texts have fewer merges in them
+_THINKING = ("<think>", "</think>")  # added tokens, not special: they stay in decoded text, as in Qwen3.5
+_VOCABULARY = 1000  # upper bound; the scenes' texts yield fewer merges
 _SPARE_ROWS = 32
 
-# Words, single digits, punctuation, line breaks, blanks: so that coordinates are spelled digit by digit.
+# Splits into words, single digits, punctuation, line breaks and blanks; coordinates become one token per digit.
 _SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 
-# Renders what Qwen3.5's template renders for plain chats with images; tools, videos and thinking it does not know.
+# Renders plain chats with images exactly as Qwen3.5's template does; no tools, videos or thinking.
 CHAT_TEMPLATE = """\
 {%- macro say(content) -%}
     {%- if content is string -%}
@@ -73,9 +73,9 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of these texts, with Qwen's special tokens behind its own.
+    """Train a byte-level BPE tokenizer on these texts, followed by Qwen's special tokens.
 
-    Any text can be spelled, byte by byte where nothing better is known; digits are never merged.
+    It encodes any text, falling back to bytes; digits are never merged.
     """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -108,7 +108,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
-    """The processor around a tokenizer: every image becomes about IMAGE_SIZE² pixels, 64 tokens, whatever its shape."""
+    """The VLM's processor; it resizes every image to about IMAGE_SIZE² pixels, 64 tokens, keeping its aspect ratio."""
     pixels = IMAGE_SIZE**2
     images = Qwen2VLImageProcessor(
         patch_size=16,
@@ -122,7 +122,7 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
 
 
 def vlm_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3_5Config:
-    """Qwen3.5 in small: six layers of 192 (every third full attention), a vision tower of three layers of 128."""
+    """A small Qwen3.5: six layers of width 192 (every third full attention), a vision tower of three of width 128."""
     token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
     rows = -(-(len(tokenizer) + _SPARE_ROWS) // 64) * 64
     text = {
@@ -174,7 +174,7 @@ def vlm_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3_5Config:
 
 
 def sam_config() -> SamConfig:
-    """SAM in small: 256² input, four layers of 96 (the last one global), 32×32 embedding of 64, 128² masks."""
+    """A small SAM: 256² input, four layers of width 96 (the last global), 32×32 embedding of width 64, 128² masks."""
     return SamConfig(
         vision_config={
             "hidden_size": 96,
@@ -187,7 +187,7 @@ def sam_config() -> SamConfig:
             "global_attn_indexes": [3],
             "mlp_dim": 288,
             "num_pos_feats": 32,  # half of output_channels
-            "initializer_range": 0.02,  # the default, 1e-10, is for loading weights: nothing would learn from it
+            "initializer_range": 0.02,  # the default, 1e-10, suits loading weights; training from it would not start
         },
         prompt_encoder_config={"hidden_size": 64, "image_size": IMAGE_SIZE, "patch_size": 8, "mask_input_channels": 8},
         mask_decoder_config={
@@ -212,9 +212,9 @@ def new_vlm(processor: Qwen3VLProcessor, seed: int) -> Qwen3_5ForConditionalGene
 def new_sam(seed: int) -> SamModel:
     """An untrained SAM, float32.
 
-    Its random Fourier features of positions are drawn with std 1, as segment-anything draws them. transformers draws
-    them with half of the encoder's width, 48 here: then even neighbouring positions have nothing in common, and
-    1,200 steps with box prompts end at IoU 0.28.
+    The random Fourier features of positions have std 1, as in segment-anything. transformers uses half the encoder's
+    width as std, 48 here: even neighbouring positions then have unrelated encodings, and 1,200 steps with box prompts
+    reach only IoU 0.28.
     """
     torch.manual_seed(seed)
     model = SamModel(sam_config())
@@ -223,19 +223,19 @@ def new_sam(seed: int) -> SamModel:
 
 
 def sam_processor() -> SamImageProcessor:
-    """SAM's preprocessing at the demo's size; mean and std are ImageNet's, as in the real one."""
+    """SAM's preprocessing at the demo's size, with ImageNet mean and std as in SAM."""
     return SamImageProcessor(size={"longest_edge": IMAGE_SIZE}, pad_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
 
 
 def save_vlm(model: Qwen3_5ForConditionalGeneration, processor: Qwen3VLProcessor, folder: Path) -> None:
-    """Write the VLM as a hub folder, in float16: half the bytes, and rounding that masters of float32 do not notice."""
+    """Save the VLM in the hub's layout. Float16 halves the size; fine-tuning in float32 tolerates the rounding."""
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
     model.float()
 
 
 def save_sam(model: SamModel, folder: Path) -> None:
-    """Write SAM as a hub folder, in float16."""
+    """Save SAM in the hub's layout, in float16."""
     model.half().save_pretrained(folder)
     sam_processor().save_pretrained(folder)
     model.float()
