@@ -1,9 +1,9 @@
-"""The one way to an answer: image + prompt → generation → `<SEG>` states → masks.
+"""Inference: image + prompt → generation → `<SEG>` states → masks.
 
-Prompts are padded left and decoded together, greedily; a row that has ended leaves the batch. The state at a `<SEG>` is
-the hidden state of the step that reads the token, so it is taken while generating: no second forward, no hidden states
-of other layers or positions. An image goes through the vision tower and through SAM once, however many prompts ask
-about it.
+Prompts are left-padded and decoded greedily in batches; finished rows leave the batch. The state at a `<SEG>` is the
+hidden state of the decoding step that reads the token. It is kept during generation, so no second forward pass and no
+hidden states of other layers or positions are needed. Each image is encoded once by the vision tower and once by SAM,
+regardless of the number of prompts about it.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from satlisa.errors import SatlisaError
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import Prompt, as_turns, decode_answer, encode_image, render_prompt
 
-_LONGEST = 8  # a prompt may have so many times the tokens of a whole training sample
+_LONGEST = 8  # maximum prompt length, in multiples of max_seq_length
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Answer:
     """An answer about one image.
 
     Attributes:
-        text: the answer, `<SEG>` kept, other special tokens left out.
-        masks: (N, H, W) bool at the image's own size, one per `<SEG>`, in their order; N may be 0.
+        text: the answer, with `<SEG>` and without other special tokens.
+        masks: (N, H, W) bool at the image's original size, one per `<SEG>`, in order; N may be 0.
         scores: (N,) float32, SAM's predicted IoU of each mask.
-        token_ids: the generated ids without the end token.
+        token_ids: generated token ids without the end token.
     """
 
     text: str
@@ -43,17 +43,17 @@ class Answer:
 
     @property
     def num_segs(self) -> int:
-        """`<SEG>` tokens in the answer."""
+        """Number of `<SEG>` tokens in the answer."""
         return len(self.masks)
 
     def union(self) -> np.ndarray | None:
-        """(H, W) bool, what any of the masks covers; None without masks."""
+        """(H, W) bool, the union of all masks; None without masks."""
         return np.asarray(self.masks.any(axis=0)) if len(self.masks) else None
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Ids of one row without the end token, and the state at each of its `<SEG>` (n, D)."""
+    """Token ids of one row without the end token, and the states (n, D) at its `<SEG>` tokens."""
 
     token_ids: list[int]
     seg_states: Tensor
@@ -72,15 +72,16 @@ def answer(
 
     Args:
         images: RGB, one per prompt.
-        prompts: a question, or turns that end with the user's.
-        max_new_tokens: longest answer; a longer one is cut there.
-        batch_size: prompts that are generated together.
+        prompts: a question, or turns ending with the user's.
+        max_new_tokens: maximum answer length; longer answers are truncated.
+        batch_size: number of prompts decoded together.
 
     Returns:
         One `Answer` per prompt, in order.
 
     Raises:
-        SatlisaError: not one image per prompt, an image that the processor cannot size, or a prompt that is too long.
+        SatlisaError: images and prompts differ in number, the processor rejects an image's size, or a prompt is too
+            long.
     """
     if len(images) != len(prompts):
         raise SatlisaError(f"expected one image per prompt, found {len(images)} images and {len(prompts)} prompts")
@@ -88,7 +89,7 @@ def answer(
         raise SatlisaError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
     encoded = encode_prompts(model.processor, images, prompts)
     check_lengths(model, encoded, max_new_tokens)
-    # Prompts of one length need no padding, and prompts about one image share its features, so they go together.
+    # Sort by length, then by image: equal lengths need no padding, and prompts about one image share its features.
     first = {id(prompt.pixel_values): number for number, prompt in reversed(list(enumerate(encoded)))}
     order = sorted(range(len(encoded)), key=lambda n: (len(encoded[n].input_ids), first[id(encoded[n].pixel_values)]))
     answers: dict[int, Answer] = {}
@@ -102,10 +103,10 @@ def answer(
 
 
 def check_lengths(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    """Refuse what is far longer than anything the model was trained on: it would take the memory of all its batch.
+    """Refuse prompts far longer than the training samples; one of them could exhaust memory for its whole batch.
 
     Raises:
-        SatlisaError: a prompt of more tokens than `_LONGEST` training samples, or than the language model has room for.
+        SatlisaError: a prompt exceeds `_LONGEST` × `max_seq_length` tokens, or the language model's positions.
     """
     room = model.qwen.config.text_config.max_position_embeddings
     if max_new_tokens >= room:
@@ -120,7 +121,7 @@ def check_lengths(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int
 def encode_prompts(
     processor: Any, images: Sequence[Image.Image], prompts: Sequence[str | Sequence[Turn]]
 ) -> list[Prompt]:
-    """Prompts as tokens. Equal images are processed once: their prompts hold the very same `pixel_values`."""
+    """Tokenize prompts. Equal images are processed once; their prompts share one `pixel_values` tensor."""
     keys = {id(image): fingerprint(image) for image in images}
     views = {keys[id(image)]: image for image in images}
     encoded = {key: encode_image(processor, image) for key, image in views.items()}
@@ -133,8 +134,8 @@ def encode_prompts(
 def generate(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
     """Greedy decoding of B prompts; equals `transformers`' `generate(do_sample=False)` token by token.
 
-    Each step reads one token per row and keeps the rows' `<SEG>` states. A row that ended is taken out of the batch and
-    of the cache. The loop goes one step past the last token where that is a `<SEG>`, to have its state.
+    Each step reads one token per row and keeps the states of `<SEG>` tokens. Finished rows are removed from the batch
+    and the KV cache. If the last token is a `<SEG>`, one more step reads it to obtain its state.
     """
     device, ends = model.device, _end_tokens(model)
     input_ids, attention_mask, position_ids = (
@@ -143,13 +144,13 @@ def generate(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> 
     cache = DynamicCache(config=model.qwen.config.text_config)
     embeddings = model.embed(input_ids, _image_features(model, prompts))
     hidden = model.run_text(embeddings, attention_mask, position_ids, cache)[:, -1]  # (B, D)
-    position_ids = position_ids.amax(dim=(0, 2), keepdim=True).expand(3, -1, 1)  # (3, B, 1), the last one used
-    rows = list(range(len(prompts)))  # which prompt each row of the batch answers
+    position_ids = position_ids.amax(dim=(0, 2), keepdim=True).expand(3, -1, 1)  # (3, B, 1), the last position used
+    rows = list(range(len(prompts)))  # prompt index of each batch row
     token_ids: list[list[int]] = [[] for _ in prompts]
     seg_states: list[list[Tensor]] = [[] for _ in prompts]
     for step in range(1, max_new_tokens + 1):
         token = model.head.logits(hidden).argmax(dim=-1)  # (B,)
-        chosen = token.tolist()  # the one place of a step that waits for the device
+        chosen = token.tolist()  # the only device synchronization of a step
         for row, token_id in zip(rows, chosen, strict=True):
             if token_id not in ends:
                 token_ids[row].append(token_id)
@@ -176,7 +177,7 @@ def generate(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> 
 
 
 def _image_features(model: SatLisa, prompts: Sequence[Prompt]) -> Tensor:
-    """Image tokens of each prompt's image, one prompt after the other; each distinct image is looked at once."""
+    """Image tokens of all prompts, concatenated; each distinct image is encoded once."""
     distinct = {id(prompt.pixel_values): prompt for prompt in prompts}
     numbers = {key: number for number, key in enumerate(distinct)}
     return model.image_features(
@@ -189,7 +190,7 @@ def _image_features(model: SatLisa, prompts: Sequence[Prompt]) -> Tensor:
 def _with_masks(
     model: SatLisa, images: Sequence[Image.Image], prompts: Sequence[Prompt], rows: Sequence[Generated]
 ) -> list[Answer]:
-    """Decode the masks of a whole batch together; SAM sees each distinct image with a `<SEG>` once."""
+    """Decode all masks of a batch together; SAM encodes each distinct image that has a `<SEG>` once."""
     keys = [id(prompt.pixel_values) for prompt, row in zip(prompts, rows, strict=True) for _ in row.seg_states]
     distinct = dict.fromkeys(keys)
     mask_logits, scores = torch.empty(0), torch.empty(0)
@@ -212,7 +213,7 @@ def _with_masks(
 
 
 def _pad_left(prompts: Sequence[Prompt], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """input_ids, attention_mask (B, T) and position_ids (3, B, T), padded left to the longest prompt."""
+    """input_ids, attention_mask (B, T) and position_ids (3, B, T), left-padded to the longest prompt."""
     length = max(len(prompt.input_ids) for prompt in prompts)
     input_ids = torch.full((len(prompts), length), pad_token_id)
     attention_mask = torch.zeros_like(input_ids)
@@ -226,7 +227,7 @@ def _pad_left(prompts: Sequence[Prompt], pad_token_id: int) -> tuple[Tensor, Ten
 
 
 def _end_tokens(model: SatLisa) -> set[int]:
-    """Ids that end an answer: the tokenizer's and those of the model's generation config."""
+    """Ids of end tokens: the tokenizer's and those of the model's generation config."""
     configured = model.qwen.generation_config.eos_token_id
     ends: set[int] = {model.processor.tokenizer.eos_token_id}
     ends |= set(configured if isinstance(configured, list) else [configured]) - {None}
