@@ -1,7 +1,7 @@
-"""How a run trains a model: environment variables.
+"""Training settings, read from environment variables.
 
-A value comes from, in rising order: the default declared here, the preset, `model_config.json` for what describes the
-model, the hardware, the environment. Every value is checked where it is declared. Only this file reads the environment.
+Precedence, lowest first: the default declared here, the preset, `model_config.json` for the model's own values, the
+hardware, the environment. Declarations include the valid values.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from satlisa.errors import SatlisaError
 from satlisa.runtime.locations import existing_folder
 
 EFFECTIVE_BATCH = 16  # GRAD_ACCUM = 16 // BATCH_SIZE (docs/architecture.md#training-defaults)
-_MOST = 2**20  # rows of a batch, batches of a step
-_PATHS = ("output_dir", "model_config")  # those of datasets, models and caches are expanded where they are opened
+_MOST = 2**20  # upper bound of BATCH_SIZE and GRAD_ACCUM
+_PATHS = ("output_dir", "model_config")  # paths of datasets, models and caches are expanded where they are opened
 
 
 def setting(
     default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices: str = ""
 ) -> Any:
-    """A field of `TrainConfig`: its default, what it means, and the values that it takes (bounds included)."""
+    """Declare a field of `TrainConfig`: default, meaning, and valid values (bounds are inclusive)."""
     return field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices.split()})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a run trains. Each field is an environment variable of the same name in capitals."""
+    """Training settings. Each field is an environment variable of the same name in capitals."""
 
     preset: str = setting(
         "full", "`full`: Qwen3.5-0.8B and SlimSAM-77; `demo`: tiny packaged models", choices="full demo"
@@ -76,10 +76,10 @@ class TrainConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> TrainConfig:
-        """Settings from the environment over the preset over the defaults.
+        """Read settings: the environment overrides the preset, which overrides the defaults.
 
         Raises:
-            SatlisaError: the first variable whose value is not what it takes, in one line.
+            SatlisaError: names the first variable with an invalid value, in one line.
         """
         environ = os.environ if environ is None else environ
         given = {item.name: environ.get(item.name.upper(), "").strip() for item in variables()}
@@ -94,7 +94,7 @@ class TrainConfig:
         return cls(**{**preset, **values}, origins=origins)
 
     def resolve(self, batch_size: int) -> TrainConfig:
-        """The settings with the batch filled in for the hardware at hand (its own `batch_size`)."""
+        """Fill in `batch_size`, if 0, with the hardware's, and `grad_accum`, if 0, from EFFECTIVE_BATCH."""
         origins, size = dict(self.origins), self.batch_size
         if size == 0:
             size, origins["batch_size"] = batch_size, "hardware"
@@ -104,7 +104,7 @@ class TrainConfig:
         return replace(self, batch_size=size, grad_accum=accumulate, origins=origins)
 
     def new_model_config(self) -> ModelConfig:
-        """The model to train: `model_config.json` with what the preset and the environment change."""
+        """The model's configuration: `model_config.json`, changed by the preset and the environment."""
         path = Path(self.model_config) if self.model_config else DEFAULT_CONFIG
         base = ModelConfig.from_json(path) if self.model_config or path.exists() else ModelConfig()
         changes: dict[str, Any] = {"dataset": _absolute(self.dataset)}
@@ -122,7 +122,7 @@ class TrainConfig:
         """`report_to` as names.
 
         Raises:
-            SatlisaError: a tracker that `accelerate` does not know, or that is not installed.
+            SatlisaError: a tracker is unknown to `accelerate` or not installed.
         """
         names = [name.strip() for name in self.report_to.split(",") if name.strip()]
         if names == ["none"]:
@@ -135,37 +135,37 @@ class TrainConfig:
         return names
 
     def lines(self) -> list[str]:
-        """Every value and where it came from, to print at the start of a run."""
+        """All values with their origins, printed at the start of a run."""
         return [
             f"{i.name.upper():<16} {getattr(self, i.name)!s:<42} {self.origins.get(i.name, '')}" for i in variables()
         ]
 
 
-# Trackers of accelerate, whose packages have the same names.
+# Trackers that accelerate supports; their packages have the same names.
 TRACKERS = ("tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio")
 
 
 def _expand(name: str) -> str:
-    """A path with `~` filled in, which shells do not do in every place."""
+    """Expand `~`; shells do not always do it."""
     try:
         return str(Path(name).expanduser()) if name.startswith("~") else name
-    except RuntimeError:  # the home of nobody
+    except RuntimeError:  # `~user` of an unknown user
         return name
 
 
 def _absolute(name: str) -> str:
-    """A local folder as a path that holds from anywhere; hub ids and `demo` as they are."""
+    """A local folder as an absolute path; hub ids and `demo` unchanged."""
     folder = existing_folder(name)
     return str(folder.resolve()) if folder and name != "demo" else name
 
 
-# What the demo changes in `model_config.json`. Four instances are 97 % of the area of those in its scenes; where there
-# are many and small ones, as in real towns, more would leave the other masks little of the loss, and the tiny model
-# would learn neither.
+# The demo's changes to `model_config.json`. The four largest instances cover 97 % of the instance area of its scenes.
+# With many small instances, as in real towns, a higher limit would leave the other masks a small share of the loss, and
+# the tiny model would learn neither.
 DEMO_MODEL = {"projector_hidden_size": 256, "max_instances": 4}
 
-# What a preset changes; any other dataset or value can be given beside it. The demo counts in steps: that is two passes
-# over its own scenes, and as many over a folder of a few hundred rows as it takes to learn something from them.
+# The presets' settings; environment variables override them. The demo is limited by steps: about two epochs of its own
+# scenes, or enough epochs of a folder with a few hundred rows to learn from it.
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
     "demo": {
@@ -180,10 +180,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def parse_interval(text: str) -> tuple[int, float]:
-    """CHECKPOINT_EVERY as (steps, seconds), one of them 0, or both.
+    """Parse CHECKPOINT_EVERY into (steps, seconds); at least one of them is 0.
 
     Raises:
-        SatlisaError: neither a number of steps nor one of minutes.
+        SatlisaError: neither steps nor minutes.
     """
     if re.fullmatch(r"\d{1,9}", text):
         return int(text), 0.0
@@ -193,12 +193,12 @@ def parse_interval(text: str) -> tuple[int, float]:
 
 
 def variables() -> list[Any]:
-    """The fields of `TrainConfig` that are environment variables, in their order."""
+    """The fields of `TrainConfig` that are environment variables, in order."""
     return [item for item in fields(TrainConfig) if item.metadata]
 
 
 def _parse(item: Any, text: str) -> Any:
-    """The value of one variable, checked against its declaration."""
+    """Parse the value of one variable and check it against its declaration."""
     name, meta, kind = item.name.upper(), item.metadata, type(item.default)
     expected = {int: "a whole number", float: "a number", bool: "0 or 1", str: "text"}[kind]
     if meta["choices"]:
@@ -234,7 +234,7 @@ def help_text() -> str:
 
 
 def markdown_table() -> str:
-    """The table of docs/training.md; a test compares the two."""
+    """The settings table of docs/training.md; a test keeps them equal."""
     rows = [f"| `{item.name.upper()}` | {_shown(item.default)} | {item.metadata['meaning']} |" for item in variables()]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
