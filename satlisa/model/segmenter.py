@@ -1,9 +1,9 @@
-"""SlimSAM: an image and one prompt vector per mask become masks, through one geometry in both directions.
+"""SlimSAM: an image and one prompt vector per mask → masks. `Frame` maps between image and padded square.
 
     image (H, W) ─resize longest side─► (h, w) inside a square of `image_size`² ─encoder─► 256×64×64
     prompts (N, 256) ─mask decoder─► logits (N, 256, 256) of the padded square ─Frame─► (N, H, W)
 
-Numbers are SlimSAM-77's; the code reads them from the checkpoint. SAM: Kirillov et al., arXiv:2304.02643.
+Sizes are SlimSAM-77's; the code reads them from the model's config. SAM: Kirillov et al., arXiv:2304.02643.
 """
 
 from typing import Any
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from satlisa.processing.embedding_cache import EmbeddingCache
 from satlisa.processing.sam_inputs import SamInputs
 
-# Masks are returned to full size in slices of this many pixels, so that 32 masks of a large tile do not take gigabytes.
+# Masks are resized in slices of this many pixels, so that 32 masks of a large tile do not take gigabytes.
 _MAX_PIXELS = 2**26
 
-# A model that says <SEG> again and again asks for a thousand masks of one batch, 4 MB of image embedding each.
+# Masks decoded at once. A model that repeats <SEG> may request a thousand masks, each with 4 MB of image embedding.
 _MAX_PROMPTS = 128
 
 
@@ -26,7 +26,7 @@ class Segmenter(nn.Module):
     """SAM's frozen image encoder and trained mask decoder around `transformers`' `SamModel`.
 
     Attributes:
-        inputs: preprocessing, geometry and embedding cache; all that loader workers need of SAM.
+        inputs: preprocessing, geometry and embedding cache; the part of SAM that loader workers need.
     """
 
     def __init__(self, sam: Any, image_processor: Any) -> None:
@@ -38,17 +38,17 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """Image embeddings (S, C, 64, 64) of preprocessed images (S, 3, image_size, image_size); frozen."""
+        """Image embeddings (S, C, 64, 64) of preprocessed images (S, 3, image_size, image_size), without gradient."""
         image_embeddings: Tensor = self.sam.get_image_embeddings(pixel_values.to(self.sam.dtype))
         return image_embeddings  # (S, C, e, e)
 
     def open_cache(self, folder: str, max_bytes: int, compute_dtype: torch.dtype) -> None:
-        """Keep image embeddings in a folder from now on; what autocast makes of them is part of their names."""
+        """Cache image embeddings in a folder from now on. The cache key includes the autocast dtype."""
         preprocessing = f"{self.inputs.image_processor.to_json_string()} {compute_dtype}"
         self.inputs.cache = EmbeddingCache(folder, self.sam.vision_encoder, preprocessing, max_bytes)
 
     def encode_or_recall(self, pixel_values: Tensor, image_keys: list[str], recalled: Tensor) -> Tensor:
-        """Image embeddings (S, C, e, e) of new images, kept in the cache, and behind them the `recalled` ones."""
+        """Image embeddings (S, C, e, e): those of new images, which are then cached, then the `recalled` ones."""
         if not image_keys:
             return recalled.to(self.sam.dtype)
         image_embeddings = self.encode(pixel_values)
@@ -57,11 +57,11 @@ class Segmenter(nn.Module):
         return torch.cat([image_embeddings, recalled.to(image_embeddings.dtype)]) if len(recalled) else image_embeddings
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
-        """All masks of a batch through the mask decoder, together up to `_MAX_PROMPTS` of them.
+        """Decode all masks of a batch, `_MAX_PROMPTS` at a time.
 
         Args:
             image_embeddings: (S, C, e, e), one per distinct image.
-            prompts: (N, C), one per mask, in the place of SAM's point and box embeddings.
+            prompts: (N, C), one per mask, in place of SAM's point and box embeddings.
             image_index: (N,) int64, the image of each prompt.
 
         Returns:
@@ -86,7 +86,7 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def restore(self, mask_logits: Tensor, original_size: tuple[int, int]) -> np.ndarray:
-        """Binary masks (N, H, W) of an image from its logits (N, mask_size, mask_size); SAM's threshold, 0."""
+        """Mask logits (N, mask_size, mask_size) → binary masks (N, H, W) at original size; threshold 0, as in SAM."""
         frame = self.inputs.frame(original_size)
         per_slice = max(1, _MAX_PIXELS // (original_size[0] * original_size[1]))
         if len(mask_logits) == 0:
