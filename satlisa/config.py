@@ -1,4 +1,4 @@
-"""What a model is: `model_config.json`. Every value is checked where it is declared."""
+"""Model configuration, `model_config.json`; values are validated on construction."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from satlisa.errors import SatlisaError
-from satlisa.runtime.atomic_files import write_whole
+from satlisa.runtime.atomic_files import atomic_write
 
 DEFAULT_DATASET = "rahuldshetty/satellite-multitask-omni"
-
 _COUNTS = (
     "vlm_hidden_size", "projector_hidden_size", "sam_prompt_size", "lora_r", "lora_alpha", "max_seq_length",
     "max_image_tokens", "max_instances",
 )  # fmt: skip
 
 _TOO_LARGE = 2**31
-
 _LARGEST_WEIGHT = 1e9
-
 _PACKAGED = Path(__file__).parent / "model_config.json"
 
 # In an installed package the file lies in it; in a checkout, and installed with `pip install -e`, beside it.
@@ -29,7 +26,7 @@ DEFAULT_CONFIG = _PACKAGED if _PACKAGED.exists() else Path(__file__).parent.pare
 
 @dataclass
 class ModelConfig:
-    """`model_config.json`: what is needed to rebuild a model around its trained parts."""
+    """Everything in `model_config.json`, which rebuilds a model around its trained parts."""
 
     vlm_model_id: str = "Qwen/Qwen3.5-0.8B"
     """Hub id or local folder of the vision-language model; `demo:vlm` is the packaged demo backbone."""
@@ -38,19 +35,19 @@ class ModelConfig:
     seg_token: str = "<SEG>"
     """The token whose hidden state prompts a mask."""
     seg_token_id: int | None = None
-    """Its row of the tied embedding; None until the tokenizer is known."""
+    """Its row in the tied embedding; None until the tokenizer is loaded."""
     vlm_hidden_size: int = 1024
-    """Width of the text model's hidden states; replaced by the loaded model's own."""
+    """Width of the text model's hidden states; overwritten by the loaded model's."""
     projector_hidden_size: int = 1024
     """Width between the projector's two layers."""
     sam_prompt_size: int = 256
-    """Width of SAM's prompt embeddings; replaced by the loaded model's own."""
+    """Width of SAM's prompt embeddings; overwritten by the loaded model's."""
     lora_r: int = 16
     """Rank of the LoRA layers."""
     lora_alpha: int = 32
     """LoRA's scale is lora_alpha / lora_r."""
     lora_dropout: float = 0.0
-    """Dropout in front of LoRA, 0 to below 1."""
+    """Dropout before LoRA, in [0, 1)."""
     lora_target_modules: list[str] = field(
         default_factory=lambda: [
             "q_proj",
@@ -70,15 +67,15 @@ class ModelConfig:
     dice_loss_weight: float = 0.5
     """Weight of the masks' DICE loss."""
     max_seq_length: int = 512
-    """Longest prompt and answer together, in tokens, image tokens included."""
+    """Maximum length of prompt and answer in tokens, image tokens included."""
     max_image_tokens: int = 256
-    """Most tokens one image takes; it is scaled down to fit."""
+    """Maximum number of tokens per image; larger images are scaled down."""
     max_instances: int = 32
-    """Most `<SEG>` in one answer; the largest instances are kept."""
+    """Maximum number of `<SEG>` per answer; the largest instances are kept."""
     dataset: str = DEFAULT_DATASET
-    """What the model was trained on; the default of infer_dataset.py."""
+    """Training dataset; the default of infer_dataset.py."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Keys of the file that are not known here; kept and written back."""
+    """Unknown keys of the file; kept and written back."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -106,14 +103,14 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> ModelConfig:
-        """Settings of a file; missing keys and null take the defaults, unknown ones are kept in `extra`.
+        """Read a file; missing and null keys take the defaults, unknown keys are kept in `extra`.
 
         Raises:
             SatlisaError: unreadable, not a JSON object, or a value of the wrong type.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:  # the last of them where it is nested thousands deep
+        except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested thousands deep
             raise SatlisaError(f"{path}: not a readable JSON file ({error})") from error
         if not isinstance(content, dict):
             raise SatlisaError(f"{path}: expected a JSON object, found {type(content).__name__}")
@@ -121,26 +118,31 @@ class ModelConfig:
         values = {k: _lenient(content[k], kind) for k, kind in types.items() if content.get(k) is not None}
         length = values.get("max_seq_length")
         if "max_image_tokens" not in values and isinstance(length, int) and 2 <= length <= cls.max_image_tokens:
-            values["max_image_tokens"] = length // 2  # our default would leave no room for text
+            values["max_image_tokens"] = length // 2  # the default would leave no room for text
         try:
             return cls(**values, extra={key: value for key, value in content.items() if key not in types})
         except SatlisaError as error:
             raise SatlisaError(str(error).replace("model_config.json", str(path), 1)) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys as they go into the file, the unknown ones among them."""
+        """All keys as they are written to the file, unknown ones included."""
         known = asdict(self)
         return {**known.pop("extra"), **known}
 
     def save(self, path: str | Path) -> None:
-        """Write the file whole or not at all."""
+        """Write the file atomically."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        # Half a character, which JSON may spell, has no UTF-8; backslashreplace writes it as JSON's own \udXXX.
-        write_whole(Path(path), text.encode(errors="backslashreplace"))
+        # Lone surrogates, which JSON may contain, have no UTF-8; backslashreplace writes them as JSON's own \udXXX.
+        atomic_write(Path(path), text.encode(errors="backslashreplace"))
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list, without spaces around them and without empty ones."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _shown(value: Any) -> str:
-    """A value for a message; a number of a thousand digits is not spelled out."""
+    """A value for a message, shortened: an integer may have thousands of digits."""
     text = (
         f"{value:.3e}"
         if isinstance(value, float)
@@ -152,14 +154,14 @@ def _shown(value: Any) -> str:
 
 
 def _lenient(value: Any, annotation: str) -> Any:
-    """What other programs write for the same thing: 32.0 for 32, a name for a list of one."""
+    """Accept equivalents that other programs write: 32.0 for 32, a name for a list of one."""
     if annotation in ("int", "int | None") and isinstance(value, float) and value.is_integer():
         return int(value)
     return [value] if annotation == "list[str]" and isinstance(value, str) else value
 
 
 def _check_type(name: str, value: Any, annotation: str, source: str) -> None:
-    """Refuse a value of another type than the field's; an int stands for a float."""
+    """Refuse a value of the wrong type; an int is accepted for a float."""
     kinds: dict[str, tuple[type, ...]] = {
         "str": (str,),
         "int": (int,),

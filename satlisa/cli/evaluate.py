@@ -8,17 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
+from satlisa.config import comma_list
 from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 logger = logging.getLogger("satlisa")
 
 PROG = called_as("infer_dataset.py", "satlisa-evaluate")
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Names out of a comma list."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def parser() -> CommandParser:
@@ -32,9 +28,9 @@ def parser() -> CommandParser:
     add("--split", default="validation", help="part of the dataset (%(default)s)")
     add("--samples_per_task", type=int, default=3, help="0 for all (%(default)s)")
     add("--seed", type=int, default=0, help="decides which samples (%(default)s)")
-    add("--seg_tasks", type=names, default=(), help="tasks with masks not named segmentation, comma list")
+    add("--seg_tasks", type=comma_list, default=(), help="tasks with masks not named segmentation, comma list")
     add("--output_dir", default="./eval_output", help="an earlier report in it is replaced (%(default)s)")
-    add("--resume", action="store_true", help="go on with the evaluation that was interrupted in output_dir")
+    add("--resume", action="store_true", help="resume the evaluation that was interrupted in output_dir")
     add("--report_samples", type=int, default=50, help="samples shown per task in REPORT.md (%(default)s)")
     add("--device", help="cuda, cuda:1, cpu or mps (the best there is, a GPU for each process)")
     add("--batch_size", type=int, default=8, help="questions answered together (%(default)s)")
@@ -47,25 +43,25 @@ def run(options: argparse.Namespace) -> int:
     # torch and transformers take seconds that --help need not wait for
     from satlisa.data.dataset import check_hub_dataset, load_rows
     from satlisa.evaluation.evaluate import EvalSettings, evaluate
-    from satlisa.evaluation.partial_report import Journal
+    from satlisa.evaluation.partial_report import PartialReport
     from satlisa.evaluation.report import REPORT_FILE, headline, plain_table, write_report
     from satlisa.pretrained.model_directory import find_model_dir, fingerprint_model, load_model
 
     settings = EvalSettings(**{f.name: getattr(options, f.name) for f in fields(EvalSettings) if f.name in options})
     processes = ProcessGroup.join()
-    with Journal(options.output_dir, resume=options.resume, processes=processes) as journal:
+    with PartialReport(options.output_dir, resume=options.resume, processes=processes) as report:
         model = load_model(options.model_dir, processes.device(options.device))
         if not options.dataset and not Path(options.model_dir).expanduser().is_dir():
             check_hub_dataset(model.config.dataset, f"{options.model_dir}: dataset")
         files = fingerprint_model(find_model_dir(options.model_dir))
         settings = replace(settings, dataset=options.dataset or model.config.dataset, model_files=files)
-        results = evaluate(model, load_rows(settings.dataset, settings.split), settings, journal)
+        results = evaluate(model, load_rows(settings.dataset, settings.split), settings, report)
         if processes.is_main:
-            write_report(results, journal.folder)
+            write_report(results, report.folder)
     errors = [entry["error"] for entry in results["samples"]]
     if processes.is_main:
         print("\n".join([plain_table(results), "", *headline(results)]))
-        print(f"\nReport: {journal.output_dir / REPORT_FILE}")
+        print(f"\nReport: {report.output_dir / REPORT_FILE}")
         if None not in errors:
             print(f"{PROG}: no sample was answered; the first error: {errors[0]}", file=sys.stderr)
     return 0 if None in errors else 1

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from satlisa.cli.common import CommandParser, called_as, run_command, start_logg
 from satlisa.data.images import open_image
 from satlisa.errors import SatlisaError, first_line
 from satlisa.geometry.overlay import mask_image, overlay
+from satlisa.runtime.atomic_files import atomic_replace
+from satlisa.runtime.locations import check_writable
 
 PROG = called_as("inference.py", "satlisa-ask")
 
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Find what cannot be written before a model is loaded and asked."""
+    """Refuse outputs that cannot be written, before a model is loaded."""
     taken = {os.path.realpath(options.image): "--image"}
     for option, value in (("--output_mask", options.output_mask), ("--overlay", options.overlay)):
         if not value:
@@ -89,29 +90,17 @@ def _check_outputs(options: argparse.Namespace) -> None:
         if other := taken.get(os.path.realpath(path)):
             raise SatlisaError(f"{option}: {path} is the file of {other} too; name another one")
         taken[os.path.realpath(path)] = option
-        _check_folder(option, path.parent)
+        check_writable(path.parent, option)
     if options.output_instances:
-        _check_folder("--output_instances", Path(options.output_instances))
-
-
-def _check_folder(option: str, folder: Path) -> None:
-    """Whether a folder can be written into, or be made."""
-    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-    if not there.is_dir():
-        raise SatlisaError(f"{option}: expected a folder at {there}, found a file; name another place")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise SatlisaError(f"{option}: nothing may be written into {there}; name another folder")
+        check_writable(Path(options.output_instances), "--output_instances")
 
 
 def _save(picture: Image.Image, path: Path, note: str = "") -> None:
-    """Write a picture whole or not at all, and say so."""
-    partial_file = path.with_name(f".{path.stem}.partial{path.suffix}")
+    """Write a picture atomically, and say so."""
+    kind = Image.registered_extensions()[path.suffix.lower()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(partial_file)
-        partial_file.replace(path)
-    except (OSError, ValueError) as error:  # ValueError: a format that has no room for the picture's mode
-        with suppress(OSError):
-            partial_file.unlink()
+        atomic_replace(path, lambda temporary: picture.save(temporary, kind))
+    except (OSError, ValueError) as error:  # ValueError: a format that cannot hold the picture's mode
         raise SatlisaError(f"{path}: cannot be written ({first_line(error)}); name a .png file elsewhere") from error
     print(f"wrote {path} {note}".rstrip(), file=sys.stderr)

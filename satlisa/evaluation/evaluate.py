@@ -1,22 +1,20 @@
-"""A model's answers over a split, scored per task: what `results.json` holds.
+"""Answer and score the rows of a split; the scores per task are what `results.json` holds.
 
-Truth is the whole truth: masks are scored at the image's own resolution against every instance of the row,
-also those beyond the `max_instances` that the model was trained to give. Whatever goes wrong with one sample
-becomes that sample's `error` and goes on to the next; it never stops the run and never counts as a score.
+Masks are scored at the image's own resolution against every instance of the row, also those beyond the `max_instances`
+that the model was trained to give. An exception becomes the `error` of its sample: it stops nothing and is no score.
 
-Rows are taken in windows, and a window's batches are composed of its rows alone: so an evaluation that was interrupted,
-or that several processes share, has the numbers of one that ran through in one process.
+Rows are taken in windows, and the batches of a window hold only its rows: an evaluation that was resumed, or that
+several processes share, has the same numbers as an uninterrupted one in one process.
 """
 
+import hashlib
 import logging
-import platform
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from itertools import zip_longest
 from typing import Any
 
@@ -28,22 +26,20 @@ from satlisa.data.dataset import Rows
 from satlisa.data.fingerprint import rows_key
 from satlisa.data.rows import is_mask_task, read_sample
 from satlisa.data.sample import Sample
-from satlisa.data.sampler import IndexedOrder
+from satlisa.data.sampler import IndexedSampler
 from satlisa.errors import SatlisaError, first_line
 from satlisa.evaluation.metrics import exact_match, intersection_union, iou, is_correct, summarise
-from satlisa.evaluation.partial_report import Entry, Journal
+from satlisa.evaluation.partial_report import Entry, PartialReport
 from satlisa.evaluation.report import Pictures
 from satlisa.geometry.raster import rasterize
 from satlisa.inference.generation import Answer, answer
-from satlisa.runtime.fingerprint import fingerprint
 from satlisa.runtime.processes import ProcessGroup
+from satlisa.runtime.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 
-_ALL_INSTANCES = 2**31  # read_sample's limit, for the whole truth
-
-_BATCHES_AHEAD = 4  # read while others are answered; 32 images of 512² are 25 MB
-
+_ALL_INSTANCES = 2**31  # read_sample's limit: no instance is left out of the truth
+_BATCHES_AHEAD = 4  # read while the batches before are answered; 32 images of 512² are 25 MB
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "pillow")
 
 AnswerFn = Callable[..., list[Answer]]
@@ -51,7 +47,7 @@ AnswerFn = Callable[..., list[Answer]]
 
 @dataclass(frozen=True)
 class Pick:
-    """A row to evaluate: its number in the evaluation, its index in the split, its task, whether it gets pictures."""
+    """A row to evaluate: its number in the evaluation, its index in the split, its task, whether pictures are drawn."""
 
     number: int
     index: int
@@ -64,15 +60,15 @@ class EvalSettings:
     """What is evaluated and how; saved in `results.json`.
 
     Attributes:
-        model_dir: folder or hub id, for the record.
-        model_files: fingerprint of what lies in it, for the record.
-        dataset, split: names, for the record; the rows are given.
-        samples_per_task: how many rows of each task; 0 takes all.
-        seed: decides which, where not all are taken.
-        batch_size: questions answered at a time.
-        max_new_tokens: limit of an answer.
-        seg_tasks: tasks with masks whose name does not say segmentation.
-        report_samples: the first ones of each task get pictures and a place in REPORT.md.
+        model_dir: folder or hub id, only recorded.
+        model_files: fingerprint of its files, only recorded.
+        dataset, split: names, only recorded.
+        samples_per_task: rows of each task; 0: all.
+        seed: selects the rows where not all are taken.
+        batch_size: questions answered together.
+        max_new_tokens: longest answer.
+        seg_tasks: tasks with masks that are not named segmentation.
+        report_samples: rows of each task that are shown, with pictures, in REPORT.md.
     """
 
     model_dir: str = ""
@@ -94,10 +90,10 @@ class EvalSettings:
 
 
 def choose(tasks: Sequence[str], samples_per_task: int, seed: int) -> list[tuple[int, str]]:
-    """The rows to evaluate, as (row number, task), grouped by task in alphabetical order, each in row order.
+    """The rows to evaluate, as (row number, task), sorted by task, then by row.
 
-    A seeded shuffle of all rows decides; each task takes its first ones. So the same seed takes the same
-    rows, and more samples per task add rows to those already taken. `samples_per_task=0` takes every row.
+    Each task takes its first rows of a seeded shuffle: the same seed takes the same rows, and a larger
+    `samples_per_task` adds rows to them. 0 takes every row.
     """
     order = list(range(len(tasks)))
     random.Random(seed).shuffle(order)
@@ -114,7 +110,7 @@ def evaluate(
     model: Any,
     rows: Rows,
     settings: EvalSettings,
-    journal: Journal | None = None,
+    report: PartialReport | None = None,
     answer_fn: AnswerFn = answer,
 ) -> dict[str, Any]:
     """Answer and score the chosen rows.
@@ -123,34 +119,37 @@ def evaluate(
         model: a `SatLisa` with `config` and `device`.
         rows: a split (`load_rows`).
         settings: which rows, and how.
-        journal: where each window is written down, with its pictures; what it knows to be done is not done again,
-            and its processes share the rest. Without it there are no pictures.
+        report: stores each finished window with its pictures. Windows that it holds are not evaluated again; its
+            processes share the rest. Without it no pictures are written.
         answer_fn: `generation.answer`, or a stand-in with its signature.
 
     Returns:
-        {"settings": …, "tasks": {task: scores of `metrics.summarise`}, "samples": [one entry per row]}, plain
-        Python values that strict JSON can hold, the same in each process. An entry's `number` counts the samples of
-        this evaluation and names its pictures; its `index` is the row's number in the split.
+        {"settings": …, "tasks": {task: scores of `metrics.summarise`}, "samples": [one entry per row]}: strict JSON
+        values, the same in every process. An entry's `number` counts the samples of this evaluation and names its
+        pictures; its `index` is the row's number in the split.
+
+    Raises:
+        SatlisaError: no rows.
     """
     picked = choose(_tasks(rows), settings.samples_per_task, settings.seed)
     if not picked:
         raise SatlisaError(f"{settings.dataset}: its {settings.split} split holds no rows; choose another --split")
     started = time.time()
     windows = _plan(picked, settings)
-    done = journal.start(_identify(settings, model, rows, picked), len(picked)) if journal else {}
-    processes = journal.processes if journal else ProcessGroup()
+    done = report.start(_identify(settings, model, rows, picked), len(picked)) if report else {}
+    processes = report.processes if report else ProcessGroup()
     own = [number for number in range(len(windows)) if number not in done][processes.rank :: processes.size]
     total = sum(len(windows[number]) for number in own)
     scored = _score_windows(model, rows, [windows[number] for number in own], settings, answer_fn)
     with tqdm(total=total, desc="evaluating", unit="sample", disable=not processes.is_main) as progress:
         for number, window in zip(own, scored, strict=True):
-            if journal:
-                journal.add(number, window)
+            if report:
+                report.add(number, window)
             else:
                 done[number] = [entry for entry, _ in window]
             progress.update(len(window))
-    if journal:
-        done = journal.finish(len(windows))
+    if report:
+        done = report.finish(len(windows))
     samples = [entry for window in done.values() for entry in window]
     names = sorted({task for _, task in picked})
     tasks = {task: summarise(entry for entry in samples if entry["task"] == task) for task in names}
@@ -158,7 +157,7 @@ def evaluate(
 
 
 def _plan(picked: Sequence[tuple[int, str]], settings: EvalSettings) -> list[list[Pick]]:
-    """The windows: what is read ahead together and put into batches by length."""
+    """The windows: picks that are read ahead together, and then put into batches by length."""
     seen: Counter[str] = Counter()
     picks = []
     for number, (index, task) in enumerate(picked):
@@ -169,18 +168,23 @@ def _plan(picked: Sequence[tuple[int, str]], settings: EvalSettings) -> list[lis
 
 
 def _identify(settings: EvalSettings, model: Any, rows: Sized, picked: Sequence[tuple[int, str]]) -> dict[str, Any]:
-    """What decides the numbers, by the names that the user knows: with other values there is no going on."""
+    """What determines the scores, by the names that the user knows; a resumed evaluation must match it."""
     named = {f"--{name}": value for name, value in asdict(settings).items() if name != "model_files"}
-    return named | {
-        "--device": str(model.device).partition(":")[0],  # precision and kernels follow from its kind
-        "the model's files": settings.model_files,
-        "the choice of rows": fingerprint(f"{len(rows)} {picked}"),
-        "the rows": rows_key(IndexedOrder(rows)),
-    }
+    return (
+        named
+        | {
+            "--device": str(model.device).partition(":")[0],  # its kind determines precision and kernels
+            "the model's files": settings.model_files,
+            "the choice of rows": hashlib.sha256(f"{len(rows)} {picked}".encode(errors="surrogatepass")).hexdigest()[
+                :12
+            ],
+            "the rows": rows_key(IndexedSampler(rows)),
+        }
+    )
 
 
 def _tasks(rows: Any) -> list[str]:
-    """The task of each row; where rows have columns (`datasets`), from that column alone: no image is read."""
+    """The task of each row. Of a `datasets` table only that column is read, no image."""
     tasks = rows["task"] if hasattr(rows, "column_names") else (row["task"] for row in rows)
     return [str(task) for task in tasks]
 
@@ -188,7 +192,7 @@ def _tasks(rows: Any) -> list[str]:
 def _score_windows(
     model: Any, rows: Rows, windows: Sequence[Sequence[Pick]], settings: EvalSettings, answer_fn: AnswerFn
 ) -> Iterator[list[tuple[Entry, Pictures | None]]]:
-    """Per window, an entry per pick in order, and what to draw of it; the next window is read by a thread meanwhile."""
+    """Per window: an entry for each pick, in order, and its pictures. A thread reads the next window meanwhile."""
 
     def read(window: Sequence[Pick]) -> list[Sample | str]:
         return [_read(rows, pick.index, settings.seg_tasks) for pick in window]
@@ -205,7 +209,7 @@ def _score_windows(
 def _score_window(
     model: Any, window: Sequence[Pick], samples: Sequence[Sample | str], settings: EvalSettings, answer_fn: AnswerFn
 ) -> list[tuple[Entry, Pictures | None]]:
-    """Entries and pictures of a window's picks, in order; instances' masks are not kept."""
+    """Entries and pictures of a window's picks, in order."""
     readable = [(pick, sample) for pick, sample in zip(window, samples, strict=True) if isinstance(sample, Sample)]
     readable.sort(key=lambda item: (item[1].image.size, len(item[1].turns[-1].text)))
     scored: dict[Pick, tuple[Entry, Pictures | None]] = {
@@ -223,33 +227,33 @@ def _score_window(
 
 
 def _read(rows: Rows, index: int, seg_tasks: Collection[str]) -> Sample | str:
-    """The row's sample, or why there is none."""
+    """The sample of a row, or the reason why it cannot be read."""
     try:
         return read_sample(rows[index], index, max_instances=_ALL_INSTANCES, seg_tasks=seg_tasks)
-    except Exception as error:  # besides RowError: whatever a damaged file makes the readers raise
+    except Exception as error:  # besides RowError, what the readers raise on damaged files
         logger.debug("row %d was not read", index, exc_info=True)
         return _reason(error)
 
 
 def _answer(model: Any, samples: Sequence[Sample], settings: EvalSettings, answer_fn: AnswerFn) -> list[Answer | str]:
-    """An answer per sample, or why there is none: a batch that fails is asked again one by one."""
+    """An answer for each sample, or the reason why it failed; a batch that fails is repeated sample by sample."""
     try:
         images, prompts = [sample.image for sample in samples], [sample.turns for sample in samples]
         return list(answer_fn(model, images, prompts, max_new_tokens=settings.max_new_tokens, batch_size=len(samples)))
     except Exception as error:  # out of memory, an image the processor refuses, ...
         logger.debug("a batch of %d was not answered", len(samples), exc_info=True)
         reason = _reason(error)
-    # Outside of `except`, whose traceback would keep the failed batch's tensors in memory.
+    # Outside `except`: its traceback would keep the tensors of the failed batch in memory.
     if len(samples) == 1:
         return [reason]
-    logger.warning("a batch of %d samples failed and is asked one by one (%s)", len(samples), reason)
+    logger.warning("a batch of %d samples failed and is repeated one by one (%s)", len(samples), reason)
     return [result for sample in samples for result in _answer(model, [sample], settings, answer_fn)]
 
 
 def _score(
     pick: Pick, sample: Sample, result: Answer | str, config: Any, seg_tasks: Collection[str]
 ) -> tuple[Entry, Pictures | None]:
-    """The entry of a sample, and what to draw of it."""
+    """The entry of a sample, and its pictures: image, truth and prediction."""
     has_mask = bool(sample.regions) or is_mask_task(pick.task, seg_tasks)
     segs = min(len(sample.regions), config.max_instances)  # as many as the model was trained to give
     entry = _blank(
@@ -274,7 +278,7 @@ def _score(
 
 
 def _masks(sample: Sample, result: Answer) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and prediction, the unions of all instances, (H, W) bool at the image's own size."""
+    """Truth and prediction, each the union of all instances, (H, W) bool at the image's own size."""
     width, height = sample.image.size
     polygons = [polygon for region in sample.regions for polygon in region]
     prediction = result.union()
@@ -284,38 +288,25 @@ def _masks(sample: Sample, result: Answer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blank(pick: Pick, **known: Any) -> Entry:
-    """An entry with every key that `results.json` promises, None where a key does not apply."""
-    unknown = dict.fromkeys(
-        (
-            "source",
-            "prompt",
-            "expected",
-            "output",
-            "iou",
-            "intersection",
-            "union",
-            "correct",
-            "exact_match",
-            "error",
-        )
-    )
+    """An entry with every key of `results.json`, None where a key does not apply."""
+    text_keys, score_keys = ("source", "prompt", "expected", "output"), ("iou", "intersection", "union")
+    unknown = dict.fromkeys((*text_keys, *score_keys, "correct", "exact_match", "error"))
     counts: Entry = {"segs": 0, "expected_segs": 0, "images": {}}
     return {"number": pick.number, "index": pick.index, "task": pick.task} | unknown | counts | known
 
 
 def _reason(error: Exception) -> str:
-    """One line for the report; our own errors need no type name in front."""
+    """One line for the report; errors of other libraries start with their type."""
     first = first_line(error)
     return first if isinstance(error, SatlisaError) else f"{type(error).__name__}: {first}"
 
 
 def _describe(settings: EvalSettings, model: Any, started: float) -> dict[str, Any]:
-    """Settings, machine and time, for someone who wants the same numbers again."""
+    """Settings, machine, time and versions, to reproduce the scores."""
     return asdict(settings) | {
         "seg_tasks": list(settings.seg_tasks),
         "device": str(model.device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
-        "versions": {"satlisa": __version__, "python": platform.python_version()}
-        | {package: version(package) for package in _PACKAGES},
+        "versions": {"satlisa": __version__, **installed_versions(*_PACKAGES)},
     }

@@ -1,14 +1,11 @@
 """A model directory (docs/architecture.md#model-directory): what `train.py` writes and `load_model` reads.
 
-Weights are safetensors, or `.pt` read with `weights_only=True`: nothing is unpickled that could run code, and no module
-beside a tokenizer is imported. Checkpoints of other programs name the same tensors differently: `state_matching` finds
-out which is which, or refuses.
+Loading executes no code: weights are safetensors, or `.pt` read with `weights_only=True`, and tokenizers load without
+remote code. `state_matching` maps the tensor names of other programs' checkpoints to ours, or refuses.
 """
 
 import logging
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,37 +26,31 @@ from satlisa.pretrained.peft_adapter import find_seg_row, put_adapter, read_adap
 from satlisa.pretrained.state_matching import State, find_state_dicts, match_unique
 from satlisa.pretrained.tensor_files import read_tensors
 from satlisa.processing.chat import as_turns, encode_prompt
-from satlisa.runtime.atomic_files import settle
-from satlisa.runtime.fingerprint import fingerprint
+from satlisa.runtime.atomic_files import atomic_replace
+from satlisa.runtime.fingerprint import fingerprint_files
 from satlisa.runtime.hardware import detect
 from satlisa.runtime.sharding import trained_state
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "model_config.json"
-
 ADAPTER_FOLDER = "vlm_lora"
-
 PROJECTOR_FILE = "seg_projector.pt"
-
 DECODER_FILE = "sam_mask_decoder.pt"
-
 TOKENIZER_FOLDER = "tokenizer"
-
 SEG_ROW_FILE = "seg_token.safetensors"
-
 _REQUIRED = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
 
 Adapter = tuple[Any, State]
 
 
 def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = None) -> None:
-    """Write the trained parts of a model, and the settings to rebuild the rest, into `model_dir`.
+    """Save the trained parts of a model, and the config to rebuild the rest, into `model_dir`.
 
-    Files and folders are written beside their places and renamed, so that a reader never meets half a file.
+    Each file and folder is written atomically: a reader never sees an incomplete one.
 
     Args:
-        trained: the trained parameters by name, where the caller has them already (`trained_state`).
+        trained: the trained parameters by name, if the caller already has them (`trained_state`).
     """
     folder = Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,26 +59,12 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
         _below(state, part) for part in ("vlm.", "projector.", "segmenter.sam.mask_decoder.")
     )
     save_adapter = partial(model.vlm.save_pretrained, save_embedding_layers=False, state_dict=adapter)
-    _replace(folder / ADAPTER_FOLDER, save_adapter)
-    _replace(folder / TOKENIZER_FOLDER, model.processor.tokenizer.save_pretrained)
-    _replace(folder / PROJECTOR_FILE, partial(torch.save, projector))
-    _replace(folder / DECODER_FILE, partial(torch.save, decoder))
-    _replace(folder / SEG_ROW_FILE, partial(save_file, {"seg_row": state["seg_row"]}))
+    atomic_replace(folder / ADAPTER_FOLDER, save_adapter)
+    atomic_replace(folder / TOKENIZER_FOLDER, model.processor.tokenizer.save_pretrained)
+    atomic_replace(folder / PROJECTOR_FILE, partial(torch.save, projector))
+    atomic_replace(folder / DECODER_FILE, partial(torch.save, decoder))
+    atomic_replace(folder / SEG_ROW_FILE, partial(save_file, {"seg_row": state["seg_row"]}))
     model.config.save(folder / CONFIG_FILE)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file or folder beside `path`, then put it in that place."""
-    beside, old = (path.with_name(path.name + ending) for ending in (".partial", ".old"))
-    for left in (beside, old):
-        if left.is_dir():
-            shutil.rmtree(left)  # of a run that was killed
-    write(beside)
-    settle(beside)
-    if path.is_dir():
-        os.rename(path, old)  # a folder cannot be replaced by a rename alone
-    os.replace(beside, path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _below(state: State, prefix: str) -> State:
@@ -95,17 +72,17 @@ def _below(state: State, prefix: str) -> State:
 
 
 def load_model(model_dir: str | Path, device: str | torch.device | None = None) -> SatLisa:
-    """A trained model, ready to answer.
+    """Load a trained model for inference.
 
     Args:
-        model_dir: a folder that `train.py` wrote, one in the published layout, or a hub id.
-        device: "cuda", "cpu", "mps", …; by default the best one there is.
+        model_dir: a folder written by `train.py`, one in the published layout, or a hub id.
+        device: "cuda", "cpu", "mps", …; by default the best available.
 
     Returns:
-        The model in eval mode, its precision chosen for the device.
+        The model in eval mode, in the device's default precision.
 
     Raises:
-        SatlisaError: a folder that is not a model directory, or weights that do not fit it.
+        SatlisaError: not a model directory, or weights that do not fit the base models.
     """
     folder = find_model_dir(model_dir)
     config = ModelConfig.from_json(folder / CONFIG_FILE)
@@ -141,39 +118,41 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
 
 
 def _load_tokenizer(folder: Path) -> Any | None:
-    """The tokenizer of a model directory; None where it has none and the base model's is meant."""
+    """The tokenizer of a model directory, or None to use the base model's."""
     if not folder.is_dir():
         return None
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # whatever a missing or damaged file makes transformers raise
-        raise SatlisaError(f"{folder}: not a readable tokenizer ({describe_load_error(error)}); copy it again") from error
+    except Exception as error:  # transformers raises many types for missing or damaged files
+        raise SatlisaError(
+            f"{folder}: not a readable tokenizer ({describe_load_error(error)}); copy it again"
+        ) from error
 
 
 def _check_tokenizer(parts: Parts, folder: Path) -> None:
-    """Refuse a tokenizer that is another base model's or has lost its settings, and a chat template that fails."""
+    """Refuse a tokenizer of another base model, one without its settings, and an unusable chat template."""
     tokenizer, image_token = parts.processor.tokenizer, parts.processor.image_token
     image_id, found = parts.vlm.config.image_token_id, tokenizer.convert_tokens_to_ids(image_token)
     if found != image_id:
         raise SatlisaError(
-            f"{folder}: {image_token} is token {found}, in the base model {image_id}; is it another one's?"
+            f"{folder}: {image_token} is token {found}, but {image_id} in the base model; is it another model's?"
         )
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise SatlisaError(
-            f"{folder}: a tokenizer without padding and end tokens; copy its tokenizer_config.json again"
+            f"{folder}: the tokenizer has no padding or no end token; copy its tokenizer_config.json again"
         )
     try:
         prompt = encode_prompt(parts.processor, as_turns("?"), Image.new("RGB", (64, 64)))
-    except Exception as error:  # whatever a template does
+    except Exception as error:  # a template can raise anything
         raise SatlisaError(
             f"{folder}: its chat template cannot be used ({first_line(error)}); copy it again"
         ) from error
     if image_id not in prompt.input_ids:
-        raise SatlisaError(f"{folder}: its chat template has no place for an image; copy it again")
+        raise SatlisaError(f"{folder}: its chat template has no image placeholder; copy it again")
 
 
 def find_model_dir(model_dir: str | Path) -> Path:
-    """The local folder of a model directory, downloaded from the hub where the name is a hub id.
+    """The local folder of a model directory; a hub id is downloaded.
 
     Raises:
         SatlisaError: neither a model directory nor a reachable hub id.
@@ -186,7 +165,7 @@ def find_model_dir(model_dir: str | Path) -> Path:
             folder = Path(snapshot_download(str(model_dir)))
         except Exception as error:  # the hub client raises its own, HTTP and OS errors
             raise SatlisaError(
-                f"{model_dir}: neither a local folder nor to be had from the hub "
+                f"{model_dir}: neither a local folder nor available from the hub "
                 f"({first_line(error)}); give a folder that train.py wrote"
             ) from error
     missing = [name for name in _REQUIRED if not (folder / name).exists()]
@@ -197,7 +176,7 @@ def find_model_dir(model_dir: str | Path) -> Path:
 
 
 def _read_states(path: Path) -> list[State]:
-    """The state dicts in a `.pt` file, whatever is wrapped around them; nothing but tensors is ever unpickled."""
+    """All state dicts in a `.pt` file, at any nesting depth."""
     loaded = read_tensors(path)
     states = find_state_dicts(loaded)
     if not states:
@@ -207,13 +186,13 @@ def _read_states(path: Path) -> list[State]:
 
 
 def _load_seg_row(folder: Path, adapter: Adapter, matrix: Tensor, seg_token_id: int) -> Tensor:
-    """The `<SEG>` row: our own file, else the adapter's embedding, else the base matrix (docs/architecture.md)."""
+    """The `<SEG>` row: from our own file, else the adapter, else the base embedding (docs/architecture.md)."""
     width, path = matrix.shape[1], folder / SEG_ROW_FILE
     if not path.exists():
         found = find_seg_row(*adapter, seg_token_id, width)
         if found is None:
             logger.warning(
-                "%s: neither %s nor a <SEG> row in the adapter; the base model's is taken", folder, path.name
+                "%s: neither %s nor a <SEG> row in the adapter; using the base model's row", folder, path.name
             )
         return matrix[seg_token_id].detach().float() if found is None else found
     state = read_tensors(path)
@@ -227,7 +206,7 @@ def _load_seg_row(folder: Path, adapter: Adapter, matrix: Tensor, seg_token_id: 
 
 
 def _projector_hidden_size(path: Path, states: list[State], width: int, prompt_size: int, configured: int) -> int:
-    """Hidden width h of a projector, whatever its tensors are called: matrices (h, width) and (prompt_size, h)."""
+    """Hidden width h of a projector, from the shapes of its two matrices, (h, width) and (prompt_size, h)."""
     for state in states:
         shapes = {tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 2}
         sizes = {h for h, entry in shapes if entry == width and (prompt_size, h) in shapes}
@@ -235,7 +214,7 @@ def _projector_hidden_size(path: Path, states: list[State], width: int, prompt_s
             return configured if configured in sizes else min(sizes)
     found = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
     raise SatlisaError(
-        f"{path}: no two matrices lead from {width} over h to {prompt_size}, found {found}; "
+        f"{path}: expected two matrices that map {width} → h → {prompt_size}, found {found}; "
         "was it trained on another base model?"
     )
 
@@ -245,6 +224,7 @@ def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
 
 
 def fingerprint_model(model_dir: Path) -> str:
-    """The fingerprint of a model directory's own files; logs and checkpoints of its training may change."""
-    own = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE, TOKENIZER_FOLDER, SEG_ROW_FILE)
-    return fingerprint(*(model_dir / name for name in own))
+    """12 hex digits that change with a model's files; not with the logs and checkpoints of its training."""
+    files = (CONFIG_FILE, PROJECTOR_FILE, DECODER_FILE, SEG_ROW_FILE)
+    folders = (f"{name}/**/*" for name in (ADAPTER_FOLDER, TOKENIZER_FOLDER))
+    return fingerprint_files(model_dir, (*files, *folders))[:12]

@@ -1,15 +1,14 @@
-"""SAM's image embeddings on disk: the encoder is frozen, so what it says about an image is computed once.
+"""SAM's image embeddings on disk: the encoder is frozen, so each image is encoded once.
 
-`CACHE_SAM=folder python train.py` fills the folder in the first epoch and reads it in later epochs and runs. An entry
-is named by a SHA-256 over the encoder's weights, its preprocessing and precision, and the image's pixels, and repeats
-that name inside, so that a wrong hit is impossible. Entries are float16, 2 MB each for SlimSAM; what was just computed
-is rounded the same way, so a run with a cold cache computes what one with a warm cache does.
+`CACHE_SAM=folder python train.py` fills the folder in the first epoch and reads it in later epochs and runs. The name
+of an entry is a SHA-256 of the encoder's weights, its preprocessing and precision, and the image's pixels; the entry
+repeats it inside, so a wrong hit is impossible. Entries are float16, 2 MB each for SlimSAM. New embeddings are rounded
+the same way: a run with a cold cache computes exactly what one with a warm cache computes.
 """
 
 import hashlib
 import logging
-import os
-import secrets
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,21 +17,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satlisa.errors import SatlisaError
+from satlisa.runtime.atomic_files import atomic_replace
 
 logger = logging.getLogger(__name__)
 _FORMAT = "satlisa 1"  # part of every name: change it when the meaning of an entry changes
 
 
 class EmbeddingCache:
-    """A folder of image embeddings that several processes, and several runs, may use at the same time.
+    """A folder of image embeddings that several processes and runs may use at the same time.
 
-    Entries appear whole (written beside their place and renamed) or not at all; one that cannot be read counts as
-    missing and is written anew. Nothing is ever removed: once `max_bytes` are reached, nothing is added.
+    Entries are written atomically. One that cannot be read counts as missing and is replaced. Nothing is ever deleted;
+    nothing is added once the folder holds `max_bytes`.
 
     Args:
-        folder: made where it does not exist.
+        folder: created where it does not exist.
         encoder: the frozen encoder; its weights are part of the entries' names.
-        preprocessing: whatever else an embedding depends on, in words.
+        preprocessing: everything else that an embedding depends on, as text.
         max_bytes: size of the folder at which writing stops.
     """
 
@@ -58,14 +58,14 @@ class EmbeddingCache:
                 return found if (entry.metadata() or {}).get("name") == self.name(image_key) else None
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError) as error:  # half a disk page, another program's file
-            logger.warning("%s cannot be read and is written anew (%s)", path, error)
+        except (SafetensorError, OSError) as error:  # a truncated file, another program's file
+            logger.warning("%s cannot be read and is replaced (%s)", path, error)
             return None
 
     def store(self, image_keys: list[str], image_embeddings: Tensor) -> Tensor:
-        """Write embeddings (S, C, e, e), one per key, while there is room; returns them rounded as they are read back.
+        """Write embeddings (S, C, e, e), one per key, up to `max_bytes`; returns them rounded as they are read back.
 
-        A failed write (a full disk) is reported and costs nothing but the entry.
+        A failed write (a full disk) is logged and costs only the entry.
         """
         rounded = image_embeddings.half()
         if self.num_bytes < self.max_bytes:
@@ -74,15 +74,13 @@ class EmbeddingCache:
         return rounded.to(image_embeddings.dtype)
 
     def _write(self, image_key: str, embedding: Tensor) -> None:
-        path = self._path(image_key)
-        partial = path.with_suffix(f".{secrets.token_hex(8)}.partial")
+        path, tensors = self._path(image_key), {"image_embedding": embedding.contiguous()}
+        save = partial(save_file, tensors, metadata={"name": self.name(image_key)})
         try:
             path.parent.mkdir(exist_ok=True)
-            save_file({"image_embedding": embedding.contiguous()}, partial, {"name": self.name(image_key)})
-            self.num_bytes += partial.stat().st_size
-            os.replace(partial, path)
+            atomic_replace(path, save, unique=True, durable=False)  # no fsync: an entry can be computed again
+            self.num_bytes += path.stat().st_size
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
             logger.warning("%s cannot be written (%s)", path, error)
         if self.num_bytes >= self.max_bytes:
             logger.warning("CACHE_SAM: %s holds %.1f GB and takes no more", self.folder, self.num_bytes / 1e9)
@@ -93,7 +91,7 @@ class EmbeddingCache:
 
 
 def _weights_key(encoder: nn.Module, preprocessing: str) -> str:
-    """A SHA-256 over a module's tensors, their names and types, and a text."""
+    """A SHA-256 of a module's tensors, with their names and dtypes, and of a text."""
     digest = hashlib.sha256(f"{_FORMAT} {preprocessing}".encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,60 +1,52 @@
-"""Hashes of files and texts, and the differences of two records."""
+"""Fingerprints of files, and the differences between two records of what a run depends on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from satlisa.errors import SatlisaError, first_line
 
-_PROBES, _PROBE = 64, 2**16  # places in a model's file that are looked at, and bytes there
-
-_MOST_SHOWN = 6
+_PROBES, _PROBE_SIZE = 64, 2**16  # places of a file that are hashed, and bytes at each: all of it up to 4 MiB
+_MAX_SHOWN = 6
 
 Identity = dict[str, Any]
 
 
-def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The settings in which two runs differ, in words; "" where there are none."""
-    missing = "nothing"
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two records, for a message: "SEED was 0, is 1; …"; "" where nothing does."""
     found = [
-        f"{name} was {known.get(name, missing)!r}, is {wanted.get(name, missing)!r}"
-        for name in sorted({*known, *wanted})
-        if known.get(name, missing) != wanted.get(name, missing)
+        f"{name} was {_shown(before, name)}, is {_shown(now, name)}"
+        for name in sorted({*before, *now})
+        if (name in before, before.get(name)) != (name in now, now.get(name))
     ]
-    more = [f"and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
-    return "; ".join([*found[:_MOST_SHOWN], *more])
+    more = [f"and {len(found) - _MAX_SHOWN} more"] if len(found) > _MAX_SHOWN else []
+    return "; ".join([*found[:_MAX_SHOWN], *more])
 
 
-def files_key(folder: Path) -> str:
-    """A hash of a folder's files: their names and sizes, and what stands in some places of them.
+def _shown(record: Mapping[str, Any], name: str) -> str:
+    return repr(record[name]) if name in record else "not set"
+
+
+def fingerprint_files(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
+    """16 hex digits of a SHA-256 over the names, the sizes and up to 4 MiB of the contents of files.
+
+    Args:
+        folder: names count from here, so that a copy of it has the same fingerprint.
+        patterns: globs of the files; by default those that lie in the folder itself.
 
     Raises:
-        SatlisaError: one cannot be read.
+        SatlisaError: a file cannot be read.
     """
     digest = hashlib.sha256()
     try:
-        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        for path in sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file()):
             size = path.stat().st_size
-            digest.update(f"{path.name} {size}\n".encode(errors="surrogatepass"))
+            digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode(errors="surrogatepass"))
             with open(path, "rb") as file:
                 for number in range(_PROBES):
-                    file.seek(max(0, size - _PROBE) * number // (_PROBES - 1))
-                    digest.update(file.read(_PROBE))
+                    file.seek(max(0, size - _PROBE_SIZE) * number // (_PROBES - 1))
+                    digest.update(file.read(_PROBE_SIZE))
     except OSError as error:
         raise SatlisaError(f"{folder}: cannot be read ({first_line(error)})") from error
-    return f"folder {digest.hexdigest()[:16]}"
-
-
-def fingerprint(*parts: Path | str) -> str:
-    """12 hex digits that change with a text, with a file, or with the name or content of any file in a folder."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            digest.update(part.encode(errors="surrogatepass"))
-            continue
-        for path in sorted(path for path in (part, *part.rglob("*")) if path.is_file()):
-            digest.update(
-                path.relative_to(part.parent).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest()
-            )
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:16]

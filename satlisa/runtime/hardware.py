@@ -11,21 +11,20 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine reports; tests put other machines in its place.
+    """What torch reports about a machine; tests pass machines of their own.
 
     `capability`: CUDA compute capability of the device, (major, minor); None without CUDA.
     """
 
     capability: tuple[int, int] | None = None
     gpu_name: str = ""
-    gpu_memory: int = 0
     num_gpus: int = 0
     has_mps: bool = False
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a run uses: `dtype` of frozen weights and autocast, `batch_size` by default, `name` to print."""
+    """What a run uses: `dtype` of frozen weights and autocast, default `batch_size`, `name` for messages."""
 
     device: torch.device
     dtype: torch.dtype
@@ -34,7 +33,7 @@ class Hardware:
 
 
 def probe(index: int = 0) -> Machine:
-    """What this machine reports about CUDA device `index` and MPS."""
+    """What torch reports about CUDA device `index` and MPS of this machine."""
     has_mps = torch.backends.mps.is_available()
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         return Machine(num_gpus=torch.cuda.device_count() if torch.cuda.is_available() else 0, has_mps=has_mps)
@@ -42,7 +41,6 @@ def probe(index: int = 0) -> Machine:
     return Machine(
         capability=(properties.major, properties.minor),
         gpu_name=properties.name,
-        gpu_memory=properties.total_memory,
         num_gpus=torch.cuda.device_count(),
         has_mps=has_mps,
     )
@@ -51,16 +49,16 @@ def probe(index: int = 0) -> Machine:
 def detect(device: str = "auto", precision: str = "auto", machine: Machine | None = None) -> Hardware:
     """Choose device, precision and batch size (docs/architecture.md#training-defaults).
 
-    The precision follows the compute capability, not `torch.cuda.is_bf16_supported()`, which says True on a T4 because
-    bf16 is emulated there.
+    The precision follows the compute capability, not `torch.cuda.is_bf16_supported()`, which is True on a T4, where
+    bf16 is emulated.
 
     Args:
         device: auto, cpu, mps, cuda or cuda:N.
         precision: auto, fp32, fp16 or bf16.
-        machine: what the machine reports; by default this one.
+        machine: the machine to decide for; by default this one.
 
     Raises:
-        SatlisaError: a device that is not there, or a precision that it does not have.
+        SatlisaError: a device that does not exist here, or a precision that it does not support.
     """
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cpu", "mps", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
@@ -80,7 +78,7 @@ def detect(device: str = "auto", precision: str = "auto", machine: Machine | Non
 
 
 def _precision(precision: str, kind: str, modern: bool) -> torch.dtype:
-    """The dtype asked for, or the best one; MPS and CPU stay in float32, whose gated delta-net is known to be right."""
+    """The dtype asked for, or the best one. MPS and CPU use float32, in which the gated delta-net is verified."""
     if precision not in ("auto", *DTYPES):
         raise SatlisaError(f"precision: expected auto, {', '.join(DTYPES)}, found '{precision}'")
     if precision == "auto":
@@ -93,5 +91,5 @@ def _precision(precision: str, kind: str, modern: bool) -> torch.dtype:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """As people write it: bfloat16."""
+    """The short name of a dtype: bfloat16."""
     return str(dtype).removeprefix("torch.")

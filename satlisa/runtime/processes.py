@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
 _LONGEST_WAIT = timedelta(days=7)  # for the slowest process of an evaluation; a dead one is noticed at once
-
 _POLL = 0.05  # seconds
-
 T = TypeVar("T")
 
 

@@ -1,7 +1,7 @@
-"""A model whose parameters lie in pieces on several processes (FSDP, chosen in the `accelerate` config), made whole.
+"""Sharded models (FSDP 2, chosen in the `accelerate` config): full tensors from shards, and shards from full tensors.
 
-Without FSDP every function here hands back what it was given: nobody else needs to know how a model is laid out.
-Gathering is work of all processes together, so all of them call these functions, in the same order.
+Without FSDP every function returns what it was given. Unsharding is collective: all processes call these functions, in
+the same order.
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from satlisa.errors import SatlisaError
 
 
 def check_sharding(accelerator: Accelerator, compute_dtype: torch.dtype) -> None:
-    """Refuse, before anything is loaded, the ways to shard a model that this training does not know.
+    """Refuse, before anything is loaded, ways to shard a model that are not supported.
 
     Raises:
         SatlisaError: DeepSpeed, Megatron-LM, FSDP 1, weights that only one process would load, or fp16.
     """
     kind = accelerator.distributed_type
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise SatlisaError(f"accelerate: {kind.value} is not known here; choose FSDP 2, or multi-GPU without sharding")
+        raise SatlisaError(f"accelerate: {kind.value} is not supported; choose FSDP 2, or multi-GPU without sharding")
     if kind != DistributedType.FSDP:
         return
     plugin = accelerator.state.fsdp_plugin
@@ -36,30 +36,30 @@ def check_sharding(accelerator: Accelerator, compute_dtype: torch.dtype) -> None
             "accelerate: fsdp_cpu_ram_efficient_loading would leave other processes without weights; switch it off"
         )
     if compute_dtype == torch.float16:
-        raise SatlisaError("PRECISION: fp16 cannot be scaled over FSDP's pieces; set bf16 or fp32, or do without FSDP")
+        raise SatlisaError("PRECISION: fp16 gradients of shards cannot be scaled; set bf16 or fp32, or drop FSDP")
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor in one piece."""
+def unsharded(tensor: Tensor) -> Tensor:
+    """The full tensor of a shard; other tensors as they are."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def laid_out_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, which every process has, laid out over processes and devices as another of its shape is."""
+def shard_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Shard a full tensor, which every process has, over processes and devices as `other` of the same shape is."""
     if not isinstance(other, DTensor):
         return tensor
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """What is trained, by the names of its parameters, whole and on the CPU."""
+    """The trained parameters by name, unsharded, on the CPU."""
     named = [(name, parameter.detach()) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return {name: whole(tensor).cpu().contiguous() for name, tensor in named}
+    return {name: unsharded(tensor).cpu().contiguous() for name, tensor in named}
 
 
 @contextmanager
-def gathered(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
-    """Whole parameters in each process meanwhile, so that one may run the model more often than another."""
+def unsharded_parameters(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Keep full parameters in every process for the block, so that processes may run the model unequally often."""
     shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for shard in shards:
         shard.set_reshard_after_forward(False, recurse=False)
@@ -69,5 +69,5 @@ def gathered(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
     finally:
         for shard in shards:
             shard.reshard()
-            frees = accelerator.state.fsdp_plugin.reshard_after_forward and shard is not model  # as it was
-            shard.set_reshard_after_forward(frees, recurse=False)
+            reshards = accelerator.state.fsdp_plugin.reshard_after_forward and shard is not model  # as before
+            shard.set_reshard_after_forward(reshards, recurse=False)

@@ -1,11 +1,11 @@
-"""What a training run leaves behind to look at: `train_log.jsonl`, `loss_curve.png`, `train_summary.json`."""
+"""The readable files of a training run: `train_log.jsonl`, `loss_curve.png`, `train_summary.json`."""
 
-import contextlib
 import json
 import logging
 import math
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from satlisa.errors import first_line
-from satlisa.runtime.atomic_files import force, write_whole
+from satlisa.runtime.atomic_files import atomic_write, fsync_path
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ SUMMARY_FILE = "train_summary.json"
 
 @dataclass(frozen=True)
 class StepLog:
-    """One optimizer step. Losses are means over the effective batch; `peak_memory` is in bytes, of the GPU where
-    there is one, else of the process; `samples_per_second` counts all processes."""
+    """One optimizer step. Losses are means over the effective batch; `peak_memory` is in bytes, of the GPU or, without
+    one, of the process; `samples_per_second` is over all processes."""
 
     step: int
     epoch: float
@@ -40,29 +40,29 @@ class StepLog:
 
 
 class TrainLog:
-    """Appends step records to `train_log.jsonl` as they come and draws them at the end."""
+    """Appends each step to `train_log.jsonl`, and draws all of them at the end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.steps: list[StepLog] = []
-        self.validations: list[dict[str, float | None]] = []  # None: no number
-        self._unwritten = ""  # lines that a full disk did not take
+        self.validations: list[dict[str, float | None]] = []  # None: not finite
+        self._unwritten = ""  # lines that a full disk refused
 
     def begin(self, earlier: Path | None = None, step: int = 0) -> None:
-        """Start an empty log, or go on with the one in the run folder `earlier` behind `step`: steps that it has
-        beyond that one are taken again."""
+        """Start an empty log, or one with the steps up to `step` of the run folder `earlier`: the later ones are taken
+        again."""
         self.steps = read_log(earlier / LOG_FILE, step) if earlier else []
-        write_whole(self.folder / LOG_FILE, "".join(map(_line, self.steps)).encode())
+        atomic_write(self.folder / LOG_FILE, "".join(map(_line, self.steps)).encode())
 
     def add(self, step: StepLog) -> None:
-        """Write one step down, flushed line by line so that a killed run keeps its log.
+        """Append one step. The file is closed after each line, so that a killed run keeps its log.
 
-        A full disk does not stop the run: the line is written with the next one that finds room.
+        A full disk does not stop the run: the line is written together with the next one.
         """
         self.steps.append(step)
         self._unwritten += _line(step)
         path = self.folder / LOG_FILE
-        if not path.exists():  # somebody has removed it
+        if not path.exists():  # deleted by somebody
             self._unwritten = "".join(map(_line, self.steps))
         size = path.stat().st_size if path.exists() else 0
         try:
@@ -70,18 +70,18 @@ class TrainLog:
                 file.write(self._unwritten)
         except OSError as error:
             if path.exists():
-                os.truncate(path, size)  # without what may have been written of a line
+                os.truncate(path, size)  # remove a line that was written in part
             logger.warning("step %d is not in %s yet (%s)", step.step, LOG_FILE, first_line(error))
             return
         self._unwritten = ""
 
-    def force(self) -> None:
-        """Wait until the steps are on the disk: a checkpoint is never ahead of the log."""
-        with contextlib.suppress(OSError):
-            force(self.folder / LOG_FILE)
+    def fsync(self) -> None:
+        """Wait until the log is on the disk, so that no checkpoint is ahead of it."""
+        with suppress(OSError):
+            fsync_path(self.folder / LOG_FILE)
 
     def draw(self) -> None:
-        """`loss_curve.png`: the loss and its terms per step, validation points on top."""
+        """Write `loss_curve.png`: the loss and its terms per step, and the validation points."""
         import matplotlib
 
         matplotlib.use("Agg")
@@ -105,14 +105,14 @@ class TrainLog:
         figure.savefig(self.folder / CURVE_FILE, dpi=110)
         plt.close(figure)
 
-    def summarize(self, summary: dict[str, Any]) -> None:
-        """`train_summary.json`, replaced whole."""
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write `train_summary.json`."""
         text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_whole(self.folder / SUMMARY_FILE, text.encode())
+        atomic_write(self.folder / SUMMARY_FILE, text.encode())
 
 
 def read_log(path: Path, last_step: int) -> list[StepLog]:
-    """The steps of a log up to `last_step`; a line that a killed process left half written is passed over."""
+    """The steps of a log up to `last_step`; lines that cannot be read, as a killed process leaves them, are skipped."""
     steps = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
@@ -127,12 +127,12 @@ def read_log(path: Path, last_step: int) -> list[StepLog]:
 
 
 def _line(step: StepLog) -> str:
-    """A step as a line of JSON, which has no NaN: losses and norms that are no numbers are null."""
+    """A step as a line of strict JSON: non-finite losses and norms become null."""
     return json.dumps(without_nan(asdict(step))) + "\n"
 
 
 def without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """Numbers as JSON may have them: None in the place of those that are not finite."""
+    """The values, with None for non-finite numbers, which strict JSON cannot hold."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -141,7 +141,7 @@ def _or_nan(value: Any) -> Any:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Largest memory so far in bytes: allocated on the GPU, or resident in this process."""
+    """Peak memory so far in bytes: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":

@@ -15,7 +15,7 @@ from PIL import Image
 
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.evaluate import EvalSettings, choose, evaluate
-from satlisa.evaluation.partial_report import Journal
+from satlisa.evaluation.partial_report import PartialReport
 from satlisa.evaluation.report import write_report
 from satlisa.inference.generation import Answer
 
@@ -244,9 +244,9 @@ def test_rows_without_columns_do_as_well() -> None:
 def test_pictures_up_to_the_limit(tmp_path: Path) -> None:
     settings = EvalSettings(samples_per_task=0, report_samples=2)
     rows = make_rows(*[SCENE, BUILDINGS] * 4)
-    with Journal(tmp_path) as journal:
-        results = evaluate(MODEL, rows, settings, journal, answering(REPLIES))
-        write_report(results, journal.folder)
+    with PartialReport(tmp_path) as report:
+        results = evaluate(MODEL, rows, settings, report, answering(REPLIES))
+        write_report(results, report.folder)
     named = [path for entry in results["samples"] for path in entry["images"].values()]
     assert sorted(named) == sorted(f"images/{path.name}" for path in (tmp_path / "images").iterdir())
     assert [entry["number"] for entry in results["samples"] if entry["images"]] == [0, 1, 4, 5]

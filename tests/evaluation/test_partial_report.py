@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from satlisa.errors import SatlisaError
-from satlisa.evaluation.partial_report import Journal
+from satlisa.evaluation.partial_report import PartialReport
 from satlisa.evaluation.report import read_results, write_report
 from satlisa.pretrained.model_directory import fingerprint_model
-from satlisa.runtime.fingerprint import fingerprint
 
 
 def entry(number: int, *kinds: str) -> dict[str, Any]:
@@ -26,10 +25,10 @@ def entry(number: int, *kinds: str) -> dict[str, Any]:
 
 def build(folder: Path, *samples: dict[str, Any]) -> None:
     """A finished report with a picture's worth of bytes for each name in it."""
-    with Journal(folder) as journal:
+    with PartialReport(folder) as report:
         for path in (path for sample in samples for path in sample["images"].values()):
-            (journal.folder / path).write_bytes(b"png")
-        write_report({"settings": {}, "tasks": {}, "samples": samples}, journal.folder)
+            (report.folder / path).write_bytes(b"png")
+        write_report({"settings": {}, "tasks": {}, "samples": samples}, report.folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -38,11 +37,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def interrupt(folder: Path, windows: int, identity: dict[str, Any] | None = None, **options: Any) -> None:
     """An evaluation of three windows of two samples that raises after some of them."""
-    with pytest.raises(RuntimeError, match="halfway"), Journal(folder, **options) as journal:
-        done = journal.start(identity or {"--seed": 0}, 6)
+    with pytest.raises(RuntimeError, match="halfway"), PartialReport(folder, **options) as report:
+        done = report.start(identity or {"--seed": 0}, 6)
         for number in [n for n in range(3) if n not in done][:windows]:
             pictures = (Image.new("RGB", (4, 4)), None, None)
-            journal.add(number, [(entry(2 * number), pictures), (entry(2 * number + 1), None)])
+            report.add(number, [(entry(2 * number), pictures), (entry(2 * number + 1), None)])
         raise RuntimeError("halfway")
 
 
@@ -64,7 +63,7 @@ def test_a_run_that_fails_leaves_the_old_report_whole(tmp_path: Path, windows: i
     interrupt(tmp_path / "out", windows)
     after = contents(tmp_path / "out")
     assert {name: data for name, data in after.items() if not name.startswith(".partial")} == before
-    assert (tmp_path / "out/.partial").exists() == bool(windows)  # nothing to go on with is not kept
+    assert (tmp_path / "out/.partial").exists() == bool(windows)  # an empty one is not kept
 
 
 def test_nothing_is_left_where_nothing_was_done(tmp_path: Path) -> None:
@@ -76,20 +75,20 @@ def test_nothing_is_left_where_nothing_was_done(tmp_path: Path) -> None:
 
 
 def test_a_report_that_fails_to_be_written_is_no_report(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"), Journal(tmp_path / "nan") as journal:
-        write_report({"settings": {"seconds": float("nan")}, "tasks": {}, "samples": []}, journal.folder)
+    with pytest.raises(ValueError, match="JSON"), PartialReport(tmp_path / "nan") as report:
+        write_report({"settings": {"seconds": float("nan")}, "tasks": {}, "samples": []}, report.folder)
     assert not (tmp_path / "nan").exists()
 
 
 def test_windows_that_are_done_are_known_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     interrupt(tmp_path, 1)
-    assert "interrupted after 2 of 6 samples; run the same command with --resume to go on" in caplog.text
-    with pytest.raises(RuntimeError), Journal(tmp_path, resume=True) as journal:
-        done = journal.start({"--seed": 0}, 6)
+    assert "interrupted after 2 of 6 samples; run the same command with --resume to continue" in caplog.text
+    with pytest.raises(RuntimeError), PartialReport(tmp_path, resume=True) as report:
+        done = report.start({"--seed": 0}, 6)
         raise RuntimeError
     assert done == {0: [entry(0, "input"), entry(1)]}
-    assert "going on after 2 of 6 samples" in caplog.text
+    assert "resuming after 2 of 6 samples" in caplog.text
     interrupt(tmp_path, 1, resume=True)
     assert caplog.messages[-1].startswith("interrupted after 4 of 6 samples")
     assert sorted(contents(tmp_path)) == [
@@ -104,9 +103,9 @@ def test_a_window_that_is_cut_is_done_anew(tmp_path: Path, rest: str) -> None:
     interrupt(tmp_path, 2)
     (tmp_path / ".partial/windows/00001.json").write_text(rest)
     (tmp_path / ".partial/windows/00002.json.partial").write_text("[{")
-    with Journal(tmp_path, resume=True) as journal:
-        assert list(journal.start({"--seed": 0}, 6)) == [0]
-        write_report({"settings": {}, "tasks": {}, "samples": [entry(0, "input")]}, journal.folder)
+    with PartialReport(tmp_path, resume=True) as report:
+        assert list(report.start({"--seed": 0}, 6)) == [0]
+        write_report({"settings": {}, "tasks": {}, "samples": [entry(0, "input")]}, report.folder)
     assert sorted(contents(tmp_path)) == ["REPORT.md", "images/sample_000_input.png", "results.json"]
 
 
@@ -114,21 +113,21 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, caplog: pytest.LogCa
     interrupt(tmp_path, 1, {"--seed": 0, "--split": "test", "--seg_tasks": ("a",), "--gone": 1})
     before, said = contents(tmp_path), len(caplog.messages)
     now = {"--seed": 4, "--split": "test", "--seg_tasks": ("a",), "--new": "x"}
-    changes = "--seed was 0 and is 4, --gone was 1 and is None, --new was None and is 'x'; give the earlier ones"
-    with pytest.raises(SatlisaError, match=changes), Journal(tmp_path, resume=True) as journal:
-        journal.start(now, 6)
+    changes = "other settings: --gone was 1, is not set; --new was not set, is 'x'; --seed was 0, is 4; set them back"
+    with pytest.raises(SatlisaError, match=changes), PartialReport(tmp_path, resume=True) as report:
+        report.start(now, 6)
     assert contents(tmp_path) == before
     assert len(caplog.messages) == said  # this run had not begun, so it was not interrupted
 
 
 def test_without_resume_what_was_done_is_discarded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     interrupt(tmp_path, 2)
-    with Journal(tmp_path) as journal:
-        assert "image" in " ".join(contents(journal.folder))  # kept while a model might fail to load
-        assert journal.start({"--seed": 1}, 9) == {}
-        assert "interrupted there after 4 of 6 samples is discarded; --resume would have gone on" in caplog.text
-        assert list(contents(journal.folder)) == ["settings.json"]
-        write_report({"settings": {}, "tasks": {}, "samples": []}, journal.folder)
+    with PartialReport(tmp_path) as report:
+        assert "image" in " ".join(contents(report.folder))  # kept while a model might fail to load
+        assert report.start({"--seed": 1}, 9) == {}
+        assert "interrupted there after 4 of 6 samples is discarded; --resume would have kept it" in caplog.text
+        assert list(contents(report.folder)) == ["settings.json"]
+        write_report({"settings": {}, "tasks": {}, "samples": []}, report.folder)
 
 
 def old_leftovers(folder: Path) -> None:
@@ -149,9 +148,9 @@ def test_nothing_to_resume(
 ) -> None:
     caplog.set_level(logging.INFO)
     before(tmp_path)
-    with Journal(tmp_path, resume=True) as journal:
-        assert journal.start({"--seed": 0}, 6) == {}
-        write_report({"settings": {}, "tasks": {}, "samples": [entry(5)]}, journal.folder)
+    with PartialReport(tmp_path, resume=True) as report:
+        assert report.start({"--seed": 0}, 6) == {}
+        write_report({"settings": {}, "tasks": {}, "samples": [entry(5)]}, report.folder)
     assert caplog.messages == [f"{tmp_path}: {caplog.messages[0].split(': ', 1)[1]}"] and said in caplog.text
     assert sorted(contents(tmp_path)) == ["REPORT.md", "results.json"]
 
@@ -170,16 +169,16 @@ def test_a_move_that_was_killed_is_done_again(
             raise KeyboardInterrupt
         return replace(self, target)
 
-    with pytest.raises(KeyboardInterrupt), Journal(tmp_path) as journal:
-        journal.start({"--seed": 0}, 1)
-        journal.add(0, [(entry(0), (Image.new("RGB", (4, 4)), None, None))])
-        write_report({"settings": {}, "tasks": {}, "samples": journal.finish(1)[0]}, journal.folder)
+    with pytest.raises(KeyboardInterrupt), PartialReport(tmp_path) as report:
+        report.start({"--seed": 0}, 1)
+        report.add(0, [(entry(0), (Image.new("RGB", (4, 4)), None, None))])
+        write_report({"settings": {}, "tasks": {}, "samples": report.finish(1)[0]}, report.folder)
         monkeypatch.setattr(Path, "replace", killed)
     monkeypatch.undo()
     assert (tmp_path / ".partial/windows/00000.json").exists()
-    with Journal(tmp_path, resume=True) as journal:
-        samples = journal.start({"--seed": 0}, 1)[0]
-        write_report({"settings": {}, "tasks": {}, "samples": samples}, journal.folder)
+    with PartialReport(tmp_path, resume=True) as report:
+        samples = report.start({"--seed": 0}, 1)[0]
+        write_report({"settings": {}, "tasks": {}, "samples": samples}, report.folder)
     assert sorted(contents(tmp_path)) == ["REPORT.md", "images/sample_000_input.png", "results.json"]
     assert contents(tmp_path)["images/sample_000_input.png"] != b"png"
 
@@ -187,16 +186,16 @@ def test_a_move_that_was_killed_is_done_again(
 @pytest.mark.parametrize(("name", "content"), [("photo.jpg", "x"), ("results.json", "[]"), ("results.json", "{oops")])
 def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(SatlisaError, match="no earlier report of ours"), Journal(tmp_path):
+    with pytest.raises(SatlisaError, match="no earlier report of ours"), PartialReport(tmp_path):
         pytest.fail("the block must not run")
     assert contents(tmp_path) == {name: content.encode()}
 
 
 def test_output_dir_that_cannot_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(SatlisaError, match="found a file"), Journal(tmp_path / "file"):
+    with pytest.raises(SatlisaError, match="found a file"), PartialReport(tmp_path / "file"):
         pass
-    with pytest.raises(SatlisaError, match="cannot be written"), Journal(tmp_path / "file" / "below"):
+    with pytest.raises(SatlisaError, match="found a file"), PartialReport(tmp_path / "file" / "below"):
         pass
 
 
@@ -206,20 +205,20 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     with (
         pytest.raises(SatlisaError, match=r"--output_dir .*cannot be written .*No space"),
-        Journal(tmp_path) as journal,
+        PartialReport(tmp_path) as report,
     ):
-        journal.start({"--seed": 0}, 6)
-        journal.add(0, [(entry(0), None)])
+        report.start({"--seed": 0}, 6)
+        report.add(0, [(entry(0), None)])
         monkeypatch.setattr(Image.Image, "save", full)
-        journal.add(1, [(entry(2), (Image.new("RGB", (4, 4)), None, None))])
-    assert list(Journal(tmp_path).read()) == [0]
+        report.add(1, [(entry(2), (Image.new("RGB", (4, 4)), None, None))])
+    assert list(PartialReport(tmp_path).done_windows()) == [0]
 
 
 def test_windows_that_are_missing_in_the_end(tmp_path: Path) -> None:
-    with pytest.raises(SatlisaError, match="2 of 3 windows are missing"), Journal(tmp_path) as journal:
-        journal.start({"--seed": 0}, 6)
-        journal.add(1, [(entry(2), None)])
-        journal.finish(3)
+    with pytest.raises(SatlisaError, match="2 of 3 windows are missing"), PartialReport(tmp_path) as report:
+        report.start({"--seed": 0}, 6)
+        report.add(1, [(entry(2), None)])
+        report.finish(3)
 
 
 def test_fingerprint_changes_with_names_and_contents(tmp_path: Path) -> None:
@@ -237,4 +236,3 @@ def test_fingerprint_changes_with_names_and_contents(tmp_path: Path) -> None:
     (tmp_path / "model_config.json").write_text(json.dumps({}))
     found.append(fingerprint_model(tmp_path))
     assert len(set(found)) == 4
-    assert fingerprint("3 [1, 2]") != fingerprint("3 [1, 3]")

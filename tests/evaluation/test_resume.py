@@ -11,7 +11,7 @@ import pytest
 
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.evaluate import EvalSettings, evaluate
-from satlisa.evaluation.partial_report import Journal
+from satlisa.evaluation.partial_report import PartialReport
 from satlisa.evaluation.report import read_results, write_report
 from satlisa.inference.generation import Answer
 from tests.evaluation.test_evaluate import HEIGHT, LEFT_HALF, MODEL, WIDTH, columns, reply, row
@@ -53,9 +53,9 @@ def answering(before_call: Callable[[int], None] = lambda call: None) -> Any:
 
 
 def report(folder: Path, answer_fn: Any, settings: EvalSettings = SETTINGS, resume: bool = False) -> dict[str, Any]:
-    with Journal(folder, resume=resume) as journal:
-        results = evaluate(MODEL, made_up_rows(), settings, journal, answer_fn)
-        write_report(results, journal.folder)
+    with PartialReport(folder, resume=resume) as partial:
+        results = evaluate(MODEL, made_up_rows(), settings, partial, answer_fn)
+        write_report(results, partial.folder)
     return results
 
 
@@ -99,9 +99,9 @@ def test_the_whole_report_to_compare_with(uninterrupted: Path) -> None:
 def test_a_pick_that_fails_gives_its_pictures_to_no_other(tmp_path: Path) -> None:
     """Who gets pictures must not depend on which process comes first."""
     rows = made_up_rows().select([4, BROKEN_ROW, 8, 10])
-    with Journal(tmp_path) as journal:
-        results = evaluate(MODEL, rows, SETTINGS, journal, answering())
-        write_report(results, journal.folder)
+    with PartialReport(tmp_path) as partial:
+        results = evaluate(MODEL, rows, SETTINGS, partial, answering())
+        write_report(results, partial.folder)
     assert [sorted(entry["images"]) for entry in results["samples"]] == [["input"], [], ["input"], []]
 
 
@@ -148,9 +148,9 @@ def test_interrupted_twice(uninterrupted: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"batch_size": 4}, "--batch_size was 2 and is 4; give"),
-        ({"model_files": "b"}, "the model's files was '' and is 'b'; give"),
-        ({"samples_per_task": 3, "seed": 1}, "--samples_per_task was 0 and is 3, --seed was 0 and is 1, the choice"),
+        ({"batch_size": 4}, "--batch_size was 2, is 4; set"),
+        ({"model_files": "b"}, "the model's files was '', is 'b'; set"),
+        ({"samples_per_task": 3, "seed": 1}, "--samples_per_task was 0, is 3; --seed was 0, is 1; the choice"),
     ],
 )
 def test_other_settings_are_refused(changed: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_other_settings_are_refused(changed: dict[str, Any], said: str, tmp_path
 def test_other_rows_are_refused(tmp_path: Path) -> None:
     leave_halfway(tmp_path)
     fewer = made_up_rows().select(range(NUM_ROWS - 1))
-    with pytest.raises(SatlisaError, match="the choice of rows was"), Journal(tmp_path, resume=True) as journal:
-        evaluate(MODEL, fewer, SETTINGS, journal, answering())
+    with pytest.raises(SatlisaError, match="the choice of rows was"), PartialReport(tmp_path, resume=True) as partial:
+        evaluate(MODEL, fewer, SETTINGS, partial, answering())
     changed = made_up_rows().map(lambda row, index: {**row, "metadata": "{}"} if index == 3 else row, with_indices=True)
-    with pytest.raises(SatlisaError, match="the rows was"), Journal(tmp_path, resume=True) as journal:
-        evaluate(MODEL, changed, SETTINGS, journal, answering())
+    with pytest.raises(SatlisaError, match="the rows was"), PartialReport(tmp_path, resume=True) as partial:
+        evaluate(MODEL, changed, SETTINGS, partial, answering())

@@ -11,9 +11,9 @@ import pytest
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.evaluation.partial_report import Journal
+from satlisa.evaluation.partial_report import PartialReport
 from satlisa.runtime import lock
-from satlisa.runtime.lock import alone_in
+from satlisa.runtime.lock import exclusive_lock
 from satlisa.training import train as run_module
 from tests.helpers.runs import rows, settings, write_dataset
 
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from satlisa.runtime.lock import alone_in
-with alone_in(Path(sys.argv[1]), "X"):
+from satlisa.runtime.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), "X"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -30,7 +30,7 @@ with alone_in(Path(sys.argv[1]), "X"):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_PATIENCE", 0.2)
+    monkeypatch.setattr(lock, "_TIMEOUT", 0.2)
 
 
 def hold(folder: Path) -> "subprocess.Popen[str]":
@@ -47,25 +47,25 @@ def test_another_process_is_kept_out_until_this_one_is_gone(tmp_path: Path) -> N
     process = hold(tmp_path / "run")
     try:
         for folder in (tmp_path / "run", tmp_path / "." / "run", tmp_path / "link"):
-            with pytest.raises(SatlisaError, match="X: another run is at work in"), alone_in(folder, "X"):
+            with pytest.raises(SatlisaError, match="X: another run is at work in"), exclusive_lock(folder, "X"):
                 pass
-        with alone_in(tmp_path / "other", "X"):
+        with exclusive_lock(tmp_path / "other", "X"):
             pass
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with alone_in(tmp_path / "run", "X"):
+    with exclusive_lock(tmp_path / "run", "X"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"link"}  # nothing is left behind
 
 
 def test_waits_a_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_PATIENCE", 30)
+    monkeypatch.setattr(lock, "_TIMEOUT", 30)
     process = hold(tmp_path)
     os.kill(process.pid, signal.SIGSTOP)
     killed = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {process.pid}"])
     started = time.monotonic()
-    with alone_in(tmp_path, "X"):
+    with exclusive_lock(tmp_path, "X"):
         assert time.monotonic() - started > 0.5
     process.wait()
     killed.wait()
@@ -74,18 +74,18 @@ def test_waits_a_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_training_and_evaluation_ask_for_it(tiny_config: ModelConfig, tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", {"train": rows(4)})
     run, report = tmp_path / "run", tmp_path / "report"
-    with alone_in(run, "X"), alone_in(report, "X"):
+    with exclusive_lock(run, "X"), exclusive_lock(report, "X"):
         with pytest.raises(SatlisaError, match="OUTPUT_DIR: another run is at work in"):
             run_module.train(settings(tiny_config, tmp_path / "data", run))
-        with pytest.raises(SatlisaError, match="--output_dir: another run is at work in"), Journal(report):
+        with pytest.raises(SatlisaError, match="--output_dir: another run is at work in"), PartialReport(report):
             pass
         assert not run.exists() and not report.exists()
-    with pytest.raises(ZeroDivisionError), Journal(report):
+    with pytest.raises(ZeroDivisionError), PartialReport(report):
         raise ZeroDivisionError
-    with alone_in(report, "X"):  # let go of, also where nothing came of it
+    with exclusive_lock(report, "X"):  # let go of, also where nothing came of it
         pass
     report.write_text("a file")
-    with pytest.raises(SatlisaError, match="found a file"), Journal(report):
+    with pytest.raises(SatlisaError, match="found a file"), PartialReport(report):
         pass
-    with alone_in(report, "X"):
+    with exclusive_lock(report, "X"):
         pass

@@ -59,7 +59,7 @@ def put_stand_ins(patch: Callable[[Any, str, Any], None], answer_fn: Any, load: 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(
     ("call", "said"),
-    [(1, "interrupted"), (11, "interrupted after 16 of 28 samples; run the same command with --resume to go on")],
+    [(1, "interrupted"), (11, "interrupted after 16 of 28 samples; run the same command with --resume to continue")],
 )
 def test_a_signal_is_one_line_and_an_exit_code(
     number: int, code: int, call: int, said: str, tmp_path: Path, monkeypatch: Any, caplog: Any, capsys: Any
@@ -169,7 +169,7 @@ def test_a_process_that_fails_early_stops_the_others(tmp_path: Path) -> None:
 
 
 def test_two_processes_and_a_real_model(tiny_config: ModelConfig, tmp_path: Path, capsys: Any) -> None:
-    """`infer_dataset.py` itself: two processes go on where one left off, each sample once, one report."""
+    """`infer_dataset.py` itself: two processes resume what one has begun, each sample once, one report."""
     model = make_model(tiny_config)
     model.seg_row.data.mul_(-15)  # it draws in some answers
     save_model(model, tmp_path / "model")
@@ -203,7 +203,7 @@ def test_two_processes_and_a_real_model(tiny_config: ModelConfig, tmp_path: Path
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.replace(str(tmp_path / "two"), "") == alone and alone.count("Report: ") == 1
-    assert done.stderr.count("going on after 8 of 28 samples") == 1
+    assert done.stderr.count("resuming after 8 of 28 samples") == 1
     assert "12/12" in done.stderr and "20/20" not in done.stderr  # windows 1 and 3; the other process has window 2
     assert comparable(tmp_path / "one") == comparable(tmp_path / "two")
     samples = read_results(tmp_path / "two/results.json")["samples"]

@@ -115,7 +115,7 @@ def accelerator(kind: DistributedType, **plugin: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "plugin", "dtype", "said"),
     [
-        (DistributedType.DEEPSPEED, {}, torch.float32, "DEEPSPEED is not known here; choose FSDP 2"),
+        (DistributedType.DEEPSPEED, {}, torch.float32, "DEEPSPEED is not supported; choose FSDP 2"),
         (DistributedType.FSDP, {"fsdp_version": 1}, torch.float32, "expected fsdp_version 2, found 1"),
         (DistributedType.FSDP, {"cpu_ram_efficient_loading": True}, torch.float32, "switch it off"),
         (DistributedType.FSDP, {}, torch.float16, "set bf16 or fp32"),

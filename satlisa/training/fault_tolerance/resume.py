@@ -1,25 +1,22 @@
-"""Where a run starts: at the beginning, or at a checkpoint of the run that was there before.
+"""Where a run starts: from scratch, or from a checkpoint, of the run in its folder or of another one.
 
-The decision (`choose_start`) changes nothing. The folder is made ready (`prepare`) when everything else is loaded, so
-that a start that fails costs nobody a checkpoint.
+The decision (`choose_start`) changes nothing. The folder is prepared (`prepare_folder`) once everything else is loaded,
+so that a start that fails costs nobody a checkpoint.
 """
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from satlisa.errors import SatlisaError, first_line
-from satlisa.runtime.atomic_files import BESIDE, write_whole
+from satlisa.runtime.atomic_files import PARTIAL, atomic_remove, atomic_write, remove_leftovers
 from satlisa.runtime.fingerprint import Identity, differences
-from satlisa.runtime.locations import existing_folder
+from satlisa.runtime.locations import check_writable, existing_folder
 from satlisa.training.fault_tolerance.checkpoint_files import (
     CHECKPOINT_FOLDER,
     STATE_FILE,
-    clean,
-    discard,
     list_snapshots,
     read_snapshot,
     read_state,
@@ -37,24 +34,24 @@ class Start:
     """Where a run starts.
 
     Attributes:
-        place: folder of the checkpoint to go on from; None: from the beginning.
-        is_new: a run begins in this folder, which first loses what an earlier one left there.
-        finished: the run is there already, nothing is left to do.
+        checkpoint: folder of the checkpoint to resume from; None: from scratch.
+        is_new: a new run begins in the folder; what an earlier run left there is deleted first.
+        is_finished: the run in the folder is finished, nothing is left to do.
     """
 
-    place: Path | None = None
+    checkpoint: Path | None = None
     is_new: bool = False
-    finished: bool = False
+    is_finished: bool = False
 
 
 @dataclass(frozen=True)
 class Record:
-    """What `run.json` says of the run in a folder.
+    """What `run.json` says about the run in a folder.
 
     Attributes:
-        identity: `identity.identify` of it.
-        source: the checkpoint that it began from.
-        resume: what RESUME was then, where that was a path.
+        identity: its settings, model and rows (`run_identity.identify`).
+        source: the checkpoint that it started from.
+        resume: RESUME of its first start, where that was a path.
     """
 
     identity: Identity
@@ -66,182 +63,180 @@ def choose_start(settings: TrainConfig, identity: Identity) -> Start:
     """Look into the run folder and decide by RESUME and OVERWRITE.
 
     Raises:
-        SatlisaError: a folder that would be written over without having been asked to, a run with other settings, or
-            no checkpoint that can be read.
+        SatlisaError: a folder that would be overwritten without OVERWRITE, a run with other settings, or no readable
+            checkpoint.
     """
     folder = Path(settings.output_dir)
     try:
-        _check_folder(folder)
+        check_writable(folder, "OUTPUT_DIR")
         if settings.resume == "never":
-            return _anew(settings)
-        record = _record_of(folder)
-        place = None
-        if settings.resume != "auto" and not _is_same_command(settings, identity, record):
-            place = _named(settings.resume, identity)
-            if record is None or record.source != place.resolve():
-                return _from_elsewhere(settings, place)
-        return _go_on(settings, identity, record, place)
+            return _new_run(settings)
+        record = _read_record(folder)
+        checkpoint = None
+        if settings.resume != "auto" and not _continues_same_command(settings, identity, record):
+            checkpoint = _named_checkpoint(settings.resume, identity)
+            if record is None or record.source != checkpoint.resolve():
+                return _start_from_named(settings, checkpoint)
+        return _resume_in_folder(settings, identity, record, checkpoint)
     except OSError as error:
         raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be used ({first_line(error)})") from error
 
 
-def _go_on(settings: TrainConfig, identity: Identity, record: Record | None, place: Path | None) -> Start:
-    """Where the run that is in the folder goes on; a new one from `place` where there is none, or where it may be
-    written over."""
+def _resume_in_folder(
+    settings: TrainConfig, identity: Identity, record: Record | None, checkpoint: Path | None
+) -> Start:
+    """Resume the run in the folder. Where there is none, or it may be overwritten: a new run from `checkpoint`."""
     folder = Path(settings.output_dir)
     if record is None:
-        return _anew(settings, place)
+        return _new_run(settings, checkpoint)
     if differing := differences(record.identity, identity):
         if settings.overwrite or not _is_used(folder):
-            return _anew(settings, place)
+            return _new_run(settings, checkpoint)
         raise SatlisaError(
-            f"OUTPUT_DIR: {folder} holds a run with other settings: {differing}; set them back to go on with it, "
-            "name another folder, or write over it with OVERWRITE=1"
+            f"OUTPUT_DIR: {folder} holds a run with other settings: {differing}; set them back to resume it, "
+            "name another folder, or overwrite it with OVERWRITE=1"
         )
     if (folder / SUMMARY_FILE).exists():
-        return _anew(settings, place) if settings.overwrite else Start(finished=True)
-    if (newest := _newest(folder)) is not None:
+        return _new_run(settings, checkpoint) if settings.overwrite else Start(is_finished=True)
+    if (newest := _newest_readable(folder)) is not None:
         return Start(newest)
     if record.source is not None:
         read_snapshot(record.source)
     if _is_used(folder):
-        logger.info("%s: no checkpoint was written yet, the run starts where it began", folder)
+        logger.info("%s: no checkpoint was written yet, the run starts where it started before", folder)
     return Start(record.source, is_new=True)
 
 
-def _from_elsewhere(settings: TrainConfig, place: Path) -> Start:
-    """From a checkpoint that RESUME names: of another run, or an earlier one of this."""
+def _start_from_named(settings: TrainConfig, checkpoint: Path) -> Start:
+    """Start from the checkpoint that RESUME names: of another run, or an earlier one of the run in the folder."""
     folder = Path(settings.output_dir)
-    if not _is_own(place, folder):
-        return _anew(settings, place)
-    behind = [later.name for later in list_snapshots(folder) if later.name > place.name]
-    finished = (folder / SUMMARY_FILE).exists()
-    if not behind and not (finished and settings.overwrite):
-        return Start(finished=True) if finished else Start(place)
+    if not _belongs_to(checkpoint, folder):
+        return _new_run(settings, checkpoint)
+    later = [place for place in list_snapshots(folder) if place.name > checkpoint.name]
+    is_finished = (folder / SUMMARY_FILE).exists()
+    if not later and not (is_finished and settings.overwrite):
+        return Start(is_finished=True) if is_finished else Start(checkpoint)
     if not settings.overwrite:
         raise SatlisaError(
-            f"RESUME: going back to {place.name} would discard what this run did behind it "
-            f"({len(behind)} checkpoints); allow it with OVERWRITE=1, or go on from it in another OUTPUT_DIR"
+            f"RESUME: going back to {checkpoint.name} would discard what this run did after it "
+            f"({len(later)} checkpoints); allow it with OVERWRITE=1, or resume from it in another OUTPUT_DIR"
         )
-    return Start(place, is_new=True)
+    return Start(checkpoint, is_new=True)
 
 
-def _is_own(place: Path, folder: Path) -> bool:
-    """Whether a checkpoint is one of those of the run in a folder."""
-    return place.parent.resolve() == (folder / CHECKPOINT_FOLDER).resolve()
+def _new_run(settings: TrainConfig, checkpoint: Path | None = None) -> Start:
+    """A new run in the folder, from scratch or from a checkpoint.
 
-
-def _is_same_command(settings: TrainConfig, identity: Identity, record: Record | None) -> bool:
-    """Whether the unfinished run in the folder began with this RESUME, whatever is there by now."""
-    if record is None or (Path(settings.output_dir) / SUMMARY_FILE).exists():
-        return False
-    return record.identity == identity and record.resume == _resolved(settings.resume)
-
-
-def _resolved(resume: str) -> str | None:
-    return None if resume in ("auto", "never") else str(Path(resume).expanduser().resolve())
-
-
-def _anew(settings: TrainConfig, place: Path | None = None) -> Start:
-    """A new run in the folder, if it may be."""
+    Raises:
+        SatlisaError: the folder is in use, and OVERWRITE is not set.
+    """
     folder = Path(settings.output_dir)
     if _is_used(folder) and not settings.overwrite:
         raise SatlisaError(f"OUTPUT_DIR: {folder} is not empty; name another folder, or allow it with OVERWRITE=1")
-    return Start(place, is_new=True)
+    return Start(checkpoint, is_new=True)
 
 
-def prepare(settings: TrainConfig, identity: Identity, start: Start) -> None:
-    """Make the folder ready: for a new run without checkpoints and summary of an earlier one, which this one could be
-    taken for. Checkpoints up to the one that it starts from, and everything that is not ours, stay.
+def prepare_folder(settings: TrainConfig, identity: Identity, start: Start) -> None:
+    """Make the folder ready. For a new run, delete the checkpoints and the summary of an earlier one, which could be
+    mistaken for its own. Checkpoints up to the one that it starts from, and files of others, stay.
 
     Raises:
-        SatlisaError: it cannot be written.
+        SatlisaError: the folder cannot be written.
     """
     folder = Path(settings.output_dir)
     try:
         if start.is_new:
             (folder / CHECKPOINT_FOLDER).mkdir(parents=True, exist_ok=True)
             (folder / SUMMARY_FILE).unlink(missing_ok=True)
-            last_kept = start.place.name if start.place and _is_own(start.place, folder) else ""
+            last_kept = start.checkpoint.name if start.checkpoint and _belongs_to(start.checkpoint, folder) else ""
             for old in list_snapshots(folder):
                 if old.name > last_kept:
-                    discard(old)
-            source = str(start.place.resolve()) if start.place else None
-            record = {"resume": _resolved(settings.resume), "from": source, "identity": identity}
+                    atomic_remove(old)
+            source = str(start.checkpoint.resolve()) if start.checkpoint else None
+            record = {"resume": _resume_path(settings), "from": source, "identity": identity}
             text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-            write_whole(folder / CHECKPOINT_FOLDER / RUN_FILE, text.encode())
-        clean(folder)
+            atomic_write(folder / CHECKPOINT_FOLDER / RUN_FILE, text.encode())
+        remove_leftovers(folder / CHECKPOINT_FOLDER, "step-*")
     except OSError as error:
         raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be written ({first_line(error)})") from error
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse what can be no run folder, before models are loaded for it."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise SatlisaError(f"OUTPUT_DIR: {there} is a file; name a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise SatlisaError(f"OUTPUT_DIR: {there} cannot be written; name another folder")
+def _belongs_to(checkpoint: Path, folder: Path) -> bool:
+    """Whether a checkpoint is one of the run in a folder."""
+    return checkpoint.parent.resolve() == (folder / CHECKPOINT_FOLDER).resolve()
+
+
+def _continues_same_command(settings: TrainConfig, identity: Identity, record: Record | None) -> bool:
+    """Whether the unfinished run in the folder was started with this RESUME, which may name something else by now."""
+    if record is None or (Path(settings.output_dir) / SUMMARY_FILE).exists():
+        return False
+    return record.identity == identity and record.resume == _resume_path(settings)
+
+
+def _resume_path(settings: TrainConfig) -> str | None:
+    """RESUME as an absolute path; None where it is auto or never."""
+    return None if settings.resume in ("auto", "never") else str(Path(settings.resume).expanduser().resolve())
 
 
 def _is_used(folder: Path) -> bool:
-    """Whether anything is in a folder, apart from the record of a run that did not get to its first step."""
+    """Whether a folder holds anything but the record of a run that never took a step."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
     checkpoints = folder / CHECKPOINT_FOLDER
     if names == {CHECKPOINT_FOLDER} and checkpoints.is_dir():
-        return not {path.name for path in checkpoints.iterdir()} <= {RUN_FILE, RUN_FILE + BESIDE}
+        return not {path.name for path in checkpoints.iterdir()} <= {RUN_FILE, RUN_FILE + PARTIAL}
     return bool(names)
 
 
-def _record_of(folder: Path) -> Record | None:
-    """The record of the run in a folder; None where there is none.
-
-    Where the record is lost, the newest checkpoint knows what it is of.
-    """
+def _read_record(folder: Path) -> Record | None:
+    """The record of the run in a folder; None where there is none. A lost record is read from the newest checkpoint."""
     try:
         read: dict[str, Any] = json.loads((folder / CHECKPOINT_FOLDER / RUN_FILE).read_text(encoding="utf-8"))
         return Record(dict(read["identity"]), Path(read["from"]) if read["from"] else None, read["resume"])
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    for place in reversed(list_snapshots(folder)):
+    for checkpoint in reversed(list_snapshots(folder)):
         try:
-            return Record(read_state(place)["identity"])
+            return Record(read_state(checkpoint)["identity"])
         except SatlisaError:
             continue
     return None
 
 
-def _newest(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; None where none was written yet.
+def _newest_readable(folder: Path) -> Path | None:
+    """The newest readable checkpoint of a run folder; None where none was written yet.
 
     Raises:
-        SatlisaError: there are some, and none can be read.
+        SatlisaError: none of its checkpoints can be read.
     """
-    places = list_snapshots(folder)
-    for place in reversed(places):
+    checkpoints = list_snapshots(folder)
+    for checkpoint in reversed(checkpoints):
         try:
-            read_snapshot(place)
-            return place
+            read_snapshot(checkpoint)
+            return checkpoint
         except SatlisaError as error:
-            logger.warning("%s; the checkpoint before it is taken", error)
-    if places:
+            logger.warning("%s; trying the checkpoint before it", error)
+    if checkpoints:
         raise SatlisaError(
-            f"{folder / CHECKPOINT_FOLDER}: none of its {len(places)} checkpoints can be read; start over with "
+            f"{folder / CHECKPOINT_FOLDER}: none of its {len(checkpoints)} checkpoints can be read; start over with "
             "RESUME=never OVERWRITE=1"
         )
     return None
 
 
-def _named(resume: str, identity: Identity) -> Path:
-    """The checkpoint that RESUME names: its folder, or a run folder, of which it is the newest. It is read whole."""
+def _named_checkpoint(resume: str, identity: Identity) -> Path:
+    """The checkpoint that RESUME names, by its own folder or as the newest one of a run folder.
+
+    Raises:
+        SatlisaError: it does not exist, cannot be read, or is of a run with other settings.
+    """
     named = existing_folder(resume)
     if named is None:
         raise SatlisaError(f"RESUME: expected auto, never or the folder of a checkpoint or run, found '{resume}'")
-    place = named if (named / STATE_FILE).exists() else _newest(named)
-    if place is None:
+    checkpoint = named if (named / STATE_FILE).exists() else _newest_readable(named)
+    if checkpoint is None:
         raise SatlisaError(f"RESUME: {named} holds no checkpoint")
-    if differing := differences(read_snapshot(place).state["identity"], identity):
-        raise SatlisaError(f"RESUME: {place} is of a run with other settings: {differing}; set them back")
-    return place
+    if differing := differences(read_snapshot(checkpoint).state["identity"], identity):
+        raise SatlisaError(f"RESUME: {checkpoint} is of a run with other settings: {differing}; set them back")
+    return checkpoint

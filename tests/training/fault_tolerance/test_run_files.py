@@ -14,7 +14,7 @@ from satlisa.errors import SatlisaError
 from satlisa.training import log as train_log
 from satlisa.training import train as run_module
 from satlisa.training import trainer
-from satlisa.training.fault_tolerance import checkpoint_files as snapshot_module
+from satlisa.training.fault_tolerance import checkpoint_files
 from satlisa.training.fault_tolerance.checkpoint_files import list_snapshots, read_snapshot
 from stress.kills import differences
 from tests.helpers.resume_fixtures import at_step, short
@@ -27,7 +27,7 @@ def test_a_stop_without_room_for_a_checkpoint_says_so(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(snapshot_module, "write", full)
+    monkeypatch.setattr(checkpoint_files, "atomic_replace", full)
     at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SatlisaError, match=r"stopped by SIGTERM after step 3, without a checkpoint of it .*No space"):
         run_module.train(short(tiny_config, resume_data, tmp_path / "run"))
@@ -56,16 +56,15 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(
     tiny_config: ModelConfig, resume_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    original, written = snapshot_module.write, []
+    original = Path.write_bytes
 
-    def write(path: Path, content: bytes) -> None:
-        written.append(path)
+    def write(path: Path, content: bytes) -> int:
         if "step-00000004" in str(path) and path.name.startswith("optimizer"):
-            path.write_bytes(content[: len(content) // 2])
+            original(path, content[: len(content) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(path, content)
+        return original(path, content)
 
-    monkeypatch.setattr(snapshot_module, "write", write)
+    monkeypatch.setattr(Path, "write_bytes", write)
     folder = run_module.train(
         short(tiny_config, resume_data, tmp_path, EPOCHS="1", MAX_STEPS="5", KEEP_CHECKPOINTS="9")
     )
@@ -105,7 +104,7 @@ def test_a_model_that_cannot_be_written_is_one_line_and_can_be_gone_on_with(
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "save_model", full)
-        with pytest.raises(SatlisaError, match=r"cannot be written .*No space left.*goes on from the last checkpoint"):
+        with pytest.raises(SatlisaError, match=r"cannot be written .*No space left.*resumes from the last checkpoint"):
             run_module.train(made)
     run_module.train(made)
     assert differences(whole, tmp_path) == []

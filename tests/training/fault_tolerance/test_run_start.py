@@ -14,7 +14,7 @@ from satlisa.errors import SatlisaError
 from satlisa.training.fault_tolerance import checkpoint_files as snapshot
 from satlisa.training.fault_tolerance import resume
 from satlisa.training.fault_tolerance.checkpoint_files import Snapshot, list_snapshots, read_snapshot, write_snapshot
-from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare
+from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare_folder
 from satlisa.training.settings import TrainConfig
 
 IDENTITY: dict[str, Any] = {"SEED": 0, "DATASET rows": 24}
@@ -32,7 +32,7 @@ def checkpoint(step: int, rows_done: int = 1) -> Snapshot:
 
 def make_run(folder: Path, *steps: int, finished: bool = False) -> Path:
     """A run folder with checkpoints of these steps and a model, as a run leaves it."""
-    prepare(settings(folder), IDENTITY, Start(is_new=True))
+    prepare_folder(settings(folder), IDENTITY, Start(is_new=True))
     for step in steps:
         write_snapshot(checkpoint(step), folder, keep=99)
     (folder / "seg_projector.pt").write_bytes(b"model")
@@ -76,12 +76,12 @@ def test_new_and_unfinished_and_finished(tmp_path: Path) -> None:
         choose_start(settings(folder, RESUME="never"), IDENTITY)
     assert choose_start(settings(folder, RESUME="never", OVERWRITE="1"), IDENTITY) == Start(is_new=True)
     make_run(folder, 2, 4, finished=True)
-    assert choose_start(settings(folder), IDENTITY) == Start(finished=True)
+    assert choose_start(settings(folder), IDENTITY) == Start(is_finished=True)
     assert choose_start(settings(folder, OVERWRITE="1"), IDENTITY) == Start(is_new=True)
 
 
 def test_a_run_that_never_took_a_step_stands_in_nobodys_way(tmp_path: Path) -> None:
-    prepare(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
+    prepare_folder(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
     assert choose_start(settings(tmp_path / "run"), {**IDENTITY, "SEED": 1}) == Start(is_new=True)
     assert choose_start(settings(tmp_path / "run", RESUME="never"), IDENTITY) == Start(is_new=True)
     record = tmp_path / "run" / "checkpoints" / "run.json"
@@ -94,14 +94,14 @@ def test_writing_over_takes_our_own_things_alone(tmp_path: Path) -> None:
     (folder / "checkpoints" / "yolo-best.pt").write_bytes(b"foreign")
     (folder / "checkpoints" / "step-00000009.partial").mkdir()
     shutil.copytree(place_of(folder, 4), folder / "checkpoints" / "keep" / "step-00000004")
-    prepare(settings(folder), IDENTITY, choose_start(settings(folder, OVERWRITE="1"), IDENTITY))
+    prepare_folder(settings(folder), IDENTITY, choose_start(settings(folder, OVERWRITE="1"), IDENTITY))
     left = {name for name in contents(folder) if "keep" not in name}
     assert left == {"checkpoints/run.json", "checkpoints/yolo-best.pt", "seg_projector.pt"}
     kept = folder / "checkpoints" / "keep" / "step-00000004"
     make_run(folder, 6)
     start = choose_start(settings(folder, RESUME=str(kept), OVERWRITE="1"), IDENTITY)
     assert start == Start(kept, is_new=True)
-    prepare(settings(folder), IDENTITY, start)
+    prepare_folder(settings(folder), IDENTITY, start)
     assert names(folder) == [] and read_snapshot(kept).state["step"] == 4
 
 
@@ -111,7 +111,7 @@ def test_checkpoints_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "scratch")
     folder = make_run(tmp_path / "run", 2)
     assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
-    prepare(settings(folder), IDENTITY, Start(is_new=True))
+    prepare_folder(settings(folder), IDENTITY, Start(is_new=True))
     assert names(folder) == []
 
 
@@ -123,7 +123,7 @@ def test_going_back_is_asked_for(finished: bool, tmp_path: Path) -> None:
         choose_start(settings(folder, RESUME=str(back)), IDENTITY)
     start = choose_start(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY)
     assert start == Start(back, is_new=True)
-    prepare(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY, start)
+    prepare_folder(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY, start)
     assert names(folder) == ["step-00000002"] and not (folder / "train_summary.json").exists()
     write_snapshot(checkpoint(3), folder, keep=2)
     write_snapshot(checkpoint(4), folder, keep=2)
@@ -143,7 +143,7 @@ def test_the_newest_checkpoint_by_name(tmp_path: Path) -> None:
         assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(place_of(folder, 4))
     (folder / "train_summary.json").write_text("{}")
     for named in (folder, place_of(folder, 4)):
-        assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(finished=True)
+        assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(is_finished=True)
 
 
 def test_from_another_runs_folder_and_the_same_command_again(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_from_another_runs_folder_and_the_same_command_again(tmp_path: Path) -> 
     made = settings(folder, RESUME=str(other), OVERWRITE="1")
     start = choose_start(made, IDENTITY)
     assert start == Start(place_of(other, 2), is_new=True)
-    prepare(made, IDENTITY, start)
+    prepare_folder(made, IDENTITY, start)
     write_snapshot(checkpoint(3), folder, keep=2)
     write_snapshot(checkpoint(4), other, keep=2)
     assert choose_start(made, IDENTITY) == Start(place_of(folder, 3))
@@ -165,7 +165,7 @@ def test_from_another_run_and_the_same_command_again(tmp_path: Path) -> None:
     made = settings(folder, RESUME=str(place_of(other, 2)))
     start = choose_start(made, IDENTITY)
     assert start == Start(place_of(other, 2), is_new=True)
-    prepare(made, IDENTITY, start)
+    prepare_folder(made, IDENTITY, start)
     assert choose_start(made, IDENTITY) == start and names(other) == ["step-00000002", "step-00000004"]
     write_snapshot(checkpoint(3), folder, keep=2)
     for again in (made, settings(folder), replace(made, overwrite=True)):
@@ -173,7 +173,7 @@ def test_from_another_run_and_the_same_command_again(tmp_path: Path) -> None:
     with pytest.raises(SatlisaError, match=r"not empty.*OVERWRITE=1"):  # another one than it began from
         choose_start(settings(folder, RESUME=str(place_of(other, 4))), IDENTITY)
     (folder / "train_summary.json").write_text("{}")
-    assert choose_start(made, IDENTITY) == Start(finished=True)
+    assert choose_start(made, IDENTITY) == Start(is_finished=True)
     with pytest.raises(SatlisaError, match=r"RESUME: .* other settings: SEED was 0, is 1"):
         choose_start(settings(tmp_path / "third", RESUME=str(other)), {**IDENTITY, "SEED": 1})
 
@@ -206,7 +206,7 @@ def test_a_checkpoint_is_never_gone_while_it_is_written_again(tmp_path: Path, mo
         raise AssertionError("written")
 
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot, "write", unwanted)
+        patch.setattr(snapshot, "atomic_replace", unwanted)
         write_snapshot(checkpoint(4), folder, keep=1)
     (place_of(folder, 4) / "trained.safetensors").write_bytes(b"damaged")
     write_snapshot(checkpoint(4), folder, keep=1)
@@ -216,8 +216,8 @@ def test_a_checkpoint_is_never_gone_while_it_is_written_again(tmp_path: Path, mo
 def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     for folder, said in (
-        (tmp_path / "file", "is a file"),
-        (tmp_path / "file" / "run", "is a file"),
+        (tmp_path / "file", "found a file"),
+        (tmp_path / "file" / "run", "found a file"),
         (tmp_path / ("x" * 300), "cannot be used"),
     ):
         with pytest.raises(SatlisaError, match=f"OUTPUT_DIR: .*{said}"):
@@ -233,9 +233,9 @@ def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resume, "write_whole", full)
+    monkeypatch.setattr(resume, "atomic_write", full)
     with pytest.raises(SatlisaError, match=r"OUTPUT_DIR: .* cannot be written .*No space left"):
-        prepare(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
+        prepare_folder(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
 
 
 def test_the_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
