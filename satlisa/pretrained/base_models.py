@@ -120,5 +120,5 @@ def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
 def describe_load_error(error: BaseException) -> str:
     """A transformers error in one line, without its advice to set `trust_remote_code`."""
     if "trust_remote_code" in str(error):
-        return "it wants to run code of its own, which is never done"
+        return "it needs to run its own code, which is not supported"
     return first_line(error)

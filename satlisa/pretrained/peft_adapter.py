@@ -80,7 +80,7 @@ def _read_config(path: Path) -> Any:
     if foreign:
         raise SatlisaError(f"{path}: {', '.join(f'{name}={content[name]!r}' for name in foreign)} is not supported")
     if unknown := sorted(changes - known.keys() - {*_HISTORY}):
-        logger.warning("%s: %s means nothing to the PEFT that is installed", path, ", ".join(unknown))
+        logger.warning("%s: the installed PEFT does not know %s; ignored", path, ", ".join(unknown))
     try:
         return LoraConfig(**{name: content[name] for name in _MEANING if name in content})
     except Exception as error:  # values of the wrong type, mutually exclusive settings
@@ -96,8 +96,8 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
     lora = {name: tensor for name, tensor in state.items() if not _EMBEDDING.search(name)}
     if on_head := [name for name in lora if "lm_head" in name]:
         raise SatlisaError(
-            f"{source}: expected LoRA on layers of the language model, found it on its head too ({on_head[0]}), whose "
-            "matrix is frozen here; train without lm_head among the target modules, or merge that layer"
+            f"{source}: expected LoRA on the language model's layers only, found it on the LM head too ({on_head[0]}), "
+            "which is frozen here; train without lm_head in target_modules, or merge that layer"
         )
     matrix = vlm.get_input_embeddings().weight
     for name, tensor in state.items():

@@ -33,7 +33,7 @@ def read_tensors(path: Path) -> Any:
 def refuse_pickle(subject: str) -> SatlisaError:
     """The error for weights that need unpickling. Replaces torch's message, which recommends `weights_only=False`."""
     return SatlisaError(
-        f"{subject}: damaged, or holds more than tensors, which could run code; not loaded. Take a copy in safetensors"
+        f"{subject}: damaged, or contains more than tensors, which could run code; not loaded. Use a safetensors copy"
     )
 
 

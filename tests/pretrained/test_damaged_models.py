@@ -89,4 +89,4 @@ def test_a_model_of_another_base_model(broken: Path, ask: Callable[..., str], mo
     line = ask(model_dir=broken)
     assert "seg_row (48,), found {'seg_row': (32,)}; was it trained on another base model?" in line
     (broken / "seg_token.safetensors").unlink()
-    assert "no two matrices lead from 48" in ask(model_dir=broken)
+    assert "expected two matrices that map 48" in ask(model_dir=broken)

@@ -266,7 +266,7 @@ def test_lora_on_the_head_is_refused(saved: tuple[SatLisa, Path]) -> None:
     path, state = adapter_of(saved[1])
     state["base_model.model.lm_head.lora_A.weight"] = torch.ones(2, 32)
     save_file(state, path, metadata={"format": "pt"})
-    with pytest.raises(SatlisaError, match="found it on its head too"):
+    with pytest.raises(SatlisaError, match="found it on the LM head too"):
         load_model(saved[1], "cpu")
 
 

@@ -180,7 +180,7 @@ def test_code_of_an_unknown_tokenizer(
     ran = planted_module(run_dir / "tokenizer")
     edit(run_dir / "tokenizer" / "tokenizer_config.json", auto_map=AUTO_MAP, tokenizer_class="PlantedTokenizer")
     line = refuse()
-    assert f"{run_dir / 'tokenizer'}: not a readable tokenizer (it wants to run code of its own, which is never" in line
+    assert f"{run_dir / 'tokenizer'}: not a readable tokenizer (it needs to run its own code, which is not" in line
     assert "trust_remote_code" not in line and not ran()
 
 
@@ -201,7 +201,7 @@ def test_code_of_a_processor(
     load_model(run_dir, "cpu")
     for name in ("tokenizer_config.json", "processor_config.json"):
         edit(base / name, processor_class="PlantedProcessor")
-    assert "it wants to run code of its own, which is never done" in refuse()
+    assert "it needs to run its own code, which is not supported" in refuse()
     assert not ran()
 
 
@@ -245,7 +245,7 @@ def test_where_an_adapter_comes_from_makes_no_difference(run_dir: Path, caplog: 
     settings = {"base_model_name_or_path": "/gone", "auto_mapping": {"parent_library": "os"}, "made_up": 1}
     edit(run_dir / "vlm_lora" / "adapter_config.json", **settings)
     load_model(run_dir, "cpu")
-    assert "made_up means nothing to the PEFT that is installed" in caplog.text
+    assert "the installed PEFT does not know made_up" in caplog.text
 
 
 LEADING_OUT = (
@@ -333,7 +333,7 @@ def test_a_hub_id_that_is_not_cached_offline(
     """As the model, and as its base model."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        SatlisaError, match=r"o/n: neither a local folder nor to be had from the hub \(.*HF_HUB_OFFLINE"
+        SatlisaError, match=r"o/n: neither a local folder nor available from the hub \(.*HF_HUB_OFFLINE"
     ):
         load_model("o/n", "cpu")
     edit(run_dir / "model_config.json", vlm_model_id="o/n")
@@ -343,6 +343,6 @@ def test_a_hub_id_that_is_not_cached_offline(
 
 
 def test_the_guard_sees_calls(no_calls: list[Any]) -> None:
-    with pytest.raises(SatlisaError, match="nor to be had from the hub"):
+    with pytest.raises(SatlisaError, match="nor available from the hub"):
         load_model("o/n", "cpu")
     assert no_calls
