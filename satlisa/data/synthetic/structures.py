@@ -124,9 +124,7 @@ def draw_road(canvas: Canvas, ends: np.ndarray, width: float, *, paved: bool) ->
         return
     canvas.line(ends, (176, 174, 168), width + 3)
     canvas.line(ends, (82, 82, 86), width)
-    dash = (ends[1] - ends[0]) / np.linalg.norm(ends[1] - ends[0])
-    for start in np.arange(0, float(np.linalg.norm(ends[1] - ends[0])), 14):
-        canvas.line(np.stack([ends[0] + dash * start, ends[0] + dash * (start + 7)]), (226, 222, 204), 0.9)
+    _draw_dashes(canvas, ends, (226, 222, 204), 0.9, length=7, period=14)
 
 
 def draw_tree(canvas: Canvas, rng: np.random.Generator, centre: np.ndarray, radius: float) -> None:
@@ -169,19 +167,16 @@ def draw_hall(canvas: Canvas, rng: np.random.Generator, outline: np.ndarray, col
 
 def draw_runway(canvas: Canvas, ends: np.ndarray, width: float) -> None:
     """A runway between two points (2, 2): asphalt, white edges and a dashed middle."""
-    along = (ends[1] - ends[0]) / np.linalg.norm(ends[1] - ends[0])
-    across = np.array([-along[1], along[0]])
+    _, across = _axes(ends)
     canvas.line(ends, (70, 71, 76), width)
     for side in (-0.42, 0.42):
         canvas.line(ends + across * width * side, (222, 222, 218), 1)
-    for start in np.arange(0, float(np.linalg.norm(ends[1] - ends[0])), 26):
-        canvas.line(np.stack([ends[0] + along * start, ends[0] + along * (start + 15)]), (232, 232, 228), 1.8)
+    _draw_dashes(canvas, ends, (232, 232, 228), 1.8, length=15, period=26)
 
 
 def draw_apron(canvas: Canvas, runway: np.ndarray) -> None:
     """The concrete beside a runway (2, 2), on the side with more room, with yellow taxi lines."""
-    along = (runway[1] - runway[0]) / np.linalg.norm(runway[1] - runway[0])
-    across = np.array([-along[1], along[0]])
+    along, across = _axes(runway)
     if across @ (SIDE / 2 - runway[0]) < 0:
         across = -across
     near, far = runway + across * 26, runway + across * 152
@@ -198,6 +193,21 @@ def draw_plane(canvas: Canvas, outline: np.ndarray, colour: Colour) -> None:
     canvas.polygon(outline, (236, 238, 240))
     canvas.line(np.stack([outline[0], outline[10]]), (255, 255, 255), 2)
     canvas.polygon(outline[[9, 10, 11]], colour)
+
+
+def _draw_dashes(
+    canvas: Canvas, ends: np.ndarray, colour: Colour, width: float, *, length: float, period: float
+) -> None:
+    """A dashed line between two points (2, 2); all sizes in units."""
+    along, _ = _axes(ends)
+    for start in np.arange(0, float(np.linalg.norm(ends[1] - ends[0])), period):
+        canvas.line(np.stack([ends[0] + along * start, ends[0] + along * (start + length)]), colour, width)
+
+
+def _axes(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors (2,) along and across the line between two points (2, 2)."""
+    along = (ends[1] - ends[0]) / np.linalg.norm(ends[1] - ends[0])
+    return along, np.array([-along[1], along[0]])
 
 
 def _tone(colour: Colour, light: float) -> Colour:
