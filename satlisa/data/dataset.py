@@ -55,7 +55,7 @@ def check_hub_dataset(dataset: str, source: str) -> None:
     """
     if dataset != "demo" and (not is_hub_id(dataset) or existing_place(dataset) is not None):
         raise SatlisaError(
-            f"{source}: '{dataset}' is no dataset of the hub, and a downloaded model may only name what is there; "
+            f"{source}: '{dataset}' is not a hub dataset, and a downloaded model may only name hub datasets; "
             "choose one with --dataset"
         )
 

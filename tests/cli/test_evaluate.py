@@ -114,7 +114,7 @@ def test_a_downloaded_model_names_no_folder_to_be_evaluated(
     monkeypatch.setattr(satlisa.pretrained.model_directory, "find_model_dir", Path)
     (tmp_path / "here").mkdir()
     for name, said in (
-        ("somebody/model", "is no dataset of the hub, and a downloaded model may only name"),
+        ("somebody/model", "is not a hub dataset, and a downloaded model may only name"),
         ("here", "private"),
     ):
         place = name if "/" in name else str(tmp_path / name)
