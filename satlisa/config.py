@@ -20,7 +20,7 @@ _TOO_LARGE = 2**31
 _LARGEST_WEIGHT = 1e9
 _PACKAGED = Path(__file__).parent / "model_config.json"
 
-# In an installed package the file lies in it; in a checkout, and installed with `pip install -e`, beside it.
+# An installed package contains the file; a checkout, also with `pip install -e`, has it in the repository root.
 DEFAULT_CONFIG = _PACKAGED if _PACKAGED.exists() else Path(__file__).parent.parent / "model_config.json"
 
 

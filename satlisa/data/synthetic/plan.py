@@ -123,7 +123,7 @@ class Plan:
         for number in range(rng.integers(low, high + 1)):
             angle = self.angle + (np.pi / 2 if (number == 1) != across else 0)
             offset = rng.uniform(-60, 60)
-            if roads and roads[0].surface == "runway":  # along the runway, behind the apron
+            if roads and roads[0].surface == "runway":  # along the runway, beyond the apron
                 angle, offset = self.angle, -side * rng.uniform(92, 102)
             roads.append(self._road(angle, offset, rng.uniform(9, 12), surface))
         return roads
