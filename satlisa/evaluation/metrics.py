@@ -1,8 +1,8 @@
-"""Scores of masks and answers, and their summary per task: sums and counts are added, never means of means.
+"""Scores of masks and answers, and their summary per task.
 
-Two conventions for masks: gIoU is the mean over samples of each sample's IoU (a small mask counts as much as
-a large one), cIoU is the sum of intersections over the sum of unions (large masks dominate). Both as in LISA,
-arXiv:2308.00692, §4.1, with IoU 1.0 where prediction and truth are both empty.
+gIoU is the mean of the samples' IoU (small and large masks count alike); cIoU is the sum of intersections over the sum
+of unions (large masks dominate). Both as in LISA, arXiv:2308.00692, §4.1, with IoU 1.0 where prediction and truth are
+both empty.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 _YES_NO = ("yes", "no")
-# "Is there flooding visible?": a question that yes or no answers. "What objects are visible?" is none.
+# "Is there flooding visible?" asks for yes or no; "What objects are visible?" does not.
 _POLAR_QUESTION = re.compile(
     r"(?:^|[.?!:,;]\s*)(?:is|are|was|were|do|does|did|can|could|has|have|had|will|would|should)\b[^.?!]*\?*\s*$"
 )
@@ -21,10 +21,10 @@ _OPENS_WITH_YES_NO = re.compile(r"\W*(?:yes|no)\s*(?:[.,;:!—–-]|$)")
 
 
 def intersection_union(prediction: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
-    """Pixels in both masks, and pixels in either. Both (H, W) bool, of the same size.
+    """Number of pixels in both masks, and in either. Both masks are (H, W) bool.
 
     Raises:
-        ValueError: sizes or types that differ; broadcasting would give a wrong number silently.
+        ValueError: shapes differ or a mask is not bool; broadcasting would silently give a wrong number.
     """
     if prediction.shape != truth.shape or prediction.dtype != bool or truth.dtype != bool:
         found = f"{prediction.dtype} {prediction.shape} and {truth.dtype} {truth.shape}"
@@ -38,16 +38,16 @@ def iou(intersection: int, union: int) -> float:
 
 
 def normalise(text: str) -> str:
-    """Words alone: case, punctuation, `_` and repeated spaces do not count; an apostrophe joins its word."""
+    """Lower-case words without punctuation, `_` or repeated spaces; an apostrophe joins its word."""
     text = re.sub(r"['’]", "", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(re.sub(r"[\W_]+", " ", text).split())
 
 
 def is_yes_no(prompt: str, expected: str) -> bool:
-    """Whether the expected answer is a yes or a no: "Yes, 2 flooded buildings visible", "No".
+    """Whether the expected answer is yes or no: "Yes, 2 flooded buildings visible", "No".
 
-    "No buildings are visible" is one only where the question asks for it ("Are there buildings?"), since it
-    also answers "What objects are visible?".
+    "No buildings are visible" counts only after a yes/no question ("Are there buildings?"): it also answers "What
+    objects are visible?".
     """
     if normalise(expected).split(" ")[0] not in _YES_NO:
         return False
@@ -56,10 +56,10 @@ def is_yes_no(prompt: str, expected: str) -> bool:
 
 
 def is_correct(task: str, prompt: str, expected: str, output: str) -> bool | None:
-    """Whether a text answer is right, for the answers that can be judged by their words; None for all others.
+    """Whether a text answer is right; None where words alone cannot tell.
 
-    A yes/no answer by its first word, in whatever task it appears; a scene class (a task whose name says
-    classification) by all of its words. Captions and open questions are not judged here, see `exact_match`.
+    Yes/no answers are judged by their first word, in any task; scene classes (tasks named classification) by all words.
+    Captions and open questions are not judged, see `exact_match`.
     """
     if is_yes_no(prompt, expected):
         return normalise(expected).split(" ")[0] == normalise(output).split(" ")[0]
@@ -74,19 +74,19 @@ def exact_match(expected: str, output: str) -> bool:
 
 
 def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, float | int | None]:
-    """One task's scores from its sample entries (as in `results.json`); None where there is none to score.
+    """The scores of one task from its sample entries (as in `results.json`); None where no sample has such a score.
 
-    Errors are counted and leave every other number untouched: a sample that could not be read or answered has
-    no score, while an answer without the `<SEG>` it should have is an answer, and its IoU is 0.
+    A sample that could not be read or answered is an error and has no other score. An answer that lacks its `<SEG>` is
+    no error: its IoU is 0.
 
     Returns:
-        samples, errors: how many were tried, and how many of them have no answer.
-        masks: how many were scored against a mask.
-        mean_iou, giou: the mean of the samples' IoU; one number under the report's name and the literature's.
+        samples, errors: number of samples, and of those without an answer.
+        masks: number of samples scored against a mask.
+        mean_iou, giou: mean of the samples' IoU; the same number under two names.
         ciou: sum of intersections / sum of unions; 1.0 where every truth and every prediction is empty.
-        judged, accuracy: yes/no and class answers, and the share that is right.
+        judged, accuracy: number of yes/no and class answers, and the share that is right.
         exact_match: share of all text answers with exactly the expected words.
-        seg_rate: share of the answers that hold `<SEG>`.
+        seg_rate: share of the answers that contain `<SEG>`.
         count_error: mean over mask samples of |number of `<SEG>` - number expected|.
     """
     entries = list(samples)
@@ -112,5 +112,5 @@ def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, float | int | N
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """Their mean, None of none."""
+    """The mean; None without values."""
     return float(sum(values)) / len(values) if values else None

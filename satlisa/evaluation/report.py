@@ -1,8 +1,7 @@
-"""An evaluation as files to read and to look at: REPORT.md, results.json and images/.
+"""The files of an evaluation: REPORT.md, results.json and images/.
 
-The pictures are put side by side in Markdown tables; `<img width>` is the only HTML, since Markdown alone
-cannot limit a picture's width and GitHub and VS Code both allow it. Everything that comes from a model or a
-dataset is escaped.
+Pictures stand side by side in Markdown tables. `<img width>` is the only HTML: Markdown cannot limit a picture's width,
+and GitHub and VS Code both allow it. All text from models and datasets is escaped.
 """
 
 import json
@@ -19,15 +18,10 @@ from satlisa.evaluation.metrics import summarise
 from satlisa.geometry.overlay import draw_overlay
 
 REPORT_FILE = "REPORT.md"
-
 RESULTS_FILE = "results.json"
-
 IMAGE_FOLDER = "images"
-
-_WIDTH = 190  # of a picture, in the page's pixels: four of them fit beside each other on GitHub
-
+_WIDTH = 190  # of a picture, in CSS pixels: four fit side by side on GitHub
 _MAX_TEXT = 600  # characters of a prompt or an answer in a table cell
-
 _MAX_ERRORS = 100  # rows of a task's error table
 
 Results = Mapping[str, Any]
@@ -38,18 +32,18 @@ Pictures = tuple[Image.Image, np.ndarray | None, np.ndarray | None]
 
 
 def write_report(results: Results, folder: Path) -> None:
-    """Write results.json and REPORT.md; the pictures are there already (`save_pictures`)."""
-    # A lone surrogate in a dataset's text has no UTF-8; backslashreplace writes it as JSON's own \udXXX.
+    """Write results.json and REPORT.md; `save_pictures` has written the pictures."""
+    # Lone surrogates in a dataset's text have no UTF-8; backslashreplace writes them as JSON's own \udXXX.
     text = json.dumps(results, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     (folder / RESULTS_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
     (folder / REPORT_FILE).write_text(render(results), encoding="utf-8", errors="replace")
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    """A results.json.
+    """The content of a results.json.
 
     Raises:
-        SatlisaError: no such file, no JSON, or JSON without settings, tasks and samples.
+        SatlisaError: it does not exist, is not JSON, or lacks settings, tasks or samples.
     """
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -63,15 +57,15 @@ def read_results(path: str | Path) -> dict[str, Any]:
 def save_pictures(
     folder: Path, number: int, image: Image.Image, truth: np.ndarray | None, prediction: np.ndarray | None
 ) -> dict[str, str]:
-    """Write a sample's pictures at the image's own size, masks as 0/255.
+    """Write the pictures of a sample at the image's own size, masks as 0/255.
 
     Args:
         folder: the report's image folder.
-        number: of the sample in the report.
+        number: the sample's number in the report.
         truth, prediction: (H, W) bool, or None for a sample without masks.
 
     Returns:
-        {"input", "gt_mask", "pred_mask", "overlay"}: paths relative to the report, only those written.
+        Paths relative to the report, by kind: input, and with masks gt_mask, pred_mask and overlay.
     """
     pictures = {"input": image}
     if truth is not None and prediction is not None:
@@ -87,7 +81,7 @@ def save_pictures(
 
 
 def headline(results: Results) -> list[str]:
-    """Three lines that say how good the model is: masks, judged answers, and when it draws."""
+    """Three lines for the main scores: masks, judged answers, and use of `<SEG>`."""
     answered = [entry for entry in results["samples"] if entry["error"] is None]
     scores = summarise(answered)
     drawn = {
@@ -103,7 +97,7 @@ def headline(results: Results) -> list[str]:
 
 
 def plain_table(results: Results) -> str:
-    """The summary for a terminal, columns lined up."""
+    """The summary for a terminal, in aligned columns."""
     rows = _summary_rows(results)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -113,7 +107,7 @@ def plain_table(results: Results) -> str:
 
 
 def _summary_rows(results: Results) -> list[list[str]]:
-    """The summary as rows of cells, the first one its head."""
+    """The summary as rows of cells; the first is the header."""
     head = ["Task", "Samples", "Errors", "Mean IoU", "cIoU", "Accuracy", "Judged", "Exact match", "<SEG>"]
     return [head] + [
         [
@@ -132,7 +126,7 @@ def _summary_rows(results: Results) -> list[list[str]]:
 
 
 def render(results: Results) -> str:
-    """REPORT.md."""
+    """The text of REPORT.md."""
     settings = results["settings"]
     subject = f"{settings.get('model_dir', '')} on {settings.get('dataset', '')}, {settings.get('split', '')} split"
     lines = [
@@ -163,7 +157,7 @@ def render(results: Results) -> str:
 
 
 def _task_section(task: str, entries: Sequence[Entry]) -> list[str]:
-    """A task's samples that have pictures, its errors, and how many are not shown."""
+    """The samples of a task that have pictures, its errors, and the number of samples not shown."""
     shown = [entry for entry in entries if entry["images"]]
     errors = [entry for entry in entries if entry["error"] is not None]
     lines = [f"## {escape(task)}", ""]
@@ -185,7 +179,7 @@ def _task_section(task: str, entries: Sequence[Entry]) -> list[str]:
 
 
 def _sample_section(entry: Entry) -> list[str]:
-    """One sample: its pictures, and what was expected beside what came."""
+    """One sample: its pictures, its prompt, the expected answer and the model's."""
     images, number = entry["images"], entry["number"]
     source = f" · {escape(entry['source'])}" if entry["source"] else ""
     kinds = {"input": "Input", "gt_mask": "Ground truth", "pred_mask": "Prediction", "overlay": "Overlay"}
@@ -210,15 +204,15 @@ def _picture(path: str, alt: str) -> str:
 
 
 def _markdown_table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
-    """Lines of a table of escaped cells; with `numbers`, all columns but the first are aligned right."""
+    """The lines of a table of escaped cells; with `numbers`, all columns but the first are right-aligned."""
     rules = ["---", *["---:" if numbers else "---"] * (len(rows[0]) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (rows[0], rules, *rows[1:])]
 
 
 def escape(text: str) -> str:
-    """Text as one line of Markdown that shows exactly this text, cut where it is very long.
+    """One line of Markdown that shows exactly this text, truncated after `_MAX_TEXT` characters.
 
-    Runs of `<SEG>` are counted (`<SEG> ×12`), white space becomes single spaces.
+    Repeated `<SEG>` are counted (`<SEG> ×12`); white space becomes single spaces.
     """
     text = re.sub(r"<SEG>(?:\s*<SEG>)+", lambda run: f"<SEG> ×{run[0].count('<SEG>')}", text)
     text = " ".join(re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "\ufffd", text).split())
@@ -229,7 +223,7 @@ def escape(text: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A setting's value for the table."""
+    """The value of a setting as text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {item}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
