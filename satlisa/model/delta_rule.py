@@ -65,21 +65,21 @@ def gated_delta_rule(
 
 
 def _one_token(
-    query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor, unit: bool
+    query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor, normalize: bool
 ) -> tuple[Tensor, Tensor]:
     """The recurrence for T = 1 as matrix products; it passes over the states four times."""
     dtype = _working_dtype(value)
     with torch.autocast(query.device.type, enabled=False):
-        asked, read, wanted = (x.transpose(1, 2).flatten(0, 1).to(dtype) for x in (query, key, value))  # (Z, 1, d)
-        if unit:
-            asked, read = _unit(asked), _unit(read)
-        fade, beta = (x.reshape(-1, 1, 1).to(dtype) for x in (g, beta))
-        faded = state.flatten(0, 1).to(dtype) * fade.exp()
-        written = beta * torch.baddbmm(wanted, read, faded, alpha=-1)
-        following = torch.baddbmm(faded, read.mT, written)
-        out = (asked * asked.shape[-1] ** -0.5) @ following
+        q, k, v = (x.transpose(1, 2).flatten(0, 1).to(dtype) for x in (query, key, value))  # (Z, 1, d)
+        if normalize:
+            q, k = _l2_normalize(q), _l2_normalize(k)
+        log_decay, beta = (x.reshape(-1, 1, 1).to(dtype) for x in (g, beta))
+        decayed = state.flatten(0, 1).to(dtype) * log_decay.exp()
+        update = beta * torch.baddbmm(v, k, decayed, alpha=-1)
+        new_state = torch.baddbmm(decayed, k.mT, update)
+        out = (q * q.shape[-1] ** -0.5) @ new_state
     out = out.view(value.shape[0], value.shape[2], 1, -1).transpose(1, 2).to(query.dtype)
-    return out, following.view(state.shape)
+    return out, new_state.view(state.shape)
 
 
 class _GatedDeltaRule(torch.autograd.Function):
@@ -87,20 +87,27 @@ class _GatedDeltaRule(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor | None, unit: bool
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        state: Tensor | None,
+        normalize: bool,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(query.device.type, enabled=False):
-            chunks = _Chunks(*_chunked(query, key, value, g, beta, unit=unit))
-            inverse, asked = chunks.invert(), chunks.query * chunks.since
-            now, out = chunks.begin(state), torch.empty_like(chunks.value)
+            chunks = _Chunks(*_make_chunks(query, key, value, g, beta, normalize=normalize))
+            inverse, decayed_query = chunks.invert(), chunks.query * chunks.decay_in
+            current, out = chunks.flat_state(state), torch.empty_like(chunks.value)
             for n in range(len(out)):
-                write, following = chunks.step(n, inverse, now)
-                torch.baddbmm(asked[n] @ now, chunks.scores[n], write, out=out[n])
-                now = following
-        ctx.unit = unit
+                write, next_state = chunks.step(n, inverse, current)
+                torch.baddbmm(decayed_query[n] @ current, chunks.scores[n], write, out=out[n])
+                current = next_state
+        ctx.normalize = normalize
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(query, key, value, g, beta, inverse, state)
-        return _joined(out, value.shape).to(query.dtype), now.unflatten(0, (len(value), -1))
+        return _merge(out, value.shape).to(query.dtype), current.unflatten(0, (len(value), -1))
 
     @staticmethod
     @once_differentiable
@@ -109,12 +116,14 @@ class _GatedDeltaRule(torch.autograd.Function):
         inputs = [tensor.detach().requires_grad_() for tensor in inputs]
         with torch.autocast(inverse.device.type, enabled=False):
             with torch.enable_grad():  # autograd differentiates layout, dtype, norms and cumulative sums
-                chunked = _chunked(*inputs, unit=ctx.unit)
-            chunks = _Chunks(*(tensor.detach() for tensor in chunked))
+                made = _make_chunks(*inputs, normalize=ctx.normalize)
+            chunks = _Chunks(*(tensor.detach() for tensor in made))
             grad_chunks = torch.zeros_like(chunks.value) if grad_out is None else _split(grad_out, inverse.dtype)
-            grads, of_state = chunks.gradients(inverse, chunks.begin(state), grad_chunks, chunks.begin(grad_final))
-            grad_state = None if state is None else of_state.view(state.shape).to(state.dtype)
-            return *torch.autograd.grad(chunked, inputs, grads), grad_state, None
+            grads, grad_first = chunks.gradients(
+                inverse, chunks.flat_state(state), grad_chunks, chunks.flat_state(grad_final)
+            )
+            grad_state = None if state is None else grad_first.view(state.shape).to(state.dtype)
+            return *torch.autograd.grad(made, inputs, grads), grad_state, None
 
 
 def _working_dtype(tensor: Tensor) -> torch.dtype:
@@ -129,9 +138,9 @@ def _for_each_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, T
     return query.repeat_interleave(groups, dim=2), key.repeat_interleave(groups, dim=2)
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    unit: Tensor = vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + _EPS)
-    return unit
+def _l2_normalize(vectors: Tensor) -> Tensor:
+    normalized: Tensor = vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + _EPS)
+    return normalized
 
 
 def _split(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -140,19 +149,21 @@ def _split(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.permute(1, 0, 3, 2, 4).to(dtype).contiguous().flatten(1, 2)
 
 
-def _joined(chunks: Tensor, shape: Sequence[int]) -> Tensor:
+def _merge(chunks: Tensor, shape: Sequence[int]) -> Tensor:
     """Inverse of `_split`: (N, Z, C, d) → (B, T, heads, d)."""
     batch, length, heads, width = shape
     by_head: Tensor = chunks.unflatten(1, (batch, heads))
     return by_head.permute(1, 0, 3, 2, 4).reshape(batch, -1, heads, width)[:, :length]
 
 
-def _chunked(query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, *, unit: bool) -> list[Tensor]:
+def _make_chunks(
+    query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, *, normalize: bool
+) -> list[Tensor]:
     """The inputs in chunks (N, Z, C, ·): q / √d_k, k, v, cumulative sums of g, β."""
     dtype = _working_dtype(value)
     query, key, value, g, beta = (_split(x, dtype) for x in (query, key, value, g[..., None], beta[..., None]))
-    if unit:
-        query, key = _unit(query), _unit(key)
+    if normalize:
+        query, key = _l2_normalize(query), _l2_normalize(key)
     return [query * query.shape[-1] ** -0.5, key, value, g.cumsum(2), beta]
 
 
@@ -161,14 +172,14 @@ class _Chunks:
 
     def __init__(self, query: Tensor, key: Tensor, value: Tensor, sums: Tensor, beta: Tensor) -> None:
         self.query, self.key, self.value, self.beta = query, key, value, beta
-        self.since = sums.exp()  # e^G, (N, Z, C, 1): decay since the start of the chunk
-        self.until = (sums[:, :, -1:] - sums).exp()  # e^(G[C] - G), (N, Z, C, 1): decay until its end
-        self.fade = self.since[:, :, -1:]  # e^G[C], (N, Z, 1, 1)
+        self.decay_in = sums.exp()  # e^G, (N, Z, C, 1): decay since the start of the chunk
+        self.decay_out = (sums[:, :, -1:] - sums).exp()  # e^(G[C] - G), (N, Z, C, 1): decay until its end
+        self.chunk_decay = self.decay_in[:, :, -1:]  # e^G[C], (N, Z, 1, 1)
         later = torch.ones(_CHUNK, _CHUNK, dtype=torch.bool, device=key.device).triu(1)
         # D, (N, Z, C, C); masked before exp, which would overflow above the diagonal
         self.decay = (sums - sums.mT).masked_fill_(later, -torch.inf).exp_()
         self.scores = (query @ key.mT).mul_(self.decay)  # q kᵀ D, (N, Z, C, C)
-        self.read, self.written = key * (beta * self.since), key * self.until
+        self.read_keys, self.write_keys = key * (beta * self.decay_in), key * self.decay_out
 
     def invert(self) -> Tensor:
         """T (N, Z, C, C)."""
@@ -177,7 +188,7 @@ class _Chunks:
         inverse: Tensor = torch.linalg.solve_triangular(system, eye, upper=False, unitriangular=True)
         return inverse
 
-    def begin(self, state: Tensor | None) -> Tensor:
+    def flat_state(self, state: Tensor | None) -> Tensor:
         """State (B, heads, d_k, d_v) → (Z, d_k, d_v); zeros for None."""
         if state is None:
             return self.key.new_zeros(self.key.shape[1], self.key.shape[-1], self.value.shape[-1])
@@ -185,8 +196,8 @@ class _Chunks:
 
     def step(self, n: int, inverse: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """w (Z, C, d_v) of chunk n and the state after it, from the state before it."""
-        write = inverse[n] @ torch.baddbmm(self.beta[n] * self.value[n], self.read[n], state, alpha=-1)
-        return write, torch.baddbmm(state * self.fade[n], self.written[n].mT, write)
+        write = inverse[n] @ torch.baddbmm(self.beta[n] * self.value[n], self.read_keys[n], state, alpha=-1)
+        return write, torch.baddbmm(state * self.chunk_decay[n], self.write_keys[n].mT, write)
 
     def gradients(
         self, inverse: Tensor, state: Tensor, grad_out: Tensor, grad_state: Tensor
@@ -201,33 +212,33 @@ class _Chunks:
         states[0] = state
         for n in range(number):
             writes[n], states[n + 1] = self.step(n, inverse, states[n])
-        grad_asked = self.since * grad_out
-        by_scores, by_asked = self.scores.mT @ grad_out, self.query.mT @ grad_asked
+        grad_query_decayed = self.decay_in * grad_out
+        grad_writes_local, grad_states_local = self.scores.mT @ grad_out, self.query.mT @ grad_query_decayed
         grad_states = torch.empty_like(states)
         grad_states[number] = grad_state
         for n in reversed(range(number)):
-            behind = grad_states[n + 1]
-            torch.bmm(inverse[n].mT, torch.baddbmm(by_scores[n], self.written[n], behind), out=grad_r[n])
-            faded = torch.addcmul(by_asked[n], behind, self.fade[n])
-            torch.baddbmm(faded, self.read[n].mT, grad_r[n], alpha=-1, out=grad_states[n])
+            grad_next = grad_states[n + 1]
+            torch.bmm(inverse[n].mT, torch.baddbmm(grad_writes_local[n], self.write_keys[n], grad_next), out=grad_r[n])
+            grad_through = torch.addcmul(grad_states_local[n], grad_next, self.chunk_decay[n])
+            torch.baddbmm(grad_through, self.read_keys[n].mT, grad_r[n], alpha=-1, out=grad_states[n])
 
         grad_scores = (grad_out @ writes.mT).mul_(self.decay)  # of q kᵀ
         grad_system = (grad_r @ writes.mT).mul_(self.decay).tril_(-1).neg_()  # of k kᵀ, but for β
         before = states[:-1].mT
         # A key enters twice: it reads the state like a query (β e^G k), and later tokens read it (e^-G k).
-        grad_query = (grad_scores @ self.key).add_(grad_asked @ before)
-        reading = (grad_system @ self.key).sub_((self.since * grad_r) @ before)
-        being_read = (self.until * writes) @ grad_states[1:].mT
-        being_read += grad_scores.mT @ self.query
-        being_read += (self.beta * grad_system).mT @ self.key
+        grad_query = (grad_scores @ self.key).add_(grad_query_decayed @ before)
+        grad_reader = (grad_system @ self.key).sub_((self.decay_in * grad_r) @ before)
+        grad_read = (self.decay_out * writes) @ grad_states[1:].mT
+        grad_read += grad_scores.mT @ self.query
+        grad_read += (self.beta * grad_system).mT @ self.key
 
-        def along(one: Tensor, other: Tensor) -> Tensor:
+        def row_dot(one: Tensor, other: Tensor) -> Tensor:
             return (one * other).sum(-1, keepdim=True)
 
-        key_share = along(self.key, reading)
+        key_dot = row_dot(self.key, grad_reader)
         # G scales reads by e^G and what is read by e^-G; the last G also scales the state that leaves the chunk.
-        grad_sums = along(self.query, grad_query) + self.beta * key_share - along(self.key, being_read)
+        grad_sums = row_dot(self.query, grad_query) + self.beta * key_dot - row_dot(self.key, grad_read)
         grad_sums[:, :, -1:] += (states[1:] * grad_states[1:]).sum((-2, -1))[..., None, None]
-        grad_beta = along(grad_r, self.value) + key_share
-        grad_key = torch.addcmul(being_read, self.beta, reading)
+        grad_beta = row_dot(grad_r, self.value) + key_dot
+        grad_key = torch.addcmul(grad_read, self.beta, grad_reader)
         return [grad_query, grad_key, self.beta * grad_r, grad_sums, grad_beta], grad_states[0]

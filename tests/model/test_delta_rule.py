@@ -131,7 +131,7 @@ def test_chunks_lie_in_memory_as_products_want_them(batch: int, dtype: torch.dty
     tokens = torch.randn(batch, 130, 4, 8, dtype=dtype)
     chunks = delta_rule._split(tokens, torch.float32)
     assert chunks.shape == (3, batch * 4, 64, 8) and chunks.is_contiguous()
-    assert torch.equal(delta_rule._joined(chunks, tokens.shape), tokens.float())
+    assert torch.equal(delta_rule._merge(chunks, tokens.shape), tokens.float())
 
 
 def test_a_decay_that_forgets_everything_leaves_finite_gradients() -> None:
