@@ -5,7 +5,7 @@
 - `generate(..., output_hidden_states=True)` for one image and question at a time, then SAM.
 
 It is as fast as that approach allows. Language model, LoRA, projector and mask decoder are the same modules on both
-sides. The `<SEG>` row stands in the frozen tied matrix (LISA trains the matrix, and PEFT's `trainable_token_indices`
+sides. The `<SEG>` row is copied into the frozen tied matrix (LISA trains the matrix, and PEFT's `trainable_token_indices`
 copies it twice a step: both would cost the peer more). SAM's encoder runs without gradients. The gated delta-net
 layers run on the functions that `transformers` chooses. Both sides share the mask losses and the resampling to the
 image's size.
@@ -27,6 +27,7 @@ from satlisa.inference.generation import Answer
 from satlisa.model.delta_net import FUNCTIONS
 from satlisa.model.losses import mask_loss_sums, weigh
 from satlisa.model.satlisa import SatLisa
+from satlisa.model.segmenter import restore_logits
 from satlisa.processing.chat import as_turns, decode_answer, encode_prompt
 from satlisa.processing.collator import Batch, Encoded
 
@@ -121,7 +122,7 @@ class Peer:
                 frame = model.segmenter.inputs.frame((image.height, image.width))
                 for state in states:
                     mask_logits, score = self._mask(image_embeddings, state)
-                    masks.append((frame.restore(mask_logits)[0] > 0).cpu().numpy())
+                    masks.append((restore_logits(mask_logits, frame)[0] > 0).cpu().numpy())
                     scores.append(float(score))
         shape = (0, image.height, image.width)
         stacked = np.stack(masks) if masks else np.zeros(shape, dtype=bool)

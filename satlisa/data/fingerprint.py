@@ -1,4 +1,4 @@
-"""A hash of a dataset's rows."""
+"""Fingerprint of a dataset's rows."""
 
 import hashlib
 import json
@@ -9,46 +9,44 @@ from typing import Any
 import datasets
 
 from satlisa.data.dataset import COLUMNS
-from satlisa.data.sampler import IndexedOrder, Order
+from satlisa.data.sampler import IndexedSampler, Sampler
 
 _TEXTS = [column for column in COLUMNS if column != "image"]
-
-_SOME_ROWS = 8  # whose images are looked at, and of a stream the texts too
-
+_SOME_ROWS = 8  # rows whose images are hashed; for a stream, their texts too
 _TEXTS_AT_A_TIME = 1000
 
 
-def rows_key(order: Order) -> str:
-    """A hash of the rows: of all texts, where they can be had without the images, and of some rows' images."""
+def rows_key(sampler: Sampler) -> str:
+    """Hash of all texts, if they can be read without the images, and of the images of a few rows."""
     digest = hashlib.sha256()
     try:
-        for text in _all_texts(order):
+        for text in _all_texts(sampler):
             digest.update(text.encode(errors="surrogatepass"))
     except Exception:  # damaged files; see below
         digest.update(b"damaged")
-    for row in order.some(_SOME_ROWS):
+    for row in sampler.probe(_SOME_ROWS):
         try:
             cells = row.fetch()
             parts = [json.dumps([str(cells.get(column)) for column in _TEXTS]).encode(), _image_bytes(cells["image"])]
-        except Exception:  # a damaged row is met again in training, and counted there
+        except Exception:  # training reads the damaged row again and counts it
             parts = [b"damaged"]
         for part in (str(row.index).encode(), *parts):
             digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:16]
 
 
-def _all_texts(order: Order) -> Iterator[str]:
-    """The texts of a table's rows, as JSON, some rows at a time; of other datasets nothing."""
-    source = order.source if isinstance(order, IndexedOrder) else None
+def _all_texts(sampler: Sampler) -> Iterator[str]:
+    """The texts of an Arrow table as JSON, in batches of rows; nothing for other datasets."""
+    source = sampler.source if isinstance(sampler, IndexedSampler) else None
     if not isinstance(source, datasets.Dataset):
         return
-    rows = source.select(range(len(order))).select_columns(_TEXTS).with_format("arrow")
+    rows = source.select(range(len(sampler))).select_columns(_TEXTS).with_format("arrow")
     for table in rows.iter(batch_size=_TEXTS_AT_A_TIME):
         yield json.dumps(table.to_pylist(), default=str)
 
 
 def _image_bytes(cell: Any) -> bytes:
-    """An image cell as it is stored: bytes, a file, or pixels."""
+    """The stored bytes of an image cell: embedded, from its file, or its pixels."""
     stored = cell.get("bytes") if isinstance(cell, Mapping) else None
     if stored is not None:
         return bytes(stored)

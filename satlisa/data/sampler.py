@@ -1,7 +1,8 @@
-"""Which rows a training step takes: the same for any number of processes, and from any place in an epoch.
+"""Which rows a training step takes: the same for any number of processes, and resumable anywhere in an epoch.
 
-A step holds `size` rows, whoever runs it, and a place in the data is how many rows of the epoch lie behind it. So a
-run can be cut off anywhere and go on with more or fewer processes, and still meets each row once an epoch.
+A step holds a fixed number of rows, whichever process runs them, and a position in the data is the number of rows of
+the epoch already taken. A run can therefore be interrupted anywhere and resumed with more or fewer processes, and it
+still takes each row once an epoch.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,46 +16,46 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RowRef:
-    """A row that is read when it is called for: processes leave the others' rows alone.
+    """A lazy row: each process reads only its own.
 
     Attributes:
-        index: its number in the split.
-        fetch: reads it.
+        index: row number in the split.
+        fetch: reads the row.
     """
 
     index: int
     fetch: Callable[[], Any]
 
 
-class Order(Protocol):
-    """The order of a split's rows in each epoch; `len(order)` rows."""
+class Sampler(Protocol):
+    """The order of a split's rows in each epoch; `len(sampler)` rows."""
 
     def __len__(self) -> int: ...
 
     def rows(self, epoch: int, start: int) -> Iterator[RowRef]:
-        """The rows of an epoch, the first `start` of them left out."""
+        """The rows of an epoch, the first `start` of them skipped."""
 
     def row(self, index: int) -> RowRef:
         """One row by its number in the split."""
 
-    def some(self, count: int) -> Iterator[RowRef]:
+    def probe(self, count: int) -> Iterator[RowRef]:
         """Up to `count` rows that are cheap to read, always the same ones."""
 
 
-def cut(rows: Iterator[RowRef], size: int) -> Iterator[list[RowRef]]:
-    """Steps of `size` rows; the last may be shorter."""
+def batched(rows: Iterator[RowRef], size: int) -> Iterator[list[RowRef]]:
+    """Lists of `size` rows; the last may be shorter."""
     while step := list(islice(rows, size)):
         yield step
 
 
 @dataclass(frozen=True)
-class IndexedOrder:
-    """The order of rows that can be read by number.
+class IndexedSampler:
+    """Rows that can be read by number.
 
     Attributes:
         source: `source[i]` is row i.
-        limit: take only the first ones; 0: all.
-        seed: of a new permutation in every epoch; None keeps the order.
+        limit: only the first rows are taken; 0: all.
+        seed: of a new permutation in each epoch; None keeps the order.
     """
 
     source: Any
@@ -65,7 +66,7 @@ class IndexedOrder:
         return min(len(self.source), self.limit) if self.limit else len(self.source)
 
     def rows(self, epoch: int, start: int) -> Iterator[RowRef]:
-        """The rows of an epoch, the first `start` of them left out."""
+        """The rows of an epoch, the first `start` of them skipped."""
         order = np.arange(len(self)) if self.seed is None else shuffled(len(self), self.seed, epoch)
         return (self.row(int(index)) for index in order[start:])
 
@@ -73,21 +74,21 @@ class IndexedOrder:
         """One row by its number in the split."""
         return RowRef(index, lambda: self.source[index])
 
-    def some(self, count: int) -> Iterator[RowRef]:
-        """Rows from everywhere in the split."""
+    def probe(self, count: int) -> Iterator[RowRef]:
+        """Rows spread over the split."""
         number = min(count, len(self))
         return (self.row(place * len(self) // number) for place in range(number))
 
 
 @dataclass(frozen=True)
-class StreamedOrder:
-    """The order of rows that come one after the other, `buffer` of them shuffled among themselves at a time.
+class StreamingSampler:
+    """Rows that come one after the other; `buffer` of them are shuffled together at a time.
 
     Attributes:
         source: an iterable with `skip(n)`, such as a streaming dataset of `datasets`.
-        length: how many rows it has, or how many of them are taken.
-        buffer: so many rows, still encoded, are in memory at a time.
-        seed: of a new permutation of each buffer in every epoch; None keeps the order.
+        length: number of rows taken.
+        buffer: rows in memory at a time, their images still encoded.
+        seed: of a new permutation of each buffer in each epoch; None keeps the order.
     """
 
     source: Any
@@ -99,8 +100,8 @@ class StreamedOrder:
         return self.length
 
     def rows(self, epoch: int, start: int) -> Iterator[RowRef]:
-        """The rows of an epoch, the first `start` of them left out."""
-        first = start // self.buffer * self.buffer  # where the buffer begins that holds the row `start`
+        """The rows of an epoch, the first `start` of them skipped."""
+        first = start // self.buffer * self.buffer  # start of the buffer that holds row `start`
         stream = iter(self.source.skip(first) if first else self.source)
         for begin in range(first, self.length, self.buffer):
             rows = list(islice(stream, min(self.buffer, self.length - begin)))
@@ -109,10 +110,10 @@ class StreamedOrder:
                 yield RowRef(begin + int(place), partial(_same, rows[place]))
 
     def row(self, index: int) -> RowRef:
-        """One row by its number in the split: the stream is read up to it."""
+        """One row by its number in the split; reads the stream up to it."""
         return RowRef(index, lambda: next(iter(self.source.skip(index) if index else self.source)))
 
-    def some(self, count: int) -> Iterator[RowRef]:
+    def probe(self, count: int) -> Iterator[RowRef]:
         """The first rows of the split."""
         rows = islice(iter(self.source), min(count, self.length))
         return (RowRef(index, partial(_same, row)) for index, row in enumerate(rows))
@@ -123,5 +124,5 @@ def _same(row: Any) -> Any:
 
 
 def shuffled(length: int, seed: int, *more: int) -> np.ndarray:
-    """A permutation (length,) int64 that follows from the seed and the further numbers alone."""
+    """A permutation (length,) int64, a function of the seed and the further numbers."""
     return np.random.default_rng((seed, *more)).permutation(length)

@@ -1,11 +1,8 @@
-"""Where an image lies in SAM's padded square, in both directions."""
+"""Geometry of an image in SAM's padded square."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from satlisa.geometry.raster import coverage
 from satlisa.geometry.regions import Region
@@ -13,10 +10,10 @@ from satlisa.geometry.regions import Region
 
 @dataclass(frozen=True)
 class Frame:
-    """Where an image of (height, width) lies in SAM's padded square, and in the mask decoder's square.
+    """The position of an image of (height, width) in SAM's padded square and in the mask decoder's square.
 
-    The image is scaled until its longest side is `image_size`, and padded right and below. The decoder's logits
-    cover the same padded square with `mask_size` pixels a side.
+    The image is scaled so that its longest side is `image_size`, then padded on the right and below. The decoder's
+    logits cover the same padded square with `mask_size` pixels per side.
     """
 
     original_size: tuple[int, int]
@@ -45,32 +42,10 @@ class Frame:
         return inside
 
     def draw(self, region: Region) -> np.ndarray:
-        """Ground truth drawn straight into the mask frame: (mask_size, mask_size) float32, the share of each pixel.
+        """Ground truth in the mask frame: (mask_size, mask_size) float32, the covered fraction of each pixel.
 
-        Shares instead of yes or no: a 37×900 image has 10 rows here, and rounding its outlines to whole ones would
+        Fractions, not a binary mask: a 37×900 image has 10 rows here, and rounding its outlines to whole pixels would
         lose up to a fifth of a mask.
         """
         height, width = self.extent
         return coverage(region, self.mask_size, self.mask_size, scale=(width, height))
-
-    def restore(self, mask_logits: Tensor) -> Tensor:
-        """Logits of the mask frame, bilinearly sampled at the pixel centres of the original image.
-
-        One interpolation instead of SAM's two (to the padded square, then to the image), at the same positions.
-        Positions are clamped to the image's own part of the frame: padding, where nothing is trained, never bleeds in.
-
-        Args:
-            mask_logits: (N, mask_size, mask_size).
-
-        Returns:
-            (N, H, W) float32 logits in original pixels.
-        """
-        device = mask_logits.device
-        centres = []
-        for side, extent in zip(self.original_size, self.extent, strict=True):
-            pixels = (torch.arange(side, device=device) + 0.5) * (extent / side) - 0.5
-            pixels = pixels.clamp(0, int(np.ceil(extent)) - 1)
-            centres.append((pixels + 0.5) * (2 / self.mask_size) - 1)  # grid_sample's -1..1
-        rows, columns = torch.meshgrid(centres[0], centres[1], indexing="ij")
-        grid = torch.stack([columns, rows], dim=-1)[None]  # (1, H, W, 2)
-        return F.grid_sample(mask_logits.float()[None], grid, align_corners=False, padding_mode="border")[0]

@@ -1,1 +1,1 @@
-"""The architecture: tensors to losses and masks."""
+"""The architecture: tensors → losses and masks."""

@@ -1,6 +1,5 @@
-"""Rows on their way to batches: a row is read and encoded on demand, a broken one is carried along as its error."""
+"""Rows to batches: a row is read and encoded on demand, and a row that cannot be used becomes its error."""
 
-import signal
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from satlisa.config import ModelConfig
 from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError
-from satlisa.data.sampler import Order, RowRef, cut
+from satlisa.data.sampler import RowRef, Sampler, batched
 from satlisa.errors import first_line
 from satlisa.processing.collator import Batch, Encoded, collate
 from satlisa.processing.processor import encode_sample
 from satlisa.processing.sam_inputs import SamInputs
+from satlisa.runtime.signals import ignore_signals
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Loaded:
     """A process's share of one step.
 
     Attributes:
-        batches: of samples of similar length, the longest first; none when no row could be used.
-        errors: the rows that could not be used.
-        left_out: instances left out of the answers (`max_instances`).
-        rows_done: rows of the epoch that lie behind, those of this step and of all processes included.
+        batches: samples of similar length, the longest first; empty when no row could be used.
+        errors: rows that could not be used.
+        left_out: instances omitted from the answers (`max_instances`).
+        rows_done: rows of the epoch taken by all processes, this step included.
     """
 
     batches: list[Batch]
@@ -36,8 +36,8 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """From a row to its `Encoded` sample and its count of left-out instances; a broken row becomes its `RowError`."""
+class RowEncoder:
+    """A row to its `Encoded` sample and its number of omitted instances; a broken row to its `RowError`."""
 
     processor: Any
     sam_inputs: SamInputs
@@ -48,7 +48,7 @@ class Encoder:
         """Read and encode one row."""
         try:
             cells = row.fetch()
-        except Exception as error:  # whatever a damaged file makes the readers of a dataset raise
+        except Exception as error:  # a damaged file makes readers raise anything
             return RowError(row.index, "image", f"cannot be read from its file ({first_line(error)})"), 0
         try:
             sample = read_sample(cells, row.index, max_instances=self.config.max_instances, seg_tasks=self.seg_tasks)
@@ -61,18 +61,18 @@ class StepLoader(IterableDataset[Loaded]):
     """The steps of an epoch, each as this process's share of it.
 
     Args:
-        order: of the rows.
-        encoder: what makes samples of them.
-        step_size: rows of a step, all processes together.
+        sampler: the order of the rows.
+        encoder: rows to encoded samples.
+        step_size: rows of a step, over all processes.
         batch_size: samples of a batch.
-        rank, world: this process's number, and how many there are.
-        num_workers: processes that load; 0: this one.
+        rank, world: this process's rank and the number of processes.
+        num_workers: loader processes; 0: this process loads.
     """
 
     def __init__(
         self,
-        order: Order,
-        encoder: Encoder,
+        sampler: Sampler,
+        encoder: RowEncoder,
         step_size: int,
         batch_size: int,
         *,
@@ -80,19 +80,19 @@ class StepLoader(IterableDataset[Loaded]):
         world: int = 1,
         num_workers: int = 0,
     ) -> None:
-        self.order, self.encoder = order, encoder
+        self.sampler, self.encoder = sampler, encoder
         self.step_size, self.batch_size = step_size, batch_size
         self.rank, self.world, self.num_workers = rank, world, num_workers
         self._epoch = self._start = 0
 
     def __len__(self) -> int:
         """Steps of an epoch."""
-        return -(-len(self.order) // self.step_size)
+        return -(-len(self.sampler) // self.step_size)
 
     def steps(self, epoch: int = 0, start: int = 0) -> Iterator[Loaded]:
-        """The steps of an epoch from behind its first `start` rows on, in order whatever `num_workers` is."""
+        """The steps of an epoch after its first `start` rows, in the same order for any `num_workers`."""
         self._epoch, self._start = epoch, start
-        # A generator of its own: by default the loader draws a seed from torch's, which a resumed run has restored.
+        # Its own generator: by default DataLoader draws a seed from torch's, whose state a resumed run has restored.
         generator = torch.Generator().manual_seed(0)
         return iter(
             DataLoader(
@@ -108,24 +108,24 @@ class StepLoader(IterableDataset[Loaded]):
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         done = self._start
-        for count, step in enumerate(cut(self.order.rows(self._epoch, self._start), self.step_size)):
+        for count, step in enumerate(batched(self.sampler.rows(self._epoch, self._start), self.step_size)):
             done += len(step)
             if count % workers == number:
                 yield self._load(step[self.rank :: self.world], done)
 
     def any_batch(self) -> Batch:
-        """The first row that can be used, as a batch."""
-        encoded = (self.encoder(row)[0] for row in self.order.rows(0, 0))
+        """The first usable row as a batch."""
+        encoded = (self.encoder(row)[0] for row in self.sampler.rows(0, 0))
         return self._collate([next(e for e in encoded if isinstance(e, Encoded))])
 
     def one(self, index: int) -> Batch | None:
-        """A row as a batch of its own; None where it cannot be used."""
-        encoded = self.encoder(self.order.row(index))[0]
+        """One row as a batch; None where it cannot be used."""
+        encoded = self.encoder(self.sampler.row(index))[0]
         return self._collate([encoded]) if isinstance(encoded, Encoded) else None
 
     def _load(self, step: Sequence[RowRef], rows_done: int) -> Loaded:
-        """Encode and collate. The loss is normalised over the whole step, so its samples may be put
-        together in any way: by length, which spares padding."""
+        """Encode and collate. The loss is normalised over the whole step (docs/architecture.md#loss), so samples may be
+        grouped freely: by length, which saves padding."""
         items = [self.encoder(row) for row in step]
         usable = [item for item, _ in items if isinstance(item, Encoded)]
         usable.sort(key=lambda sample: -sample.length)
@@ -138,6 +138,5 @@ class StepLoader(IterableDataset[Loaded]):
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM go to every process of a group; the step under way needs its loaders."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Ctrl-C and a scheduler's SIGTERM reach every process of a group, but the current step still needs its loaders."""
+    ignore_signals()

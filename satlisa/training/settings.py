@@ -73,6 +73,7 @@ class TrainConfig:
     vlm_model: str = setting("", "hub id or folder; replaces vlm_model_id of model_config.json")
     sam_model: str = setting("", "hub id or folder; replaces sam_model_id of model_config.json")
     origins: dict[str, str] = field(default_factory=dict, compare=False)
+    batch_size_given: bool = field(default=False, compare=False)  # then it is not halved when memory runs out
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> TrainConfig:
@@ -91,7 +92,7 @@ class TrainConfig:
         origins = {item.name: "default" for item in variables()}
         origins |= dict.fromkeys(preset, f"preset {values.get('preset', 'full')}")
         origins |= dict.fromkeys(values, "environment")
-        return cls(**{**preset, **values}, origins=origins)
+        return cls(**{**preset, **values}, origins=origins, batch_size_given="batch_size" in values)
 
     def resolve(self, batch_size: int) -> TrainConfig:
         """Fill in `batch_size`, if 0, with the hardware's, and `grad_accum`, if 0, from EFFECTIVE_BATCH."""
@@ -134,10 +135,14 @@ class TrainConfig:
                 raise SatlisaError(f"REPORT_TO: {name} is not installed; pip install {name}, or leave it out")
         return names
 
+    def values(self) -> dict[str, Any]:
+        """Every value by its name."""
+        return {item.name: getattr(self, item.name) for item in variables()}
+
     def lines(self) -> list[str]:
         """All values with their origins, printed at the start of a run."""
         return [
-            f"{i.name.upper():<16} {getattr(self, i.name)!s:<42} {self.origins.get(i.name, '')}" for i in variables()
+            f"{name.upper():<16} {value!s:<42} {self.origins.get(name, '')}" for name, value in self.values().items()
         ]
 
 

@@ -1,4 +1,4 @@
-"""Everything that one training run holds, and how its state goes into a checkpoint and comes back."""
+"""The state of one training run."""
 
 import time
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ from satlisa.training.settings import TrainConfig
 class PendingStep:
     """A step that was taken and whose numbers are still on the device.
 
-    `terms` (3,) are L_text, BCE and DICE of all processes; `rows` this process's row numbers; `seconds` counts from
-    the step before, loading included.
+    `terms` (3,) are L_text, BCE and DICE over all processes; `rows` this process's row numbers; `seconds` is the time
+    since the previous step, loading included.
     """
 
     step: int
@@ -35,60 +35,80 @@ class PendingStep:
 
 
 @dataclass
-class Run:
-    """The wrapped model, what steps it, its data and its log, and how far it has come.
+class Progress:
+    """How far a run has come, over all processes. Checkpoints store every field.
 
     Attributes:
-        wrapped: the model inside DDP when there are several processes; with FSDP the model itself, in pieces.
-        identity: what must be the same for the run to go on (`identity.identify`).
-        epoch, rows_done: whole epochs, and rows of the epoch under way, that lie behind; of all processes.
-        dropped: steps whose loss was no number, and the rows at fault; `streak` counts the last ones in a row.
-        seconds: what earlier starts of this run took.
+        step: optimizer steps taken.
+        epoch, rows_done: complete epochs, and rows taken of the current one.
+        skips, val_skips: rows that could not be used.
+        left_out: instances omitted from answers.
+        dropped: steps with a non-finite loss or gradient, and the rows at fault; `streak` counts the latest in a row.
+        seconds: duration of earlier starts of this run.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    rows_done: int = 0
+    skips: Skips = field(default_factory=Skips)
+    val_skips: Skips = field(default_factory=Skips)
+    left_out: int = 0
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    streak: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Clock:
+    """Readings of `time.perf_counter`, in seconds: when this start began, the last step and the last checkpoint."""
+
+    start: float = field(default_factory=time.perf_counter)
+    step: float = field(default_factory=time.perf_counter)
+    checkpoint: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
+class Run:
+    """A training run: the model and what trains it, its data, its log and its progress.
+
+    Attributes:
+        wrapped: the model inside DDP when there are several processes; with FSDP the model itself, sharded.
+        identity: what must match for the run to be resumed (`run_identity.identify`).
+        total_steps: optimizer steps of the complete run.
+        pending: the latest step, not yet logged.
+        bar: the tqdm bar.
     """
 
     settings: TrainConfig
     accelerator: Accelerator
+    processes: ProcessGroup
+    stop_request: StopRequest
+    identity: dict[str, Any]
     model: SatLisa
     wrapped: Any
     optimizer: Any
     scheduler: Any
     train_loader: StepLoader
     val_loader: StepLoader
+    total_steps: int
     log: TrainLog
-    identity: dict[str, Any]
-    processes: ProcessGroup
-    stop_request: StopRequest
-    skips: Skips = field(default_factory=Skips)
-    val_skips: Skips = field(default_factory=Skips)
-    left_out: int = 0
-    step: int = 0
-    epoch: int = 0
-    rows_done: int = 0
-    dropped: list[dict[str, Any]] = field(default_factory=list)
-    streak: int = 0
-    seconds: float = 0.0
+    progress: Progress = field(default_factory=Progress)
+    clock: Clock = field(default_factory=Clock)
     pending: PendingStep | None = None
-    started: float = field(default_factory=time.perf_counter)
-    clock: float = 0.0  # when the last step was taken
-    saved: float = field(default_factory=time.perf_counter)  # when the last checkpoint was written
-    progress: Any = None
+    bar: Any = None
 
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return Path(self.settings.output_dir)
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        steps = self.settings.epochs * len(self.train_loader)
-        return min(steps, self.settings.max_steps) if self.settings.max_steps else steps
+        return self.log.folder
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left to train or to validate."""
-        return self.epoch >= self.settings.epochs or (self.step >= self.total_steps and self.rows_done == 0)
+        progress = self.progress
+        is_last_step = progress.step >= self.total_steps and progress.rows_done == 0
+        return progress.epoch >= self.settings.epochs or is_last_step
 
     def elapsed(self) -> float:
         """Seconds of this start and of the earlier ones."""
-        return self.seconds + time.perf_counter() - self.started
+        return self.progress.seconds + time.perf_counter() - self.clock.start

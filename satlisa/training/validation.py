@@ -5,8 +5,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from satlisa.data.sample import RowError
-from satlisa.model.losses import mask_iou, weigh
-from satlisa.runtime.sharding import gathered
+from satlisa.model.losses import loss_means, mask_iou, weigh
+from satlisa.runtime.sharding import unsharded_parameters
 from satlisa.training.state import Run
 
 
@@ -19,16 +19,16 @@ def validate(run: Run) -> dict[str, float] | None:
         mask frame without its padding; empty in both counts 1), masks. None when a process was asked to stop.
     """
     run.model.eval()
-    with gathered(run.model, run.accelerator):
+    with unsharded_parameters(run.model, run.accelerator):
         sums, errors = _own_share(run)
     run.model.train()
     for error in run.processes.gather(errors):
-        run.val_skips.add(error)
+        run.progress.val_skips.add(error)
     totals = run.accelerator.reduce(sums.float().to(run.accelerator.device), "sum")
     text, bce, dice, iou, tokens, masks, stopped = totals.tolist()
     if stopped:
         return None
-    text, bce, dice = text / max(tokens, 1), bce / max(masks, 1), dice / max(masks, 1)
+    text, bce, dice = loss_means(text, bce, dice, tokens, masks)
     terms = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text, "loss_bce": bce, "loss_dice": dice}
     return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
 

@@ -9,12 +9,12 @@ from datasets import Dataset, load_from_disk
 
 from satlisa.config import ModelConfig
 from satlisa.data.dataset import load_rows
-from satlisa.data.sampler import IndexedOrder, Order, StreamedOrder
+from satlisa.data.sampler import IndexedSampler, Sampler, StreamingSampler
 from satlisa.data.streaming import open_stream
 from satlisa.errors import SatlisaError
 from satlisa.training import train as run_module
 from satlisa.training.fault_tolerance.checkpoint_files import list_snapshots
-from satlisa.training.loader import Encoder, StepLoader
+from satlisa.training.loader import RowEncoder, StepLoader
 from stress.kills import differences
 from tests.helpers.runs import log_of, rows, settings, write_dataset
 
@@ -32,13 +32,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def numbers(order: Order, epoch: int = 0, start: int = 0) -> list[int]:
-    return [row.index for row in order.rows(epoch, start)]
+def numbers(sampler: Sampler, epoch: int = 0, start: int = 0) -> list[int]:
+    return [row.index for row in sampler.rows(epoch, start)]
 
 
 def test_a_stream_holds_the_same_rows(folder: Path) -> None:
-    stream, indexed = open_stream(str(folder), "train"), IndexedOrder(load_rows(str(folder), "train"))
-    assert isinstance(stream, StreamedOrder) and len(stream) == len(indexed) == 23
+    stream, indexed = open_stream(str(folder), "train"), IndexedSampler(load_rows(str(folder), "train"))
+    assert isinstance(stream, StreamingSampler) and len(stream) == len(indexed) == 23
     for a, b in zip(stream.rows(0, 0), indexed.rows(0, 0), strict=True):
         assert a.index == b.index and a.fetch() == b.fetch()
     assert stream.row(11).fetch() == indexed.row(11).fetch()
@@ -70,7 +70,7 @@ def test_only_the_buffer_is_in_memory() -> None:
         def skip(self, count: int) -> Any:
             raise AssertionError
 
-    for seen, _ in enumerate(StreamedOrder(Source(), 10_000, 20, 0).rows(0, 0)):
+    for seen, _ in enumerate(StreamingSampler(Source(), 10_000, 20, 0).rows(0, 0)):
         assert Source.taken <= (seen // 20 + 1) * 20
 
 
@@ -92,7 +92,7 @@ def test_training_from_a_stream_and_going_on(tiny_config: ModelConfig, folder: P
 
 
 def test_processes_share_a_stream_out(tiny_model: Any, folder: Path) -> None:
-    encoder = Encoder(tiny_model.processor, tiny_model.segmenter.inputs, tiny_model.config)
+    encoder = RowEncoder(tiny_model.processor, tiny_model.segmenter.inputs, tiny_model.config)
     seen: list[list[set[int]]] = []
     for rank in (0, 1, 2):
         order = open_stream(str(folder), "train", buffer=6, seed=1)
@@ -123,5 +123,5 @@ def test_formats_and_mistakes(folder: Path, tmp_path: Path) -> None:
     end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")  # where the footer begins
     content[4:end] = bytes(end - 4)
     (damaged / "data" / "train.parquet").write_bytes(content)
-    with pytest.raises(SatlisaError, match=r"breaks off behind row \d+"):
+    with pytest.raises(SatlisaError, match=r"failed after row \d+"):
         list(open_stream(str(damaged), "train").rows(0, 0))

@@ -13,14 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from satlisa.config import ModelConfig
 from satlisa.data.sample import Sample, Turn
-from satlisa.data.sampler import IndexedOrder
+from satlisa.data.sampler import IndexedSampler
 from satlisa.geometry.regions import Region
 from satlisa.model.assemble import assemble
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts
 from satlisa.processing.collator import Batch, Encoded, collate
 from satlisa.processing.processor import encode_sample
-from satlisa.training.loader import Encoder, StepLoader
+from satlisa.training.loader import RowEncoder, StepLoader
 from tests.helpers import tiny
 
 
@@ -115,5 +115,5 @@ def make_loader(
     model: Any, made: Any, batch_size: int, accumulate: int = 1, limit: int = 0, seed: int | None = None, **more: int
 ) -> StepLoader:
     """Steps of `accumulate` batches of such rows."""
-    encoder = Encoder(model.processor, model.segmenter.inputs, model.config)
-    return StepLoader(IndexedOrder(made, limit, seed), encoder, batch_size * accumulate, batch_size, **more)
+    encoder = RowEncoder(model.processor, model.segmenter.inputs, model.config)
+    return StepLoader(IndexedSampler(made, limit, seed), encoder, batch_size * accumulate, batch_size, **more)

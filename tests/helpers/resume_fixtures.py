@@ -45,7 +45,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
     original = trainer.run_batches
 
     def run_batches(run: Any, *arguments: Any) -> Any:
-        if run.step == number - 1:
+        if run.progress.step == number - 1:
             action()
         return original(run, *arguments)
 

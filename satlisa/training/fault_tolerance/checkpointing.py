@@ -1,22 +1,23 @@
-"""The state of a run into a checkpoint and back."""
+"""The state of a run into a checkpoint and back: parameters, optimizer, random generators, progress."""
 
 import logging
 import random
 import time
-from typing import Any
+from dataclasses import fields
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from satlisa.data.sample import RowError
 from satlisa.errors import SatlisaError, first_line
 from satlisa.runtime.hardware import dtype_name
-from satlisa.runtime.sharding import laid_out_like, trained_state, whole
+from satlisa.runtime.sharding import shard_like, trained_state, unsharded
+from satlisa.runtime.signals import Stopped
 from satlisa.training.fault_tolerance.checkpoint_files import Snapshot, write_snapshot
 from satlisa.training.fault_tolerance.skipped_rows import Skips
 from satlisa.training.settings import parse_interval
-from satlisa.training.state import Run
+from satlisa.training.state import Progress, Run
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 def take_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors by the names of the parameters that they belong to."""
     return {
-        f"{name}/{key}": whole(value.detach()).cpu().clone()
+        f"{name}/{key}": unsharded(value.detach()).cpu().clone()
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -37,8 +38,8 @@ def put_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: d
     states: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit("/", 1)
-        laid_out = laid_out_like(tensor, parameters[name]) if tensor.ndim else tensor  # a count of steps is nobody's
-        states.setdefault(places[name], {})[key] = laid_out
+        value = shard_like(tensor, parameters[name]) if tensor.ndim else tensor  # the step count is not sharded
+        states.setdefault(places[name], {})[key] = value
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -86,66 +87,68 @@ def put_random(tensors: dict[str, Tensor]) -> None:
 
 
 def checkpoint_is_due(run: Run) -> bool:
-    """Whether CHECKPOINT_EVERY wants one after this step; of the processes the main one's clock counts."""
+    """Whether CHECKPOINT_EVERY wants one after this step; the clock of the main process decides."""
     steps, seconds = parse_interval(run.settings.checkpoint_every)
     if steps:
-        return run.step % steps == 0
-    return bool(seconds) and run.processes.is_main and time.perf_counter() - run.saved >= seconds
+        return run.progress.step % steps == 0
+    return bool(seconds) and run.processes.is_main and time.perf_counter() - run.clock.checkpoint >= seconds
 
 
 def save_checkpoint(run: Run) -> str:
-    """Write a checkpoint; all processes take part. A disk that is full costs this checkpoint, not the run.
+    """Write a checkpoint; all processes take part. A full disk costs this checkpoint, not the run.
 
     Returns:
-        Why there is none, in the main process; "" where it is written, and in the others.
+        In the main process, why it could not be written, or ""; "" in the others.
     """
-    own = {f"{run.accelerator.process_index}/{name}": state for name, state in take_random().items()}
+    own = {f"{run.processes.rank}/{name}": state for name, state in take_random().items()}
     states = run.processes.gather([own])
     snapshot = take_snapshot(run, states)
-    run.saved = time.perf_counter()
+    run.clock.checkpoint = time.perf_counter()
     if not run.processes.is_main:
         return ""
-    run.log.force()
+    run.log.fsync()
     try:
         write_snapshot(snapshot, run.folder, run.settings.keep_checkpoints)
     except OSError as error:
         reason = first_line(error)
-        logger.warning("no checkpoint of step %d (%s); the checkpoints before are as they were", run.step, reason)
+        logger.warning(
+            "no checkpoint of step %d (%s); the earlier checkpoints are untouched", run.progress.step, reason
+        )
         return reason
     return ""
 
 
 def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
-    """The state of a run between two steps, made by all processes together; the step before must have been written
-    down (`write_pending`)."""
+    """The state of a run between two steps; all processes take part. The latest step must have been logged."""
     assert run.pending is None
+    progress = run.progress
     scheduler = {key: value for key, value in run.scheduler.state_dict().items() if key != "lr_lambdas"}
     state = {
-        "step": run.step,
-        "epoch": run.epoch,
-        "rows_done": run.rows_done,
+        "step": progress.step,
+        "epoch": progress.epoch,
+        "rows_done": progress.rows_done,
         "step_size": run.train_loader.step_size,
-        "num_processes": run.accelerator.num_processes,
+        "num_processes": run.processes.size,
         "dtype": dtype_name(run.model.compute_dtype),
         "identity": run.identity,
         "scheduler": scheduler,
         "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler else None,
         "validations": run.log.validations,
-        "skips": _as_lists(run.skips),
-        "val_skips": _as_lists(run.val_skips),
-        "left_out": run.left_out,
-        "dropped": run.dropped,
-        "streak": run.streak,
+        "skips": progress.skips.as_lists(),
+        "val_skips": progress.val_skips.as_lists(),
+        "left_out": progress.left_out,
+        "dropped": progress.dropped,
+        "streak": progress.streak,
         "seconds": run.elapsed(),
     }
     random_state = {name: tensor for states in random_states for name, tensor in states.items()}
     return Snapshot(state, trained_state(run.model), take_optimizer(run.model, run.optimizer.optimizer), random_state)
 
 
-def restore(run: Run, snapshot: Snapshot) -> None:
-    """Put a run where a checkpoint left it; the number of processes may be another one.
+def restore_state(run: Run, snapshot: Snapshot) -> None:
+    """Restore a run from a checkpoint; the number of processes may differ.
 
-    Its loader must hold as many rows a step as before, so that the same rows come next and the schedule is the same.
+    Its loader must keep the rows per step, so that the same rows come next and the schedule is the same.
 
     Raises:
         SatlisaError: the checkpoint is of another model.
@@ -158,25 +161,31 @@ def restore(run: Run, snapshot: Snapshot) -> None:
         wrong = sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
         raise SatlisaError(f"checkpoint of step {state['step']}: of another model; {wrong[0]} does not fit")
     for name, parameter in parameters.items():
-        parameter.data.copy_(laid_out_like(snapshot.trained[name], parameter))
+        parameter.data.copy_(shard_like(snapshot.trained[name], parameter))
     put_optimizer(run.model, run.optimizer.optimizer, snapshot.optimizer)
     run.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
     for group, lr in zip(run.optimizer.param_groups, state["scheduler"]["_last_lr"], strict=True):
         group["lr"] = lr
     if run.accelerator.scaler and state["scaler"]:
         run.accelerator.scaler.load_state_dict(state["scaler"])
-    run.step, run.epoch, run.rows_done = state["step"], state["epoch"], state["rows_done"]
-    run.skips, run.val_skips = _from_lists(state["skips"]), _from_lists(state["val_skips"])
-    run.left_out, run.dropped, run.streak = state["left_out"], state["dropped"], state["streak"]
-    run.seconds, run.log.validations = state["seconds"], state["validations"]
-    own = f"{run.accelerator.process_index}/"
+    stored = {item.name: state[item.name] for item in fields(Progress)}
+    skips = {name: Skips.from_lists(state[name]) for name in ("skips", "val_skips")}
+    run.progress, run.log.validations = Progress(**{**stored, **skips}), state["validations"]
+    own = f"{run.processes.rank}/"
     if random_states := {k.removeprefix(own): t for k, t in snapshot.random.items() if k.startswith(own)}:
         put_random(random_states)
 
 
-def _as_lists(skips: Skips) -> list[list[Any]]:
-    return [[error.index, error.column, error.reason] for error in skips.rows()]
+def stop(run: Run) -> NoReturn:
+    """Write a checkpoint and leave; the latest step must have been logged.
 
-
-def _from_lists(rows: list[list[Any]]) -> Skips:
-    return Skips(RowError(*row) for row in rows)
+    Raises:
+        Stopped: the checkpoint is written.
+        SatlisaError: it is not.
+    """
+    if reason := save_checkpoint(run):
+        raise SatlisaError(
+            f"stopped by {run.stop_request.reason or 'another process'} after step {run.progress.step}, without a "
+            f"checkpoint of it ({reason}); the same command resumes from the one before"
+        )
+    raise Stopped

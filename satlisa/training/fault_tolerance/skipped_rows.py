@@ -1,29 +1,35 @@
-"""The rows that training could not use, counted by reason."""
+"""Rows that could not be used, counted by reason."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from satlisa.data.sample import RowError
 
 
 class Skips:
-    """The rows that training could not use, by reason."""
+    """Rows that could not be used, by reason."""
 
     def __init__(self, errors: Iterable[RowError] = ()) -> None:
         self._errors: dict[tuple[str, str], dict[int, RowError]] = {}
         for error in errors:
             self.add(error)
 
-    def rows(self) -> list[RowError]:
-        """Every row once."""
-        return [error for rows in self._errors.values() for error in rows.values()]
+    @classmethod
+    def from_lists(cls, rows: Iterable[Sequence[Any]]) -> "Skips":
+        """The inverse of `as_lists`."""
+        return cls(RowError(*row) for row in rows)
+
+    def as_lists(self) -> list[list[Any]]:
+        """[row number, column, reason] of every row once, for JSON."""
+        return [[e.index, e.column, e.reason] for rows in self._errors.values() for e in rows.values()]
 
     def __len__(self) -> int:
-        """How many rows; a row met again in a later epoch counts once."""
+        """The number of rows; a row met again in a later epoch counts once."""
         return sum(map(len, self._errors.values()))
 
     def add(self, error: RowError) -> None:
-        """Count a row. Alike are reasons that differ only in brackets, in quotes and in numbers."""
+        """Count a row. Reasons that differ only in brackets, quotes and numbers are one."""
         kind = re.sub(r"\d+", "N", re.sub(r"'[^']*'", "", _without_brackets(error.reason)))
         self._errors.setdefault((error.column, kind), {})[error.index] = error
 

@@ -153,8 +153,8 @@ def test_out_of_memory_halves_a_detected_batch(
     run_module.train(settings(tiny_config, dataset_dir, tmp_path / "enough", **more))
     out_of_memory_above(monkeypatch, 2)
     run_module.train(settings(tiny_config, dataset_dir, tmp_path / "little", **more))
-    assert "going on with BATCH_SIZE=4 GRAD_ACCUM=4, the same 16 rows a step" in caplog.text
-    assert "going on with BATCH_SIZE=2 GRAD_ACCUM=8, the same 16 rows a step" in caplog.text
+    assert "continuing with BATCH_SIZE=4 GRAD_ACCUM=4, the same 16 rows a step" in caplog.text
+    assert "continuing with BATCH_SIZE=2 GRAD_ACCUM=8, the same 16 rows a step" in caplog.text
     a, b = log_of(tmp_path / "enough"), log_of(tmp_path / "little")
     assert [r["step"] for r in a] == [r["step"] for r in b] == [1, 2]
     assert [r["loss"] for r in a] == pytest.approx([r["loss"] for r in b], rel=1e-4)
@@ -199,10 +199,10 @@ def test_one_process_fails_and_all_stop(tiny_config: ModelConfig, dataset_dir: P
         f"""import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from satlisa.training import trainer
-from satlisa.training.train import main
+from satlisa.cli.train import main
 original = trainer.run_batches
 def run_batches(run, *arguments):
-    if os.environ["RANK"] == "1" and run.step == 2:
+    if os.environ["RANK"] == "1" and run.progress.step == 2:
         raise ZeroDivisionError("the second process fails")
     return original(run, *arguments)
 trainer.run_batches = run_batches
@@ -234,7 +234,7 @@ def test_out_of_memory_in_validation_and_between_steps(
     monkeypatch.setattr(run_module, "detect", lambda *_: hardware)
     more = {"BATCH_SIZE": "0", "GRAD_ACCUM": "1", "EPOCHS": "2"}
     run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "enough", **more))
-    original, write_down, failures = SatLisa.forward, trainer.write_down, []
+    original, log_step, failures = SatLisa.forward, trainer.log_step, []
 
     def forward(self: SatLisa, batch: Any) -> Any:
         if not self.training and len(batch.indices) > 2:
@@ -242,13 +242,13 @@ def test_out_of_memory_in_validation_and_between_steps(
         return original(self, batch)
 
     def failing(run: Any, pending: Any) -> None:
-        write_down(run, pending)
+        log_step(run, pending)
         if pending and pending.step == 5 and not failures:
             failures.append(5)
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(SatLisa, "forward", forward)
-    monkeypatch.setattr(trainer, "write_down", failing)
+    monkeypatch.setattr(trainer, "log_step", failing)
     run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "little", **more))
     assert failures and "BATCH_SIZE=2 GRAD_ACCUM=2" in caplog.text and "BATCH_SIZE=1 GRAD_ACCUM=4" in caplog.text
     a, b = log_of(tmp_path / "enough"), log_of(tmp_path / "little")

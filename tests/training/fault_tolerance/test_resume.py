@@ -61,7 +61,7 @@ def test_a_signal_finishes_the_step(
     assert f"stopped by {name} after 3 of 12 steps" in caplog.text
     assert [s["step"] for s in steps_of(tmp_path)] == [1, 2, 3] and signal.getsignal(number) == before
     run_module.train(made)
-    assert "going on from" in caplog.text and "3 of 12 steps, 12 rows into epoch 1" in caplog.text
+    assert "resuming from" in caplog.text and "3 of 12 steps, 12 rows into epoch 1" in caplog.text
     assert differences(whole, tmp_path) == []
 
 

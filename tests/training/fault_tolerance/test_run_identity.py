@@ -10,7 +10,7 @@ from datasets import Dataset, Features, Image, Value
 
 from satlisa.config import ModelConfig
 from satlisa.data.dataset import load_rows
-from satlisa.data.sampler import IndexedOrder
+from satlisa.data.sampler import IndexedSampler
 from satlisa.data.streaming import open_stream
 from satlisa.runtime.fingerprint import differences
 from satlisa.training.fault_tolerance.run_identity import identify
@@ -22,7 +22,7 @@ def identity(dataset: Path | str, config: ModelConfig, *, streaming: bool = Fals
     models = {"VLM_MODEL": config.vlm_model_id, "SAM_MODEL": config.sam_model_id}
     made = TrainConfig.from_env({"DATASET": str(dataset), "STREAMING": str(int(streaming)), **models, **more})
     name = str(dataset)
-    order = open_stream(name, "train", 0, 5, 0) if streaming else IndexedOrder(load_rows(name, "train"), 0, 0)
+    order = open_stream(name, "train", 0, 5, 0) if streaming else IndexedSampler(load_rows(name, "train"), 0, 0)
     return identify(made.resolve(2), made.new_model_config(), order)
 
 
@@ -92,7 +92,7 @@ def test_other_weights_count(dataset: Path, tiny_config: ModelConfig, tmp_path: 
 
 def test_a_hub_id_counts_by_name_and_a_damaged_row_is_no_obstacle(tiny_config: ModelConfig, tmp_path: Path) -> None:
     made = TrainConfig.from_env({"DATASET": "somebody/scenes"}).resolve(1)
-    order = IndexedOrder([{"task": "t"}, None])
+    order = IndexedSampler([{"task": "t"}, None])
     found = identify(made, made.new_model_config(), order)
     assert found["DATASET"] == "somebody/scenes" and found["DATASET rows"] == 2
     assert found["model_config.json vlm_model_id"] == "Qwen/Qwen3.5-0.8B"
