@@ -1,1 +1,1 @@
-"""The demo preset's own material: synthetic scenes, their rows, and a small pretrained backbone."""
+"""The packaged tiny models of PRESET=demo, and their pretraining."""

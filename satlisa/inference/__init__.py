@@ -1,1 +1,1 @@
-"""Questions to answers and masks."""
+"""Generation: images and prompts → answers and masks."""

@@ -1,1 +1,1 @@
-"""Weights on disk and on the hub."""
+"""Loading and saving weights, local and from the hub."""
