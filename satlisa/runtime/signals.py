@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-SIGNAL_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -45,12 +45,18 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     Outside the main thread, where Python allows no handlers, nothing is installed.
     """
     is_main_thread = threading.current_thread() is threading.main_thread()
-    previous = {number: signal.signal(number, handler) for number in SIGNAL_NAMES} if is_main_thread else {}
+    previous = {number: signal.signal(number, handler) for number in _NAMES} if is_main_thread else {}
     try:
         yield
     finally:
         for number, former in previous.items():
             signal.signal(number, former)
+
+
+def ignore_signals() -> None:
+    """Ignore both signals in this process until other handlers are installed."""
+    for number in _NAMES:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -59,7 +65,7 @@ def note_signals() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        request.reason = SIGNAL_NAMES[signal.Signals(number)]
+        request.reason = _NAMES[signal.Signals(number)]
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -73,8 +79,7 @@ def raise_on_signal() -> Iterator[None]:
     clean-up after the first one completes."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in SIGNAL_NAMES:
-            signal.signal(each, signal.SIG_IGN)
+        ignore_signals()
         raise Interrupted(number)
 
     with _handled_by(interrupt):

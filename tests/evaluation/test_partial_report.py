@@ -1,6 +1,5 @@
 """The output folder of an evaluation: what is written, what is kept, and that it never takes anybody's place."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ from PIL import Image
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.partial_report import PartialReport
 from satlisa.evaluation.report import read_results, write_report
-from satlisa.pretrained.model_directory import fingerprint_model
 
 
 def entry(number: int, *kinds: str) -> dict[str, Any]:
@@ -219,20 +217,3 @@ def test_windows_that_are_missing_in_the_end(tmp_path: Path) -> None:
         report.start({"--seed": 0}, 6)
         report.add(1, [(entry(2), None)])
         report.finish(3)
-
-
-def test_fingerprint_changes_with_names_and_contents(tmp_path: Path) -> None:
-    adapter = tmp_path / "vlm_lora"
-    adapter.mkdir()
-    (adapter / "adapter_model.safetensors").write_bytes(b"a")
-    (tmp_path / "train_log.jsonl").write_text("{}")
-    found = [fingerprint_model(tmp_path)]
-    (tmp_path / "train_log.jsonl").write_text("{}{}")
-    assert fingerprint_model(tmp_path) == found[0] and len(found[0]) == 12
-    (adapter / "adapter_model.safetensors").write_bytes(b"b")
-    found.append(fingerprint_model(tmp_path))
-    (adapter / "adapter_model.safetensors").rename(adapter / "other.safetensors")
-    found.append(fingerprint_model(tmp_path))
-    (tmp_path / "model_config.json").write_text(json.dumps({}))
-    found.append(fingerprint_model(tmp_path))
-    assert len(set(found)) == 4

@@ -56,31 +56,6 @@ def put_stand_ins(patch: Callable[[Any, str, Any], None], answer_fn: Any, load: 
     patch(satlisa.evaluation.evaluate, "evaluate", functools.partial(evaluate, answer_fn=answer_fn))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [(1, "interrupted"), (11, "interrupted after 16 of 28 samples; run the same command with --resume to continue")],
-)
-def test_a_signal_is_one_line_and_an_exit_code(
-    number: int, code: int, call: int, said: str, tmp_path: Path, monkeypatch: Any, caplog: Any, capsys: Any
-) -> None:
-    def stop(at: int) -> None:
-        if at == call:
-            try:
-                signal.raise_signal(number)
-            finally:
-                signal.raise_signal(signal.SIGTERM)  # launchers send a second one
-
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    put_stand_ins(monkeypatch.setattr, answering(stop), lambda: None)
-    monkeypatch.setattr(sys, "argv", ["infer_dataset.py", *OPTIONS, "--output_dir", str(tmp_path / "out")])
-    assert load_script().main() == code
-    assert [line for line in caplog.messages if "interrupted" in line] == [f"infer_dataset.py: {said}"]
-    assert "Traceback" not in capsys.readouterr().err
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
-    assert (tmp_path / "out").exists() == (call == 11)
-
-
 def run_command(folder: Path, *options: str) -> None:
     """The command with stand-ins, in this process."""
     with pytest.MonkeyPatch.context() as patch:

@@ -1,0 +1,103 @@
+"""Atomic writes: the old content or the new one, whatever fails; nothing is left behind."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from satlisa.runtime.atomic_files import atomic_remove, atomic_replace, atomic_write, remove_leftovers
+
+
+def make_folder(path: Path, *names: str) -> Path:
+    path.mkdir(parents=True)
+    for name in names:
+        (path / name).write_text(name)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def write_folder(temporary: Path) -> None:
+    make_folder(temporary / "deep", "new")
+
+
+def write_file(temporary: Path) -> None:
+    temporary.write_text("new")
+    temporary.chmod(0o600)
+
+
+@pytest.mark.parametrize("unique", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
+def test_files_and_folders_are_replaced(tmp_path: Path, *, unique: bool, durable: bool) -> None:
+    make_folder(tmp_path / "folder", "old")
+    (tmp_path / "file").write_text("old")
+    make_folder(tmp_path / "folder.old", "left by a killed run")
+    for name in ("folder.partial", "file.partial"):
+        make_folder(tmp_path / name, "left by a killed run")
+    atomic_replace(tmp_path / "folder", write_folder, unique=unique, durable=durable)
+    atomic_replace(tmp_path / "file", write_file, unique=unique, durable=durable)
+    left = ["file.partial", "folder.partial"] if unique else []  # they may be another writer's
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["file", "folder", *left])
+    assert names(tmp_path / "folder") == ["deep", "deep/new"]
+    assert (tmp_path / "file").read_text() == "new"
+    (tmp_path / "ordinary").write_text("")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["file", "folder", "absent"])
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_a_failure_changes_nothing(name: str, write: Callable[[Path], None], tmp_path: Path) -> None:
+    make_folder(tmp_path / "folder", "old")
+    (tmp_path / "file").write_text("old")
+    before = names(tmp_path)
+
+    def interrupted(temporary: Path) -> None:
+        write(temporary)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        atomic_replace(tmp_path / name, interrupted)
+    assert names(tmp_path) == before and (tmp_path / "file").read_text() == "old"
+
+
+def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
+    make_folder(tmp_path / "folder", "old")
+    with pytest.raises(OSError):
+        atomic_write(tmp_path / "folder", b"new")
+    assert names(tmp_path) == ["folder", "folder/old"]
+
+
+def test_the_content_is_on_the_disk_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("fsync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda source, target: (order.append("rename"), replace(source, target)))
+    atomic_write(tmp_path / "file", b"content")
+    assert order == ["fsync", "rename", "fsync"] and (tmp_path / "file").read_bytes() == b"content"
+
+
+def test_writers_of_the_same_file_do_not_meet(tmp_path: Path) -> None:
+    """The second one begins and ends while the first one writes."""
+
+    def first(temporary: Path) -> None:
+        temporary.write_text("first, beg")
+        atomic_replace(tmp_path / "entry", lambda other: other.write_text("second"), unique=True)
+        assert temporary.read_text() == "first, beg" and (tmp_path / "entry").read_text() == "second"
+        temporary.write_text("first")
+
+    atomic_replace(tmp_path / "entry", first, unique=True)
+    assert names(tmp_path) == ["entry"] and (tmp_path / "entry").read_text() == "first"
+
+
+def test_removal_and_leftovers(tmp_path: Path) -> None:
+    """`.old.partial` is what earlier versions renamed a folder to before they deleted it."""
+    make_folder(tmp_path / "step-1", "a")
+    for name in ("step-2.partial", "step-2.old", "step-3.old.partial", "step-4", "other.partial"):
+        make_folder(tmp_path / name, "a")
+    atomic_remove(tmp_path / "step-1")
+    remove_leftovers(tmp_path, "step-*")
+    remove_leftovers(tmp_path / "nowhere", "step-*")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["other.partial", "step-4"]
