@@ -145,7 +145,7 @@ def test_pickles_among_cached_embeddings(
     embedding = cache.store(["key"], torch.ones(1, 2, 2, 2))[0]
     (entry,) = (tmp_path / "cache").rglob("*.safetensors")
     write(entry, tmp_path / "planted")
-    assert cache.load("key") is None and "cannot be read and is written anew" in caplog.text
+    assert cache.load("key") is None and "cannot be read and is replaced" in caplog.text
     assert not (tmp_path / "planted").exists()
     cache.store(["key"], embedding[None])
     assert cache.load("key") is not None
