@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,9 @@ from satlisa.errors import SatlisaError
 from satlisa.runtime.atomic_files import atomic_write
 
 DEFAULT_DATASET = "rahuldshetty/satellite-multitask-omni"
-_COUNTS = (
-    "vlm_hidden_size", "projector_hidden_size", "sam_prompt_size", "lora_r", "lora_alpha", "max_seq_length",
-    "max_image_tokens", "max_instances",
-)  # fmt: skip
-
+_COUNTS = ["vlm_hidden_size", "projector_hidden_size", "sam_prompt_size", "lora_r", "lora_alpha"]
+_COUNTS += ["max_seq_length", "max_image_tokens", "max_instances"]
+_WEIGHTS = ["text_loss_weight", "bce_loss_weight", "dice_loss_weight"]
 _TOO_LARGE = 2**31
 _LARGEST_WEIGHT = 1e9
 _PACKAGED = Path(__file__).parent / "model_config.json"
@@ -49,15 +48,7 @@ class ModelConfig:
     lora_dropout: float = 0.0
     """Dropout before LoRA, in [0, 1)."""
     lora_target_modules: list[str] = field(
-        default_factory=lambda: [
-            "q_proj",
-            "k_proj",
-            "v_proj",
-            "o_proj",
-            "in_proj_qkv",
-            "in_proj_z",
-            "out_proj",
-        ]
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkv", "in_proj_z", "out_proj"]
     )
     """Names of the language model's Linear layers that carry LoRA: its token mixers."""
     text_loss_weight: float = 1.0
@@ -80,26 +71,23 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for item in fields(self):
             _check_type(item.name, getattr(self, item.name), str(item.type), "model_config.json")
-        for name in _COUNTS:
-            if not 1 <= getattr(self, name) < _TOO_LARGE:
-                raise SatlisaError(
-                    f"model_config.json: {name}: expected a positive integer, found {_shown(getattr(self, name))}"
-                )
-        if self.seg_token_id is not None and not 0 <= self.seg_token_id < _TOO_LARGE:
-            raise SatlisaError(f"model_config.json: seg_token_id: expected a token, found {_shown(self.seg_token_id)}")
-        if not self.seg_token.strip():
-            raise SatlisaError("model_config.json: seg_token: expected a token such as <SEG>, found an empty text")
-        for name in ("text_loss_weight", "bce_loss_weight", "dice_loss_weight"):
-            if not 0 <= getattr(self, name) <= _LARGEST_WEIGHT:
-                found = _shown(getattr(self, name))
-                raise SatlisaError(f"model_config.json: {name}: expected 0 to {_LARGEST_WEIGHT:.0e}, found {found}")
-        if not 0 <= self.lora_dropout < 1:
-            raise SatlisaError(f"model_config.json: lora_dropout: expected 0 to below 1, found {self.lora_dropout}")
-        if self.max_seq_length <= self.max_image_tokens:
-            raise SatlisaError(
-                f"model_config.json: max_seq_length: expected more than max_image_tokens ({self.max_image_tokens}), "
-                f"found {self.max_seq_length}; no text would fit beside the image"
-            )
+        self._expect("a positive integer", lambda value: 1 <= value < _TOO_LARGE, *_COUNTS)
+        self._expect("a token", lambda value: value is None or 0 <= value < _TOO_LARGE, "seg_token_id")
+        self._expect("a token such as <SEG>", str.strip, "seg_token")
+        self._expect(f"0 to {_LARGEST_WEIGHT:.0e}", lambda value: 0 <= value <= _LARGEST_WEIGHT, *_WEIGHTS)
+        self._expect("0 to below 1", lambda value: 0 <= value < 1, "lora_dropout")
+        most = self.max_image_tokens
+        advice = "; no text would fit beside the image"
+        self._expect(
+            f"more than max_image_tokens ({most})", lambda value: value > most, "max_seq_length", advice=advice
+        )
+
+    def _expect(self, expected: str, holds: Callable[[Any], Any], *names: str, advice: str = "") -> None:
+        """Check the values of these names."""
+        for name in names:
+            if not holds(value := getattr(self, name)):
+                found = _shown(value) or "an empty text"
+                raise SatlisaError(f"model_config.json: {name}: expected {expected}, found {found}{advice}")
 
     @classmethod
     def from_json(cls, path: str | Path) -> ModelConfig:
@@ -143,13 +131,7 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 def _shown(value: Any) -> str:
     """A value for a message, shortened: an integer may have thousands of digits."""
-    text = (
-        f"{value:.3e}"
-        if isinstance(value, float)
-        else hex(value)
-        if isinstance(value, int) and abs(value) > 2**64
-        else str(value)
-    )
+    text = hex(value) if isinstance(value, int) and abs(value) > 2**64 else str(value)
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
