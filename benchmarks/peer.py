@@ -5,10 +5,10 @@
 - `generate(..., output_hidden_states=True)` for one image and question at a time, then SAM.
 
 It is as fast as that approach allows. Language model, LoRA, projector and mask decoder are the same modules on both
-sides. The `<SEG>` row is copied into the frozen tied matrix (LISA trains the matrix, and PEFT's `trainable_token_indices`
-copies it twice a step: both would cost the peer more). SAM's encoder runs without gradients. The gated delta-net
-layers run on the functions that `transformers` chooses. Both sides share the mask losses and the resampling to the
-image's size.
+sides. The `<SEG>` row is copied into the frozen tied matrix: training the matrix, as LISA does, or PEFT's
+`trainable_token_indices`, which copies it twice per step, would cost the peer more. SAM's encoder runs without
+gradients. The gated delta-net layers run on the functions that `transformers` chooses. Both sides share the mask
+losses and the resampling to the image's size.
 """
 
 from collections.abc import Iterator, Sequence

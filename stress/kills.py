@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from satlisa.training import train as training
-from satlisa.training.fault_tolerance.checkpoint_files import CHECKPOINT_FOLDER, list_snapshots, read_snapshot
+from satlisa.training.fault_tolerance.checkpoint_files import CHECKPOINT_FOLDER, list_checkpoints, read_checkpoint
 from satlisa.training.log import LOG_FILE, SUMMARY_FILE
 from satlisa.training.settings import TrainConfig
 
@@ -99,9 +99,9 @@ def differences(one: Path, other: Path) -> list[str]:
     """Differences of two finished run folders: weights, optimizer, random states, log, validation."""
     a, b = weights_of(one), weights_of(other)
     found = [name for name in a if not torch.equal(a[name], b[name])]
-    snapshots = [read_snapshot(list_snapshots(folder)[-1]) for folder in (one, other)]
+    checkpoints = [read_checkpoint(list_checkpoints(folder)[-1]) for folder in (one, other)]
     for part in ("trained", "optimizer", "random"):
-        a, b = (getattr(snapshot, part) for snapshot in snapshots)
+        a, b = (getattr(checkpoint, part) for checkpoint in checkpoints)
         found += [f"checkpoint {part} {key}" for key in {*a, *b} if key not in a or not torch.equal(a[key], b[key])]
     logs = [steps_of(folder) for folder in (one, other)]
     if logs[0] != logs[1]:
@@ -151,8 +151,8 @@ def main(folder: Path, kills: int, seed: int) -> tuple[int, int, list[str]]:
         counts[how] = counts.get(how, 0) + 1
         if how.startswith("failed"):
             return done, done, [f"start {done + 1} {how}, see {log}"]
-        for place in list_snapshots(killed):
-            read_snapshot(place)  # raises unless it is complete
+        for place in list_checkpoints(killed):
+            read_checkpoint(place)  # raises unless it is complete
         if how == "finished":
             lost += differences(complete, killed)
             print(f"  a run finished after {done} kills; the next one starts", flush=True)

@@ -7,6 +7,7 @@ hardware, the environment. Declarations include the valid values.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from satlisa.config import DEFAULT_CONFIG, DEFAULT_DATASET, ModelConfig
+from satlisa.config import DEFAULT_CONFIG, DEFAULT_DATASET, ModelConfig, comma_list
 from satlisa.errors import SatlisaError
 from satlisa.runtime.locations import existing_folder
 
@@ -117,7 +118,7 @@ class TrainConfig:
 
     def seg_task_names(self) -> tuple[str, ...]:
         """`seg_tasks` as names."""
-        return tuple(name.strip() for name in self.seg_tasks.split(",") if name.strip())
+        return comma_list(self.seg_tasks)
 
     def trackers(self) -> list[str]:
         """`report_to` as names.
@@ -125,9 +126,7 @@ class TrainConfig:
         Raises:
             SatlisaError: a tracker is unknown to `accelerate` or not installed.
         """
-        names = [name.strip() for name in self.report_to.split(",") if name.strip()]
-        if names == ["none"]:
-            return []
+        names = [] if self.report_to == "none" else [*comma_list(self.report_to)]
         for name in names:
             if name not in TRACKERS:
                 raise SatlisaError(f"REPORT_TO: expected none or some of {', '.join(TRACKERS)}, found '{name}'")
@@ -173,14 +172,7 @@ DEMO_MODEL = {"projector_hidden_size": 256, "max_instances": 4}
 # scenes, or enough epochs of a folder with a few hundred rows to learn from it.
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "demo": {
-        "dataset": "demo",
-        "batch_size": 16,
-        "grad_accum": 1,
-        "epochs": 14,
-        "max_steps": 300,
-        "learning_rate": 2e-3,
-    },
+    "demo": dict(dataset="demo", batch_size=16, grad_accum=1, epochs=14, max_steps=300, learning_rate=2e-3),
 }
 
 
@@ -204,26 +196,22 @@ def variables() -> list[Any]:
 
 def _parse(item: Any, text: str) -> Any:
     """Parse the value of one variable and check it against its declaration."""
-    name, meta, kind = item.name.upper(), item.metadata, type(item.default)
+    low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
+    kind: Any = type(item.default)
     expected = {int: "a whole number", float: "a number", bool: "0 or 1", str: "text"}[kind]
-    if meta["choices"]:
-        expected = "one of " + ", ".join(meta["choices"])
-    if meta["low"] is not None:
-        expected += f" from {meta['low']}" + (f" to {meta['high']}" if meta["high"] is not None else " up")
-    value: Any = text
+    if choices:
+        expected = "one of " + ", ".join(choices)
+    if low is not None:
+        expected += f" from {low}" + (f" to {high}" if high is not None else " up")
     try:
-        if kind is bool:
-            value = {"0": False, "1": True}[value]
-        elif kind is not str:
-            value = kind(value)
-        valid = value in meta["choices"] if meta["choices"] else True
-        if meta["low"] is not None:
-            valid = meta["low"] <= value <= (meta["high"] if meta["high"] is not None else float("inf"))
-        valid = valid and (kind is str or value < 2**63)
+        value = {"0": False, "1": True}[text] if kind is bool else kind(text)
+        valid = value in (choices or [value])
+        if low is not None:
+            valid = low <= value <= (math.inf if high is None else high) and value < 2**63
     except (ValueError, KeyError):
         valid = False
     if not valid:
-        raise SatlisaError(f"{name}: expected {expected}, found '{text}'")
+        raise SatlisaError(f"{item.name.upper()}: expected {expected}, found '{text}'")
     return value
 
 

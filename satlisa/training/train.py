@@ -31,7 +31,7 @@ from satlisa.runtime.lock import exclusive_lock
 from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.sharding import check_sharding
 from satlisa.runtime.signals import Stopped, StopRequest, note_signals
-from satlisa.training.fault_tolerance.checkpoint_files import Snapshot, read_snapshot
+from satlisa.training.fault_tolerance.checkpoint_files import Checkpoint, read_checkpoint
 from satlisa.training.fault_tolerance.checkpointing import restore_state
 from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare_folder
 from satlisa.training.fault_tolerance.run_identity import identify
@@ -149,14 +149,14 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
     """Load the models, build the state of the run, and restore it where the run is resumed."""
     settings, dtype = setup.settings, setup.hardware.dtype
     model = assemble(load_parts(data.config, dtype), data.config, dtype).to(setup.accelerator.device).train()
-    snapshot = read_snapshot(start.checkpoint) if start.checkpoint else None
-    step_size = snapshot.state["step_size"] if snapshot else 0
+    checkpoint = read_checkpoint(start.checkpoint) if start.checkpoint else None
+    step_size = checkpoint.state["step_size"] if checkpoint else 0
     run = _make_run(setup, data, identity, stop_request, model, step_size)
     setup.processes.on_main_process(partial(prepare_folder, settings, identity, start))
     if settings.trackers():
         setup.accelerator.init_trackers("logs", config=settings.values())
-    if snapshot and start.checkpoint:
-        resume_from(run, snapshot, start.checkpoint)
+    if checkpoint and start.checkpoint:
+        resume_from(run, checkpoint, start.checkpoint)
     elif setup.processes.is_main:
         with _writing(run.folder):
             run.log.begin()
@@ -207,16 +207,16 @@ def _make_run(
     )
 
 
-def resume_from(run: Run, snapshot: Snapshot, place: Path) -> None:
+def resume_from(run: Run, checkpoint: Checkpoint, place: Path) -> None:
     """Restore a run from its checkpoint, and say from where it resumes."""
-    restore_state(run, snapshot)
+    restore_state(run, checkpoint)
     if not run.processes.is_main:
         return
-    before, now = snapshot.state["num_processes"], run.processes.size
-    dtypes = snapshot.state["dtype"], dtype_name(run.model.compute_dtype)
+    before, now = checkpoint.state["num_processes"], run.processes.size
+    dtypes = checkpoint.state["dtype"], dtype_name(run.model.compute_dtype)
     if dtypes[0] != dtypes[1]:
         logger.warning("%s before, %s now: the result differs from that of a run in one precision", *dtypes)
-    changed = f"; {before} processes before, {now} now, the same {snapshot.state['step_size']} rows a step"
+    changed = f"; {before} processes before, {now} now, the same {checkpoint.state['step_size']} rows a step"
     with _writing(run.folder):
         run.log.begin(place.parent.parent, run.progress.step)
     logger.info(

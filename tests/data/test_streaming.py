@@ -13,7 +13,7 @@ from satlisa.data.sampler import IndexedSampler, Sampler, StreamingSampler
 from satlisa.data.streaming import open_stream
 from satlisa.errors import SatlisaError
 from satlisa.training import train as run_module
-from satlisa.training.fault_tolerance.checkpoint_files import list_snapshots
+from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints
 from satlisa.training.loader import RowEncoder, StepLoader
 from stress.kills import differences
 from tests.helpers.runs import log_of, rows, settings, write_dataset
@@ -85,7 +85,7 @@ def test_training_from_a_stream_and_going_on(tiny_config: ModelConfig, folder: P
     whole = train("whole")
     assert [record["step"] for record in log_of(whole)] == list(range(1, 13))  # 23 rows / 4, twice
     assert differences(whole, train("workers", NUM_WORKERS="2")) == []
-    place = next(place for place in list_snapshots(whole) if place.name == "step-00000004")
+    place = next(place for place in list_checkpoints(whole) if place.name == "step-00000004")
     assert differences(whole, train("rest", RESUME=str(place))) == []
     indexed = settings(tiny_config, folder, tmp_path / "indexed", GRAD_ACCUM="1", MAX_STEPS="1")
     assert log_of(run_module.train(indexed))[0]["loss"] != log_of(whole)[0]["loss"]

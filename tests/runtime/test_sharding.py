@@ -21,7 +21,7 @@ from accelerate.utils import DistributedType
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.runtime.sharding import check_sharding
-from satlisa.training.fault_tolerance.checkpoint_files import list_snapshots, read_snapshot
+from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, read_checkpoint
 from stress.kills import weights_of
 from tests.helpers.runs import LAUNCH, ROOT, log_of, rows, write_dataset
 
@@ -91,16 +91,16 @@ def test_shards_train_like_one_process_and_go_on_as_one(environ: dict[str, str],
     said = train(environ, sharded, 2, GRAD_CHECKPOINT="1")
     assert "2 processes" not in said
     assert_same_run(whole, sharded)
-    places = list_snapshots(sharded)
-    assert [place.name for place in places] == [place.name for place in list_snapshots(whole)]
+    places = list_checkpoints(sharded)
+    assert [place.name for place in places] == [place.name for place in list_checkpoints(whole)]
     for place in places:  # whole tensors, as one process has them
-        a, b = (read_snapshot(folder / "checkpoints" / place.name) for folder in (whole, sharded))
+        a, b = (read_checkpoint(folder / "checkpoints" / place.name) for folder in (whole, sharded))
         assert {k: v.shape for k, v in a.optimizer.items()} == {k: v.shape for k, v in b.optimizer.items()}
     for source, processes in ((sharded, 1), (whole, 2)):
         again = tmp_path / f"again-{processes}"
         shutil.copytree(source, again)
         (again / "train_summary.json").unlink()
-        for place in list_snapshots(again)[2:]:
+        for place in list_checkpoints(again)[2:]:
             shutil.rmtree(place)
         said = train(environ, again, processes, GRAD_ACCUM=str(4 // (3 - processes)))  # a step as large as before
         assert f"{3 - processes} processes then, {processes} now" in said

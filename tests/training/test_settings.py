@@ -252,3 +252,8 @@ def test_only_config_reads_the_environment() -> None:
     scripts = [*(REPOSITORY / "satlisa").rglob("*.py"), *REPOSITORY.glob("*.py")]
     readers = [path.name for path in scripts if re.search(r"\bos\.environ\b|\bgetenv\b", path.read_text())]
     assert readers == ["errors.py", "settings.py"]  # the former for what it must not show
+
+
+def test_the_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert TrainConfig.from_env({"OUTPUT_DIR": "~/run"}).output_dir == str(tmp_path / "run")

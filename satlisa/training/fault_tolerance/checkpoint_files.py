@@ -28,11 +28,11 @@ _NAME = re.compile(r"step-\d{8}(-epoch-\d+)?")
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Checkpoint:
     """A training checkpoint in memory.
 
     Attributes:
-        state: everything but tensors (`checkpointing.take_snapshot`), strict JSON.
+        state: everything but tensors (`checkpointing.capture_state`), strict JSON.
         trained: parameters by name.
         optimizer: the optimizer's tensors, as "name/key".
         random: states of the random generators, as "process/generator".
@@ -44,19 +44,19 @@ class Snapshot:
     random: dict[str, Tensor]
 
 
-def write_snapshot(snapshot: Snapshot, folder: Path, keep: int) -> Path:
+def write_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int) -> Path:
     """Write a checkpoint into a run folder and delete all but the newest `keep`; returns the checkpoint's folder.
 
     Raises:
         OSError: no space or no permission; existing checkpoints are unchanged.
     """
-    place = folder / CHECKPOINT_FOLDER / name_of(snapshot.state)
+    place = folder / CHECKPOINT_FOLDER / name_of(checkpoint.state)
     if _is_readable(place):
         return place  # the same step of the same run: replacing it would risk it for nothing
-    contents = {f"{name}.safetensors": save(getattr(snapshot, name)) for name in TENSORS}
+    contents = {f"{name}.safetensors": save(getattr(checkpoint, name)) for name in TENSORS}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    sums["state"] = _state_sum(snapshot.state)
-    contents[STATE_FILE] = json.dumps({**snapshot.state, "sha256": sums}, indent=1, allow_nan=False).encode()
+    sums["state"] = _state_sum(checkpoint.state)
+    contents[STATE_FILE] = json.dumps({**checkpoint.state, "sha256": sums}, indent=1, allow_nan=False).encode()
 
     def write(temporary: Path) -> None:
         temporary.mkdir(parents=True)
@@ -65,7 +65,7 @@ def write_snapshot(snapshot: Snapshot, folder: Path, keep: int) -> Path:
 
     atomic_replace(place, write)
     try:
-        for old in list_snapshots(folder)[:-keep]:
+        for old in list_checkpoints(folder)[:-keep]:
             atomic_remove(old)
     except OSError as error:
         logger.warning("an old checkpoint cannot be removed (%s)", first_line(error))
@@ -74,7 +74,7 @@ def write_snapshot(snapshot: Snapshot, folder: Path, keep: int) -> Path:
 
 def _is_readable(place: Path) -> bool:
     try:
-        read_snapshot(place)
+        read_checkpoint(place)
     except SatlisaError:
         return False
     return True
@@ -86,7 +86,7 @@ def name_of(state: dict[str, Any]) -> str:
     return f"step-{state['step']:08d}{end}"
 
 
-def list_snapshots(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run folder, oldest first."""
     checkpoints = folder / CHECKPOINT_FOLDER
     found = checkpoints.iterdir() if checkpoints.is_dir() else ()
@@ -116,7 +116,7 @@ def _state_sum(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def read_snapshot(place: Path) -> Snapshot:
+def read_checkpoint(place: Path) -> Checkpoint:
     """A checkpoint, each of its files checked against its SHA-256.
 
     Raises:
@@ -133,4 +133,4 @@ def read_snapshot(place: Path) -> Snapshot:
             tensors[name] = load(content)
         except (OSError, SafetensorError) as error:
             raise SatlisaError(f"{path}: not a readable safetensors file ({first_line(error)})") from error
-    return Snapshot(state, **tensors)
+    return Checkpoint(state, **tensors)

@@ -14,7 +14,7 @@ from satlisa.errors import SatlisaError, first_line
 from satlisa.runtime.hardware import dtype_name
 from satlisa.runtime.sharding import shard_like, trained_state, unsharded
 from satlisa.runtime.signals import Stopped
-from satlisa.training.fault_tolerance.checkpoint_files import Snapshot, write_snapshot
+from satlisa.training.fault_tolerance.checkpoint_files import Checkpoint, write_checkpoint
 from satlisa.training.fault_tolerance.skipped_rows import Skips
 from satlisa.training.settings import parse_interval
 from satlisa.training.state import Progress, Run
@@ -102,13 +102,13 @@ def save_checkpoint(run: Run) -> str:
     """
     own = {f"{run.processes.rank}/{name}": state for name, state in take_random().items()}
     states = run.processes.gather([own])
-    snapshot = take_snapshot(run, states)
+    checkpoint = capture_state(run, states)
     run.clock.checkpoint = time.perf_counter()
     if not run.processes.is_main:
         return ""
     run.log.fsync()
     try:
-        write_snapshot(snapshot, run.folder, run.settings.keep_checkpoints)
+        write_checkpoint(checkpoint, run.folder, run.settings.keep_checkpoints)
     except OSError as error:
         reason = first_line(error)
         logger.warning(
@@ -118,7 +118,7 @@ def save_checkpoint(run: Run) -> str:
     return ""
 
 
-def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
+def capture_state(run: Run, random_states: list[dict[str, Tensor]]) -> Checkpoint:
     """The state of a run between two steps; all processes take part. The latest step must have been logged."""
     assert run.pending is None
     progress = run.progress
@@ -142,10 +142,10 @@ def take_snapshot(run: Run, random_states: list[dict[str, Tensor]]) -> Snapshot:
         "seconds": run.elapsed(),
     }
     random_state = {name: tensor for states in random_states for name, tensor in states.items()}
-    return Snapshot(state, trained_state(run.model), take_optimizer(run.model, run.optimizer.optimizer), random_state)
+    return Checkpoint(state, trained_state(run.model), take_optimizer(run.model, run.optimizer.optimizer), random_state)
 
 
-def restore_state(run: Run, snapshot: Snapshot) -> None:
+def restore_state(run: Run, checkpoint: Checkpoint) -> None:
     """Restore a run from a checkpoint; the number of processes may differ.
 
     Its loader must keep the rows per step, so that the same rows come next and the schedule is the same.
@@ -153,16 +153,16 @@ def restore_state(run: Run, snapshot: Snapshot) -> None:
     Raises:
         SatlisaError: the checkpoint is of another model.
     """
-    state = snapshot.state
+    state = checkpoint.state
     assert run.train_loader.step_size == state["step_size"]
     parameters = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-    if shapes != (found := {name: tuple(tensor.shape) for name, tensor in snapshot.trained.items()}):
+    if shapes != (found := {name: tuple(tensor.shape) for name, tensor in checkpoint.trained.items()}):
         wrong = sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
         raise SatlisaError(f"checkpoint of step {state['step']}: of another model; {wrong[0]} does not fit")
     for name, parameter in parameters.items():
-        parameter.data.copy_(shard_like(snapshot.trained[name], parameter))
-    put_optimizer(run.model, run.optimizer.optimizer, snapshot.optimizer)
+        parameter.data.copy_(shard_like(checkpoint.trained[name], parameter))
+    put_optimizer(run.model, run.optimizer.optimizer, checkpoint.optimizer)
     run.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
     for group, lr in zip(run.optimizer.param_groups, state["scheduler"]["_last_lr"], strict=True):
         group["lr"] = lr
@@ -172,7 +172,7 @@ def restore_state(run: Run, snapshot: Snapshot) -> None:
     skips = {name: Skips.from_lists(state[name]) for name in ("skips", "val_skips")}
     run.progress, run.log.validations = Progress(**{**stored, **skips}), state["validations"]
     own = f"{run.processes.rank}/"
-    if random_states := {k.removeprefix(own): t for k, t in snapshot.random.items() if k.startswith(own)}:
+    if random_states := {k.removeprefix(own): t for k, t in checkpoint.random.items() if k.startswith(own)}:
         put_random(random_states)
 
 

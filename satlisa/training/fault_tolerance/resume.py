@@ -17,8 +17,8 @@ from satlisa.runtime.locations import check_writable, existing_folder
 from satlisa.training.fault_tolerance.checkpoint_files import (
     CHECKPOINT_FOLDER,
     STATE_FILE,
-    list_snapshots,
-    read_snapshot,
+    list_checkpoints,
+    read_checkpoint,
     read_state,
 )
 from satlisa.training.log import SUMMARY_FILE
@@ -101,7 +101,7 @@ def _resume_in_folder(
     if (newest := _newest_readable(folder)) is not None:
         return Start(newest)
     if record.source is not None:
-        read_snapshot(record.source)
+        read_checkpoint(record.source)
     if _is_used(folder):
         logger.info("%s: no checkpoint was written yet, the run starts where it started before", folder)
     return Start(record.source, is_new=True)
@@ -112,7 +112,7 @@ def _start_from_named(settings: TrainConfig, checkpoint: Path) -> Start:
     folder = Path(settings.output_dir)
     if not _belongs_to(checkpoint, folder):
         return _new_run(settings, checkpoint)
-    later = [place for place in list_snapshots(folder) if place.name > checkpoint.name]
+    later = [place for place in list_checkpoints(folder) if place.name > checkpoint.name]
     is_finished = (folder / SUMMARY_FILE).exists()
     if not later and not (is_finished and settings.overwrite):
         return Start(is_finished=True) if is_finished else Start(checkpoint)
@@ -149,7 +149,7 @@ def prepare_folder(settings: TrainConfig, identity: Identity, start: Start) -> N
             (folder / CHECKPOINT_FOLDER).mkdir(parents=True, exist_ok=True)
             (folder / SUMMARY_FILE).unlink(missing_ok=True)
             last_kept = start.checkpoint.name if start.checkpoint and _belongs_to(start.checkpoint, folder) else ""
-            for old in list_snapshots(folder):
+            for old in list_checkpoints(folder):
                 if old.name > last_kept:
                     atomic_remove(old)
             source = str(start.checkpoint.resolve()) if start.checkpoint else None
@@ -196,7 +196,7 @@ def _read_record(folder: Path) -> Record | None:
         return Record(dict(read["identity"]), Path(read["from"]) if read["from"] else None, read["resume"])
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    for checkpoint in reversed(list_snapshots(folder)):
+    for checkpoint in reversed(list_checkpoints(folder)):
         try:
             return Record(read_state(checkpoint)["identity"])
         except SatlisaError:
@@ -210,10 +210,10 @@ def _newest_readable(folder: Path) -> Path | None:
     Raises:
         SatlisaError: none of its checkpoints can be read.
     """
-    checkpoints = list_snapshots(folder)
+    checkpoints = list_checkpoints(folder)
     for checkpoint in reversed(checkpoints):
         try:
-            read_snapshot(checkpoint)
+            read_checkpoint(checkpoint)
             return checkpoint
         except SatlisaError as error:
             logger.warning("%s; trying the checkpoint before it", error)
@@ -237,6 +237,6 @@ def _named_checkpoint(resume: str, identity: Identity) -> Path:
     checkpoint = named if (named / STATE_FILE).exists() else _newest_readable(named)
     if checkpoint is None:
         raise SatlisaError(f"RESUME: {named} holds no checkpoint")
-    if differing := differences(read_snapshot(checkpoint).state["identity"], identity):
+    if differing := differences(read_checkpoint(checkpoint).state["identity"], identity):
         raise SatlisaError(f"RESUME: {checkpoint} is of a run with other settings: {differing}; set them back")
     return checkpoint
