@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.helpers.model_fixtures", "tests.helpers.resume_fixtures"]
+from tests.helpers.paths import ROOT
+
+pytest_plugins = [
+    f"tests.helpers.{name}" for name in ("dataset_fixtures", "model_fixtures", "resume_fixtures", "scenes")
+]
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Configurations of the real models and real images; they lie beside the repository, not in it."""
-    folder = Path(os.environ.get("SATLISA_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    folder = Path(os.environ.get("SATLISA_SHARED_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"no real configurations or images at {folder} (set SATLISA_SHARED_DATA)")
     return folder

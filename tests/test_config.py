@@ -9,13 +9,13 @@ import pytest
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
+from tests.helpers.paths import ROOT
 
-REPOSITORY = Path(__file__).parents[1]
 HUB_DATASET = "rahuldshetty/satellite-multitask-omni"
 
 
 def test_the_repository_configures_the_real_model() -> None:
-    assert json.loads((REPOSITORY / "model_config.json").read_text()) == {
+    assert json.loads((ROOT / "model_config.json").read_text()) == {
         "vlm_model_id": "Qwen/Qwen3.5-0.8B",
         "sam_model_id": "Zigeng/SlimSAM-uniform-77",
         "seg_token": "<SEG>",
@@ -35,7 +35,7 @@ def test_the_repository_configures_the_real_model() -> None:
         "max_instances": 32,
         "dataset": HUB_DATASET,
     }
-    assert ModelConfig.from_json(REPOSITORY / "model_config.json") == ModelConfig()
+    assert ModelConfig.from_json(ROOT / "model_config.json") == ModelConfig()
 
 
 def test_missing_keys_take_defaults_and_unknown_ones_are_written_back(tmp_path: Path) -> None:

@@ -10,29 +10,27 @@ from PIL import Image
 
 import satlisa
 from satlisa.data.rows import read_sample
+from tests.helpers.paths import ROOT
 
-REPOSITORY = Path(__file__).parents[1]
-PACKAGE = REPOSITORY / "satlisa"
-ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
+PACKAGE = ROOT / "satlisa"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 FOLDERS = sorted({path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE})
 PAGES = sorted(
     [
-        *REPOSITORY.glob("*.md"),
-        *REPOSITORY.glob("docs/*.md"),
-        *REPOSITORY.glob("benchmarks/*.md"),
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("benchmarks/*.md"),
         *PACKAGE.rglob("*.md"),
     ]
 )
 SOURCES = [
-    path
-    for folder in ("satlisa", "tests", "benchmarks", "stress", "tools")
-    for path in REPOSITORY.glob(f"{folder}/**/*.py")
+    path for folder in ("satlisa", "tests", "benchmarks", "stress", "tools") for path in ROOT.glob(f"{folder}/**/*.py")
 ]
 _CITED = r"\b((?:docs|satlisa|tests|benchmarks|stress|tools)/[\w/]+\.(?:md|py))(?:#([\w-]+))?"
 
 
 def name_of(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
+    return path.relative_to(ROOT).as_posix()
 
 
 def headings(page: Path) -> set[str]:
@@ -47,13 +45,13 @@ def section(page: Path, title: str) -> str:
 
 
 def test_readme_is_short_and_asks_early() -> None:
-    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 150
     assert any("generate_text(model" in line for line in lines[:60])
 
 
 def test_readme_uses_what_the_package_offers() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in re.findall(r"^from satlisa import (.+)$", text, re.MULTILINE)[0].split(", "):
         assert name in satlisa.__all__, name
     options = "".join(path.read_text(encoding="utf-8") for path in (PACKAGE / "cli").glob("*.py"))
@@ -62,9 +60,7 @@ def test_readme_uses_what_the_package_offers() -> None:
 
 
 def test_the_row_of_the_page_about_datasets_is_read() -> None:
-    example = re.search(
-        r"```json\n(.*?)```", (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8"), re.DOTALL
-    )
+    example = re.search(r"```json\n(.*?)```", (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8"), re.DOTALL)
     assert example is not None
     sample = read_sample({**json.loads(example[1]), "image": Image.new("RGB", (8, 8))}, 0)
     assert len(sample.regions) == 1 and sample.regions[0][0][0].tolist() == [0.12, 0.08]
@@ -83,17 +79,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_named_files_exist(page: Path) -> None:
     """A path starts at the root, the package or the page; the pages at the top may also give a bare file name."""
-    known = {path.name for path in [*SOURCES, *REPOSITORY.glob("*.py")]} if PACKAGE not in page.parents else set()
+    known = {path.name for path in [*SOURCES, *ROOT.glob("*.py")]} if PACKAGE not in page.parents else set()
     for name in re.findall(r"(?<![\w./*-])[\w./-]*\w\.(?:py|sh)\b", page.read_text(encoding="utf-8")):
-        assert name in known or any((root / name).exists() for root in (REPOSITORY, PACKAGE, page.parent)), name
+        assert name in known or any((root / name).exists() for root in (ROOT, PACKAGE, page.parent)), name
 
 
 def test_comments_cite_what_exists() -> None:
     for source in SOURCES:
         cited = re.findall(_CITED, source.read_text(encoding="utf-8"))
         for name, anchor in cited:
-            assert (REPOSITORY / name).exists(), f"{name_of(source)} cites {name}"
-            assert not anchor or anchor in headings(REPOSITORY / name), f"{name_of(source)} cites {name}#{anchor}"
+            assert (ROOT / name).exists(), f"{name_of(source)} cites {name}"
+            assert not anchor or anchor in headings(ROOT / name), f"{name_of(source)} cites {name}#{anchor}"
 
 
 def files_of_the_map() -> Iterator[tuple[str, str]]:
@@ -119,7 +115,7 @@ def test_functions_are_where_the_walks_say(title: str) -> None:
     steps = re.findall(r"^\| `([\w.]+)` \| `([\w/.]+)` \|", section(ARCHITECTURE, title), re.MULTILINE)
     assert len(steps) > 4
     for function, name in steps:
-        text = (REPOSITORY / name).read_text(encoding="utf-8")
+        text = (ROOT / name).read_text(encoding="utf-8")
         for part in function.split("."):
             assert re.search(rf"^ *(?:def|class) {part}\b", text, re.MULTILINE), f"{function} in {name}"
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "satlisa"
+from tests.helpers.paths import ROOT
+
+PACKAGE = ROOT / "satlisa"
 # A folder may import those of earlier rows; those of one row do not know each other.
 ORDER = [
     ("errors",),

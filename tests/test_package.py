@@ -12,8 +12,7 @@ import pytest
 
 import satlisa
 import satlisa.inference.api
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
+
 PAIR = "import torch, torchvision"
 QWEN = "import transformers.models.qwen3_5"
 COMMANDS = "--no-deps --editable ."
@@ -36,7 +37,7 @@ class Sandbox:
     def __init__(self, folder: Path) -> None:
         self.project = folder / "a project"  # a space in the path, as on many a desktop
         self.project.mkdir()
-        (self.project / "setup.sh").write_bytes((REPOSITORY / "setup.sh").read_bytes())
+        (self.project / "setup.sh").write_bytes((ROOT / "setup.sh").read_bytes())
         self.environment = folder / "env"
         for path in [self.environment / "bin" / "python", *(folder / "path" / name for name in PYTHONS)]:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,9 +96,9 @@ def test_a_pair_that_does_not_fit_is_installed_anew(sandbox: Sandbox) -> None:
 
 
 def test_torch_is_asked_for_as_in_requirements() -> None:
-    pair = re.search(r'local pair=\("(.+)" "(.+)"\)', (REPOSITORY / "setup.sh").read_text())
+    pair = re.search(r'local pair=\("(.+)" "(.+)"\)', (ROOT / "setup.sh").read_text())
     assert pair is not None
-    wanted = [line.split("#")[0].strip() for line in (REPOSITORY / "requirements.txt").read_text().splitlines()]
+    wanted = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
     assert set(pair.groups()) <= set(wanted)
 
 
@@ -175,7 +176,7 @@ def test_active_environment_of_another_version_is_refused(sandbox: Sandbox) -> N
 
 
 def test_the_version_check_itself() -> None:
-    check = re.search(r"^fits\(\) .*? -c '(.+?)'", (REPOSITORY / "setup.sh").read_text(), re.MULTILINE)
+    check = re.search(r"^fits\(\) .*? -c '(.+?)'", (ROOT / "setup.sh").read_text(), re.MULTILINE)
     assert check is not None
     for version, fits in {(3, 9): 1, (3, 10): 0, (3, 13): 0, (3, 14): 1, (2, 7): 1}.items():
         code = check[1].replace("sys.version_info[:2]", str(version))
@@ -215,7 +216,7 @@ def test_demo_trains_then_evaluates_unseen_scenes(sandbox: Sandbox) -> None:
 
 
 def test_headline_numbers_are_read_from_the_results(tmp_path: Path) -> None:
-    code = re.findall(r"<<'PYTHON'\n(.*?)\nPYTHON", (REPOSITORY / "setup.sh").read_text(), re.DOTALL)[-1]
+    code = re.findall(r"<<'PYTHON'\n(.*?)\nPYTHON", (ROOT / "setup.sh").read_text(), re.DOTALL)[-1]
     (tmp_path / "demo_eval").mkdir()
     (tmp_path / "demo_eval" / "results.json").write_text(
         '{"tasks": {"building_segmentation": {"giou": 0.75149}, "instance_segmentation": {"giou": 0.7},'
@@ -257,9 +258,9 @@ def test_help(sandbox: Sandbox) -> None:
 
 def test_ci_calls_the_test_command_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / ".ci").mkdir()
-    (tmp_path / ".ci" / "run").write_bytes((REPOSITORY / ".ci" / "run").read_bytes())
+    (tmp_path / ".ci" / "run").write_bytes((ROOT / ".ci" / "run").read_bytes())
     (tmp_path / "setup.sh").write_text('echo "$PWD: $*"\nexit 7\n')
     done = subprocess.run(["bash", str(tmp_path / ".ci" / "run")], cwd="/", capture_output=True, text=True)
     assert done.stdout == f"{tmp_path}: --test\n"
     assert done.returncode == 7
-    assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)

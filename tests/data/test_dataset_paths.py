@@ -1,7 +1,6 @@
 """Datasets that point elsewhere: their settings, their files, their rows' images."""
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +8,10 @@ import pytest
 
 from satlisa.data.dataset import load_rows
 from satlisa.errors import SatlisaError
-from tests.data.test_dataset import as_dataset, make_row, own_cache, write_parquet, write_saved
+from tests.helpers.dataset_fixtures import as_dataset, edit, make_row, write_parquet, write_saved
 
-__all__ = ["own_cache"]  # a fixture
+pytestmark = pytest.mark.usefixtures("no_network")
 SHARD = "train-00000-of-00001.parquet"
-
-
-@pytest.fixture(autouse=True)
-def no_network(own_cache: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The attempts to reach somebody; each test ends without one."""
-    attempts: list[Any] = []
-
-    def look_up(*where: Any, **_: Any) -> None:
-        attempts.append(where)
-        raise OSError("no network in this test")
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(socket.socket, "connect", look_up)
-    return attempts
 
 
 @pytest.fixture
@@ -185,10 +170,6 @@ def saved(tmp_path: Path) -> Path:
     write_saved(tmp_path / "saved", {"train": 2})
     write_saved(tmp_path / "secret", {"train": 3})
     return tmp_path / "saved"
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(

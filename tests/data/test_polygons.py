@@ -1,7 +1,6 @@
 """Every spelling of a polygon gives the same fractions; what cannot be read is refused by name."""
 
 import json
-import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +9,8 @@ import pytest
 from pycocotools import mask as coco
 
 from satlisa.data.polygons import find_regions, holds_coordinates, parse_regions
-from satlisa.data.sample import RowError
 from satlisa.geometry.raster import rasterize
-from satlisa.geometry.regions import Region, reading_order
+from satlisa.geometry.regions import Region
 
 TRIANGLE = [[100, 200], [300, 200], [300, 600]]
 FLAT = [100, 200, 300, 200, 300, 600]
@@ -199,22 +197,6 @@ def test_unreadable_records_name_the_key(record: Any, message: str) -> None:
         find_regions(record)
 
 
-def test_reading_order_is_top_then_left() -> None:
-    def square(x: float, y: float) -> np.ndarray:
-        return np.array([[x, y], [x + 0.1, y], [x + 0.1, y + 0.1], [x, y + 0.1]])
-
-    regions = [
-        (),
-        (square(0.5, 0.5),),
-        (square(0.8, 0.1),),
-        (square(0.2, 0.1),),
-        (square(0.9, 0.9), square(0.1, 0.05)),  # a region starts at its highest part
-        (square(0.2, 0.1),),
-    ]
-    assert reading_order(regions) == [4, 3, 5, 2, 1, 0]
-    assert reading_order([]) == []
-
-
 @pytest.mark.parametrize("height, width", [(96, 128), (512, 512)])
 def test_parsed_polygons_draw_what_pycocotools_draws(height: int, width: int) -> None:
     """From the file's thousandths to pixels: stars in every spelling, of at least 400 pixels."""
@@ -232,10 +214,3 @@ def test_parsed_polygons_draw_what_pycocotools_draws(height: int, width: int) ->
             ours = rasterize(parse_object(value), height, width)
             assert (ours & theirs).sum() / (ours | theirs).sum() >= 0.99
         seen += 1
-
-
-def test_row_errors_survive_pickling() -> None:
-    error = pickle.loads(pickle.dumps(RowError(812, "metadata", "is not JSON (starts with 'nan')")))
-    assert type(error) is RowError and isinstance(error, ValueError)
-    assert str(error) == "row 812: `metadata` is not JSON (starts with 'nan')"
-    assert (error.index, error.column, error.reason) == (812, "metadata", "is not JSON (starts with 'nan')")

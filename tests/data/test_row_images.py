@@ -14,10 +14,9 @@ from satlisa.data.dataset_paths import ImagePaths, open_builder
 from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError
 from satlisa.errors import SatlisaError
-from tests.data.test_dataset import as_dataset, make_row, own_cache, png
-from tests.data.test_dataset_paths import edit, no_network
+from tests.helpers.dataset_fixtures import as_dataset, edit, make_row, png
 
-__all__ = ["no_network", "own_cache"]  # fixtures
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture

@@ -56,24 +56,6 @@ def test_order_and_place_of_a_stream(folder: Path, buffer: int) -> None:
         assert numbers(stream, 1, start) == orders[1][start:]
 
 
-def test_only_the_buffer_is_in_memory() -> None:
-    class Source:
-        """Counts what was taken from it."""
-
-        taken = 0
-
-        def __iter__(self) -> Any:
-            for number in range(10_000):
-                Source.taken += 1
-                yield {"number": number}
-
-        def skip(self, count: int) -> Any:
-            raise AssertionError
-
-    for seen, _ in enumerate(StreamingSampler(Source(), 10_000, 20, 0).rows(0, 0)):
-        assert Source.taken <= (seen // 20 + 1) * 20
-
-
 def test_training_from_a_stream_and_going_on(tiny_config: ModelConfig, folder: Path, tmp_path: Path) -> None:
     def train(name: str, **more: str) -> Path:
         made = settings(

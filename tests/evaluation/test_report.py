@@ -13,7 +13,6 @@ from PIL import Image
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.metrics import summarise
 from satlisa.evaluation.report import escape, headline, plain_table, read_results, render, save_pictures, write_report
-from satlisa.geometry.overlay import draw_overlay
 
 
 def entry(number: int, task: str, **known: Any) -> dict[str, Any]:
@@ -155,18 +154,6 @@ def test_pictures_are_the_masks_themselves(tmp_path: Path) -> None:
         assert saved.size == (30, 20) and saved.getpixel((0, 0)) == (10, 20, 30)
     assert save_pictures(tmp_path / "images", 8, image, None, None) == {"input": "images/sample_008_input.png"}
     assert len(list((tmp_path / "images").iterdir())) == 5
-
-
-def test_overlay_outlines_truth_and_tints_prediction() -> None:
-    truth, prediction = np.zeros((2, 20, 30), dtype=bool)
-    truth[2:10, 3:12] = True
-    prediction[12:18, 5:25] = True
-    pixels = np.asarray(draw_overlay(Image.new("RGB", (30, 20), (100, 100, 100)), truth, prediction))
-    assert pixels[2, 3].tolist() == [0, 229, 255] and pixels[9, 11].tolist() == [0, 229, 255]
-    assert pixels[5, 5].tolist() == [100, 100, 100]  # inside the outline
-    assert pixels[13, 6].tolist() == [177, 120, 50]
-    assert pixels[0, 0].tolist() == [100, 100, 100]
-    assert (pixels == [0, 229, 255]).all(-1).sum() == 8 * 9 - 6 * 7
 
 
 def test_headline_and_plain_table() -> None:

@@ -23,6 +23,8 @@ from satlisa.processing.processor import encode_sample
 from satlisa.training.loader import RowEncoder, StepLoader
 from tests.helpers import tiny
 
+SLIMSAM = {"image_size": 1024, "mask_size": 256}  # pixels
+
 
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:

@@ -10,7 +10,6 @@ from satlisa.config import ModelConfig
 from satlisa.training.settings import TrainConfig
 from tests.helpers.model_fixtures import picture
 
-ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]  # how many, and what
 
 

@@ -15,12 +15,10 @@ from PIL import Image
 
 from satlisa.cli import inference as cli
 from satlisa.config import ModelConfig
-from satlisa.geometry.overlay import overlay
 from satlisa.inference import api as answers
 from satlisa.pretrained.model_directory import save_model
 from tests.helpers.model_fixtures import make_model, picture
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -260,14 +258,6 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pyte
     with Image.open(tmp_path / "m.png") as kept:
         assert kept.size == (4, 4)
     assert not list(tmp_path.glob("*partial*"))
-
-
-def test_overlay_tints_only_the_mask() -> None:
-    image = Image.new("RGB", (8, 8), (10, 20, 30))
-    masks = np.zeros((1, 8, 8), dtype=bool)
-    masks[0, 2:6, 2:6] = True
-    drawn = np.asarray(overlay(image, masks))
-    assert (drawn[~masks[0]] == (10, 20, 30)).all() and (drawn[masks[0]] != (10, 20, 30)).any(axis=-1).all()
 
 
 def test_help_is_quick_and_lists_options() -> None:

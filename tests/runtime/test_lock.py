@@ -15,9 +15,9 @@ from satlisa.evaluation.partial_report import PartialReport
 from satlisa.runtime import lock
 from satlisa.runtime.lock import exclusive_lock
 from satlisa.training import train as run_module
+from tests.helpers.paths import ROOT
 from tests.helpers.runs import rows, settings, write_dataset
 
-ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -10,8 +10,8 @@ import pytest
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.training.settings import TrainConfig, help_text, markdown_table, variables
+from tests.helpers.paths import ROOT
 
-REPOSITORY = Path(__file__).parents[2]
 HUB_DATASET = "rahuldshetty/satellite-multitask-omni"
 
 
@@ -239,7 +239,7 @@ def test_help_names_every_variable_with_default_and_meaning() -> None:
 
 
 def test_the_page_about_training_has_the_table_of_the_code() -> None:
-    page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- settings -->\n(.*?)<!-- /settings -->", page, re.DOTALL)
     assert block is not None, "docs/training.md has no settings block"
     assert block[1].strip() == markdown_table(), (
@@ -249,7 +249,7 @@ def test_the_page_about_training_has_the_table_of_the_code() -> None:
 
 
 def test_only_config_reads_the_environment() -> None:
-    scripts = [*(REPOSITORY / "satlisa").rglob("*.py"), *REPOSITORY.glob("*.py")]
+    scripts = [*(ROOT / "satlisa").rglob("*.py"), *ROOT.glob("*.py")]
     readers = [path.name for path in scripts if re.search(r"\bos\.environ\b|\bgetenv\b", path.read_text())]
     assert readers == ["errors.py", "settings.py"]  # the former for what it must not show
 

@@ -1,0 +1,156 @@
+"""Every spelling of a row as a sample."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from satlisa.data.dataset import COLUMNS
+from satlisa.data.rows import read_sample
+from satlisa.data.sample import RowError
+from satlisa.errors import SatlisaError
+from tests.helpers.dataset_fixtures import SQUARE, make_row, png, square
+
+SQUARE_FRACTIONS = [[0.1, 0.1], [0.2, 0.1], [0.2, 0.2], [0.1, 0.2]]
+
+
+def tops(sample: Any) -> list[tuple[float, float]]:
+    """The (y, x) corner of each region."""
+    return [tuple(np.concatenate(region).min(axis=0)[::-1].tolist()) for region in sample.regions]  # type: ignore[misc]
+
+
+def test_a_semantic_row_has_one_region() -> None:
+    sample = read_sample(make_row(), 7)
+    assert (sample.index, sample.task, sample.source) == (7, "building_segmentation", "test")
+    assert [(turn.role, turn.text) for turn in sample.turns] == [("user", "Segment")]
+    assert (sample.answer, sample.left_out) == ("Two buildings.", 0)
+    assert (sample.image.mode, sample.image.size) == ("RGB", (64, 48))
+    assert len(sample.regions) == 1 and len(sample.regions[0]) == 2
+    assert sample.regions[0][0].tolist() == SQUARE_FRACTIONS
+
+
+def test_an_instance_row_has_a_region_per_object() -> None:
+    objects = [
+        {"label": "late", "polygon": square(10, 800, 50)},
+        {"label": "right", "polygon": square(600, 100, 50)},
+        {"label": "two parts", "segmentation": [square(300, 700, 30), square(300, 100, 30)]},
+        {"label": "boxed", "bbox": [0, 300, 90, 390]},
+    ]
+    sample = read_sample(make_row("instance_segmentation", metadata={"objects": objects}), 0)
+    assert tops(sample) == [(0.1, 0.3), (0.1, 0.6), (0.3, 0.0), (0.8, 0.01)]
+    assert [len(region) for region in sample.regions] == [2, 1, 1, 1]
+
+
+def test_the_largest_instances_are_kept_in_reading_order() -> None:
+    sides = [30, 90, 10, 60, 80]
+    polygons = [square(100 * number, 900 - 150 * number, side) for number, side in enumerate(sides)]
+    row = make_row("instance_segmentation", metadata=json.dumps({"polygons": polygons}))
+    sample = read_sample(row, 0, max_instances=3)
+    assert tops(sample) == [(0.3, 0.4), (0.45, 0.3), (0.75, 0.1)]
+    assert sample.left_out == 2
+    assert (len(read_sample(row, 0).regions), read_sample(row, 0).left_out) == (5, 0)
+
+
+def test_instances_that_draw_nothing_are_counted() -> None:
+    polygons = [[500, 500], [[5, 5], [9, 9]], SQUARE, square(3000, 10, 50), []]
+    sample = read_sample(make_row("instance_segmentation", metadata={"polygons": polygons}), 0)
+    assert (tops(sample), sample.left_out) == ([(0.1, 0.1)], 4)
+    with pytest.raises(RowError, match="row 3: `metadata` holds 1 polygon, none of which covers any of the image"):
+        read_sample(make_row(metadata={"polygons": [[[5, 5], [9, 9]]]}), 3)
+
+
+def test_the_task_decides_what_polygons_mean() -> None:
+    flood = make_row("flood_assessment", answer="Yes, <SEG> at [1, 2, 3, 4].")
+    assert read_sample(flood, 0).regions == ()
+    assert read_sample(flood, 0).answer == "Yes, <SEG> at [1, 2, 3, 4]."  # a text answer stays as it is
+    named = read_sample(flood, 0, seg_tasks=["Flood_Assessment"])
+    assert (len(named.regions), named.answer) == (1, "Yes, at.")
+    caption = read_sample(make_row("image_captioning", metadata='{"objects": [{"label": "x"}]}'), 0)
+    assert caption.regions == ()
+
+
+@pytest.mark.parametrize("metadata", ["", "  ", None, "{}", "null", '{"polygons": []}', '{"objects": ["tree"]}'])
+def test_a_segmentation_task_without_polygons_is_text(metadata: Any) -> None:
+    sample = read_sample(make_row(answer="No buildings.", metadata=metadata), 0)
+    assert (sample.regions, sample.answer) == ((), "No buildings.")
+
+
+P3 = [[100, 100], [600, 100], [600, 700]]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "answer", "message"),
+    [
+        ({"shapes": [P3]}, "Here.", "polygons under `shapes`"),
+        ({"objects": {"a": {"outline": P3}}}, "Here.", r"polygons under `objects\.a\.outline`"),
+        ({"annotation": [{"label": "x", "rings": [P3]}]}, "Here.", "polygons under `annotation"),
+        ({}, "Here is <SEG>.", "<SEG> in its answer"),
+        ({}, "It is at [(100,100),(600,100),(600,700)].", "JSON that cannot be read"),
+    ],
+)
+def test_a_mask_sample_never_becomes_text_silently(metadata: Any, answer: str, message: str) -> None:
+    with pytest.raises(RowError, match=message):
+        read_sample(make_row(answer=answer, metadata=metadata), 0)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"objects": [None, {"polygon": P3}]},
+        {"polygons": [P3, None]},
+        {"polygons": json.dumps([P3])},
+        {"objects": [2], "polygons": [P3]},
+        {"instances": 3, "masks": [None, [None, *P3]]},
+    ],
+)
+def test_nulls_counts_and_nested_json_cost_no_row(metadata: Any) -> None:
+    (region,) = read_sample(make_row("instance_segmentation", metadata=json.dumps(metadata)), 0).regions
+    assert [ring.tolist() for ring in region] == [[[0.1, 0.1], [0.6, 0.1], [0.6, 0.7]]]
+
+
+def test_polygons_in_the_answer() -> None:
+    answer = f"Found: {json.dumps([SQUARE, square(0, 0, 50)])}."
+    sample = read_sample(make_row("instance_segmentation", answer, metadata=""), 0)
+    assert (tops(sample), sample.answer) == ([(0.0, 0.0), (0.1, 0.1)], "Found.")
+    both = read_sample(make_row(answer=answer, metadata={"masks": [square(700, 700, 50)]}), 0)
+    assert (tops(both), both.answer) == ([(0.7, 0.7)], "Found.")  # the metadata goes first
+
+
+def test_an_answer_of_coordinates_alone_gets_words() -> None:
+    answer = json.dumps({"polygons": [SQUARE, square(500, 500, 100)]})
+    assert read_sample(make_row(answer=answer, metadata=""), 0).answer == "Here is the mask."
+    assert read_sample(make_row("instance_segmentation", answer, metadata=""), 0).answer == "Here are the masks."
+    assert read_sample(make_row(answer=""), 0).answer == "Here is the mask."
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metadata": "nan"}, r"row 812: `metadata` is not JSON \(starts with 'nan'\)"),
+        ({"metadata": "NaN"}, "row 812: `metadata` is not a JSON object: found nan"),
+        ({"metadata": float("nan")}, "row 812: `metadata` is not a JSON object: found nan"),
+        ({"metadata": '{"polygons": [[1, 2, NaN, 4]]}'}, "`metadata` `polygons`: expected a finite number"),
+        ({"metadata": {"polygons": "none"}}, "`metadata` `polygons`: expected polygons, found 'none'"),
+        ({"metadata": {"rings": [SQUARE]}}, "`metadata` has polygons under `rings`, expected them under one of polyg"),
+        ({"conversations": "[{"}, r"`conversations` is not JSON \(starts with '\[\{'\)"),
+        ({"conversations": "[]"}, "`conversations` has no question with an answer"),
+        ({"task": None}, "`task` is not a task's name: found None"),
+        ({"image": None}, "`image` cannot be read: "),
+        ({"image": {"bytes": None, "path": None}}, "`image` cannot be read: "),
+        ({"image": {"bytes": png()[:60], "path": None}}, "`image` cannot be read: "),
+        ({"image": {"bytes": b"hello", "path": None}}, "`image` cannot be read: "),
+        ({"image": {"bytes": None, "path": "/nowhere/a.png"}}, "`image` cannot be read: .*/nowhere/a.png"),
+    ],
+)
+def test_what_cannot_be_read_names_row_and_column(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RowError, match=message) as caught:
+        read_sample(make_row(**changes), 812)
+    assert caught.value.index == 812
+    assert caught.value.column in COLUMNS
+    assert isinstance(caught.value, SatlisaError) and isinstance(caught.value, ValueError)
+
+
+def test_a_text_row_needs_an_answer() -> None:
+    with pytest.raises(RowError, match="`conversations` has an empty answer"):
+        read_sample(make_row("image_captioning", answer=" "), 0)
