@@ -1,5 +1,6 @@
 """Training end to end on tiny models: the script's files, its numbers, its refusals."""
 
+import errno
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,10 @@ from satlisa.inference.generation import answer
 from satlisa.model.assemble import enable_gradient_checkpointing
 from satlisa.pretrained.model_directory import load_model
 from satlisa.training import train as run_module
+from satlisa.training import trainer
+from stress.kills import differences
 from tests.helpers.model_fixtures import make_loader, picture
+from tests.helpers.resume_fixtures import short
 from tests.helpers.runs import LAUNCH, ROOT, log_of, rows, settings, write_dataset
 
 LOG_KEYS = {
@@ -269,3 +274,20 @@ def test_without_a_hub_the_message_names_the_ways_out(tmp_path: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert "PRESET=demo" in last and "folder" in last
+
+
+def test_a_model_that_cannot_be_written_is_one_line_and_can_be_gone_on_with(
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    made = short(tiny_config, resume_data, tmp_path, MODEL_CONFIG=dropping)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_model", full)
+        with pytest.raises(SatlisaError, match=r"cannot be written .*No space left.*resumes from the last checkpoint"):
+            run_module.train(made)
+    run_module.train(made)
+    assert differences(whole, tmp_path) == []

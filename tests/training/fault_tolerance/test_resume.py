@@ -1,273 +1,228 @@
-"""A run that is cut off goes on as if nothing had been, and never with what is not its own."""
+"""Where a run starts, for each state of its folder and each RESUME and OVERWRITE: nothing is lost unasked."""
 
+import json
 import os
-import pickle
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
-from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.training import train as run_module
-from satlisa.training import trainer
-from satlisa.training.fault_tolerance.checkpoint_files import list_snapshots, read_snapshot
-from stress.kills import differences, steps_of
-from tests.helpers.resume_fixtures import at_step, short
-from tests.helpers.runs import LAUNCH, ROOT, log_of, rows, write_dataset
+from satlisa.training.fault_tolerance import resume
+from satlisa.training.fault_tolerance.checkpoint_files import (
+    Checkpoint,
+    list_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
+from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare_folder
+from satlisa.training.settings import TrainConfig
+
+IDENTITY: dict[str, Any] = {"SEED": 0, "DATASET rows": 24}
 
 
-class PowerCutError(Exception):
-    pass
+def settings(folder: Path, **more: str) -> TrainConfig:
+    return TrainConfig.from_env({"OUTPUT_DIR": str(folder), **more})
 
 
-@pytest.mark.parametrize("step", [1, 4, 6, 7, 12])
-def test_a_crash_changes_nothing(
-    step: int, tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    made = short(tiny_config, resume_data, tmp_path / "run", MODEL_CONFIG=dropping)
-
-    def crash() -> None:
-        raise PowerCutError
-
-    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
-        at_step(patch, step, crash)
-        run_module.train(made)
-    kept = [read_snapshot(place).state["step"] for place in list_snapshots(tmp_path / "run")]
-    assert kept == [n for n in (2, 4, 6, 6, 8, 10) if n < step][-2:]  # two of step 6: its epoch ends there
-    run_module.train(made)
-    assert differences(whole, tmp_path / "run") == []
-    assert [s["step"] for s in steps_of(tmp_path / "run")] == list(range(1, 13))
+def checkpoint(step: int, rows_done: int = 1) -> Checkpoint:
+    tensors = {"a": torch.tensor([step])}
+    state = {"step": step, "epoch": 1, "rows_done": rows_done, "identity": IDENTITY}
+    return Checkpoint(state, tensors, tensors, tensors)
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
-def test_a_signal_finishes_the_step(
-    number: int, name: str, tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    caplog.set_level("INFO")
-    made = short(tiny_config, resume_data, tmp_path, MODEL_CONFIG=dropping, CHECKPOINT_EVERY="0")
-    before = signal.getsignal(number)
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), number))
-        run_module.train(made)
-    assert f"stopped by {name} after 3 of 12 steps" in caplog.text
-    assert [s["step"] for s in steps_of(tmp_path)] == [1, 2, 3] and signal.getsignal(number) == before
-    run_module.train(made)
-    assert "resuming from" in caplog.text and "3 of 12 steps, 12 rows into epoch 1" in caplog.text
-    assert differences(whole, tmp_path) == []
+def make_run(folder: Path, *steps: int, finished: bool = False) -> Path:
+    """A run folder with checkpoints of these steps and a model, as a run leaves it."""
+    prepare_folder(settings(folder), IDENTITY, Start(is_new=True))
+    for step in steps:
+        write_checkpoint(checkpoint(step), folder, keep=99)
+    (folder / "seg_projector.pt").write_bytes(b"model")
+    if finished:
+        (folder / "train_summary.json").write_text("{}")
+    return folder
 
 
-def test_a_signal_in_validation_is_heard(
-    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    made = short(tiny_config, resume_data, tmp_path, MODEL_CONFIG=dropping)
-    original = trainer.validate
-
-    def validate(run: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return original(run)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "validate", validate)
-        run_module.train(made)
-    (*_, last) = list_snapshots(tmp_path)
-    state = read_snapshot(last).state
-    assert (state["step"], state["epoch"], state["rows_done"], state["validations"]) == (6, 0, 24, [])
-    run_module.train(made)
-    assert differences(whole, tmp_path) == []
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_sigterm_from_outside_exits_with_0(resume_data: Path, tiny_config: ModelConfig, tmp_path: Path) -> None:
-    environ = {
-        "DATASET": str(resume_data), "OUTPUT_DIR": str(tmp_path / "run"), "VLM_MODEL": tiny_config.vlm_model_id,
-        "SAM_MODEL": tiny_config.sam_model_id, "DEVICE": "cpu", "BATCH_SIZE": "1", "GRAD_ACCUM": "1",
-        "EPOCHS": "500", "MAX_SKIP": "1", "NUM_WORKERS": "1",
-    }  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py")], env={**os.environ, **environ}, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    log = tmp_path / "run" / "train_log.jsonl"
-    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the loader processes get it too
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr[-2000:]
-    assert "stopped by SIGTERM" in stderr and "Traceback" not in stderr
-    assert len(list_snapshots(tmp_path / "run")) >= 1
+def names(folder: Path) -> list[str]:
+    return [place.name for place in list_checkpoints(folder)]
 
 
-def test_kills_at_random_moments(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "stress", "kills", "--kills", "3"], cwd=ROOT, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "kills: tried 3, survived 3, lost 0" in done.stdout
+def place_of(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}"
 
 
-def test_a_run_with_other_settings_is_refused(
-    tiny_config: ModelConfig, resume_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_folder, other = tmp_path / "run", tmp_path / "other"
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        run_module.train(short(tiny_config, resume_data, run_folder))
-    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
-    write_dataset(other, {"train": [{**row, "source": "else"} for row in rows(24)]})
-    for more, message in (
-        ({"LEARNING_RATE": "0.5", "SEED": "7"}, r"LEARNING_RATE was 0.01, is 0.5; SEED was 0, is 7"),
-        ({"GRAD_ACCUM": "2"}, r"BATCH_SIZE × GRAD_ACCUM was 4, is 8"),
-        ({"DATASET": str(other)}, "DATASET contents"),
-        ({"MAX_SAMPLES": "20"}, "DATASET rows was 24, is 20"),
-    ):
-        with pytest.raises(SatlisaError, match=message):
-            run_module.train(short(tiny_config, resume_data, run_folder, **more))
-    with pytest.raises(SatlisaError, match="OVERWRITE=1"):
-        run_module.train(short(tiny_config, resume_data, run_folder, RESUME="never"))
+def test_the_decision_changes_nothing(tmp_path: Path) -> None:
+    for number, (steps, finished) in enumerate([((2, 4), False), ((2, 4), True), ((), False)]):
+        folder = make_run(tmp_path / str(number), *steps, finished=finished)
+        before = contents(folder)
+        for more in ({}, {"OVERWRITE": "1"}, {"RESUME": "never", "OVERWRITE": "1"}):
+            choose_start(settings(folder, **more), IDENTITY)
+        choose_start(settings(folder, OVERWRITE="1"), {**IDENTITY, "SEED": 1})
+        assert contents(folder) == before
+    choose_start(settings(tmp_path / "new"), IDENTITY)
+    assert not (tmp_path / "new").exists()
+
+
+def test_new_and_unfinished_and_finished(tmp_path: Path) -> None:
+    assert choose_start(settings(tmp_path / "new"), IDENTITY) == Start(is_new=True)
+    folder = make_run(tmp_path / "run", 2, 4)
+    for more in ({}, {"OVERWRITE": "1"}):
+        assert choose_start(settings(folder, **more), IDENTITY) == Start(place_of(folder, 4))
+    with pytest.raises(SatlisaError, match=r"SEED was 0, is 1; .*OVERWRITE=1"):
+        choose_start(settings(folder), {**IDENTITY, "SEED": 1})
+    with pytest.raises(SatlisaError, match=r"not empty.*OVERWRITE=1"):
+        choose_start(settings(folder, RESUME="never"), IDENTITY)
+    assert choose_start(settings(folder, RESUME="never", OVERWRITE="1"), IDENTITY) == Start(is_new=True)
+    make_run(folder, 2, 4, finished=True)
+    assert choose_start(settings(folder), IDENTITY) == Start(is_finished=True)
+    assert choose_start(settings(folder, OVERWRITE="1"), IDENTITY) == Start(is_new=True)
+
+
+def test_a_run_that_never_took_a_step_stands_in_nobodys_way(tmp_path: Path) -> None:
+    prepare_folder(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
+    assert choose_start(settings(tmp_path / "run"), {**IDENTITY, "SEED": 1}) == Start(is_new=True)
+    assert choose_start(settings(tmp_path / "run", RESUME="never"), IDENTITY) == Start(is_new=True)
+    record = tmp_path / "run" / "checkpoints" / "run.json"
+    record.rename(record.with_name("run.json.partial"))  # killed while it was written
+    assert choose_start(settings(tmp_path / "run"), IDENTITY) == Start(is_new=True)
+
+
+def test_writing_over_takes_our_own_things_alone(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4, finished=True)
+    (folder / "checkpoints" / "yolo-best.pt").write_bytes(b"foreign")
+    (folder / "checkpoints" / "step-00000009.partial").mkdir()
+    shutil.copytree(place_of(folder, 4), folder / "checkpoints" / "keep" / "step-00000004")
+    prepare_folder(settings(folder), IDENTITY, choose_start(settings(folder, OVERWRITE="1"), IDENTITY))
+    left = {name for name in contents(folder) if "keep" not in name}
+    assert left == {"checkpoints/run.json", "checkpoints/yolo-best.pt", "seg_projector.pt"}
+    kept = folder / "checkpoints" / "keep" / "step-00000004"
+    make_run(folder, 6)
+    start = choose_start(settings(folder, RESUME=str(kept), OVERWRITE="1"), IDENTITY)
+    assert start == Start(kept, is_new=True)
+    prepare_folder(settings(folder), IDENTITY, start)
+    assert names(folder) == [] and read_checkpoint(kept).state["step"] == 4
+
+
+def test_checkpoints_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "scratch")
+    folder = make_run(tmp_path / "run", 2)
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
+    prepare_folder(settings(folder), IDENTITY, Start(is_new=True))
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_going_back_is_asked_for(finished: bool, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4, 6, finished=finished)
+    back = place_of(folder, 2)
+    with pytest.raises(SatlisaError, match=r"going back to step-00000002 would discard .*2 checkpoints.*OVERWRITE=1"):
+        choose_start(settings(folder, RESUME=str(back)), IDENTITY)
+    start = choose_start(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY)
+    assert start == Start(back, is_new=True)
+    prepare_folder(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY, start)
+    assert names(folder) == ["step-00000002"] and not (folder / "train_summary.json").exists()
+    write_checkpoint(checkpoint(3), folder, keep=2)
+    write_checkpoint(checkpoint(4), folder, keep=2)
+    assert names(folder) == ["step-00000003", "step-00000004"]
+    # the same command again, of which the checkpoint named there is gone by now
+    assert not back.exists()
+    for more in ({"RESUME": str(back), "OVERWRITE": "1"}, {"RESUME": str(back)}, {}):
+        assert choose_start(settings(folder, **more), IDENTITY) == Start(place_of(folder, 4))
+    (folder / "train_summary.json").write_text("{}")
     with pytest.raises(SatlisaError, match="RESUME: expected auto, never or"):
-        run_module.train(short(tiny_config, resume_data, run_folder, RESUME="nowhere"))
-    assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
-    run_module.train(short(tiny_config, resume_data, run_folder, VAL_SAMPLES="1", NUM_WORKERS="1", MAX_STEPS="0"))
-    assert [s["step"] for s in steps_of(run_folder)] == list(range(1, 13))
+        choose_start(settings(folder, RESUME=str(back), OVERWRITE="1"), IDENTITY)
 
 
-def test_a_finished_run_is_left_alone(
-    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    caplog.set_level("INFO")
-    shutil.copytree(whole, tmp_path / "run")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    run_module.train(short(tiny_config, resume_data, tmp_path / "run", MODEL_CONFIG=dropping))
-    assert "is finished" in caplog.text
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+def test_the_newest_checkpoint_by_name(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4)
+    for named in (folder, place_of(folder, 4)):
+        assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(place_of(folder, 4))
+    (folder / "train_summary.json").write_text("{}")
+    for named in (folder, place_of(folder, 4)):
+        assert choose_start(settings(folder, RESUME=str(named)), IDENTITY) == Start(is_finished=True)
 
 
-def test_from_a_named_checkpoint_into_another_folder(
-    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
-) -> None:
-    place = list_snapshots(whole)[1]
-    assert place.name == "step-00000004"
-    made = short(tiny_config, resume_data, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(place))
-    run_module.train(made)
-    assert differences(whole, tmp_path / "new") == []
+def test_from_another_runs_folder_and_the_same_command_again(tmp_path: Path) -> None:
+    """That run has taken more steps meanwhile, and is then removed: the run that started from it still resumes."""
+    other, folder = make_run(tmp_path / "other", 2), tmp_path / "run"
+    made = settings(folder, RESUME=str(other), OVERWRITE="1")
+    start = choose_start(made, IDENTITY)
+    assert start == Start(place_of(other, 2), is_new=True)
+    prepare_folder(made, IDENTITY, start)
+    write_checkpoint(checkpoint(3), folder, keep=2)
+    write_checkpoint(checkpoint(4), other, keep=2)
+    assert choose_start(made, IDENTITY) == Start(place_of(folder, 3))
+    shutil.rmtree(other)
+    assert choose_start(made, IDENTITY) == Start(place_of(folder, 3))
 
 
-def test_from_a_finished_run_into_another_folder(
-    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
-) -> None:
-    """Nothing is left to train, and the model is there all the same."""
-    run_module.train(short(tiny_config, resume_data, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(whole)))
-    for name in ("seg_projector.pt", "sam_mask_decoder.pt", "vlm_lora/adapter_model.safetensors"):
-        assert (tmp_path / "new" / name).read_bytes() == (whole / name).read_bytes()
-        mode = (tmp_path / "new" / name).stat().st_mode
-        assert mode == (tmp_path / "new" / "model_config.json").stat().st_mode  # others may read it, too
-    assert [record["step"] for record in log_of(tmp_path / "new")] == list(range(1, 13))
+def test_from_another_run_and_the_same_command_again(tmp_path: Path) -> None:
+    other, folder = make_run(tmp_path / "other", 2, 4), tmp_path / "run"
+    made = settings(folder, RESUME=str(place_of(other, 2)))
+    start = choose_start(made, IDENTITY)
+    assert start == Start(place_of(other, 2), is_new=True)
+    prepare_folder(made, IDENTITY, start)
+    assert choose_start(made, IDENTITY) == start and names(other) == ["step-00000002", "step-00000004"]
+    write_checkpoint(checkpoint(3), folder, keep=2)
+    for again in (made, settings(folder), replace(made, overwrite=True)):
+        assert choose_start(again, IDENTITY) == Start(place_of(folder, 3))
+    with pytest.raises(SatlisaError, match=r"not empty.*OVERWRITE=1"):  # another one than it began from
+        choose_start(settings(folder, RESUME=str(place_of(other, 4))), IDENTITY)
+    (folder / "train_summary.json").write_text("{}")
+    assert choose_start(made, IDENTITY) == Start(is_finished=True)
+    with pytest.raises(SatlisaError, match=r"RESUME: .* other settings: SEED was 0, is 1"):
+        choose_start(settings(tmp_path / "third", RESUME=str(other)), {**IDENTITY, "SEED": 1})
 
 
-def test_a_start_that_fails_costs_nothing(
-    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(whole, tmp_path / "run")
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    for folder in ("run", "new"):
-        made = short(tiny_config, resume_data, tmp_path / folder, OVERWRITE="1", VLM_MODEL=str(tmp_path / "nowhere"))
-        with pytest.raises(SatlisaError, match="nowhere"):
-            run_module.train(made)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+def test_a_lost_record_is_in_the_checkpoints(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4)
+    record = folder / "checkpoints" / "run.json"
+    for broken in ("", "{", "[]", '{"identity": 1}'):
+        record.write_text(broken)
+        assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 4))
+    record.unlink()
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 4))
+    with pytest.raises(SatlisaError, match="SEED was 0, is 1"):
+        choose_start(settings(folder), {**IDENTITY, "SEED": 1})
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    (folder / "train_summary.json").unlink()
-    *_, older, newest = list_snapshots(folder)
-    content = bytearray((newest / "optimizer.safetensors").read_bytes())
-    content[-5] ^= 255
-    (newest / "optimizer.safetensors").write_bytes(content)
-    run_module.train(short(tiny_config, resume_data, folder, MODEL_CONFIG=dropping))
-    assert "damaged" in caplog.text and older.is_dir() and differences(whole, folder) == []
-    (folder / "train_summary.json").unlink()
-    for place in list_snapshots(folder):
-        (place / "state.json").write_text("{")
-    with pytest.raises(SatlisaError, match=r"none of its .* checkpoints can be read.*RESUME=never OVERWRITE=1"):
-        run_module.train(short(tiny_config, resume_data, folder, MODEL_CONFIG=dropping))
+def test_a_changed_state_is_damaged(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4)
+    path = place_of(folder, 4) / "state.json"
+    state = json.loads(path.read_text())
+    for changed in ({**state, "step": 3}, {key: value for key, value in state.items() if key != "epoch"}):
+        path.write_text(json.dumps(changed))
+        assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
 
 
-class Bomb:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, said in (
+        (tmp_path / "file", "found a file"),
+        (tmp_path / "file" / "run", "found a file"),
+        (tmp_path / ("x" * 300), "cannot be used"),
+    ):
+        with pytest.raises(SatlisaError, match=f"OUTPUT_DIR: .*{said}"):
+            choose_start(settings(folder), IDENTITY)
+    with pytest.raises(SatlisaError, match="RESUME: expected auto, never or"):
+        choose_start(settings(tmp_path / "run", RESUME="x" * 300), IDENTITY)
+    with pytest.raises(SatlisaError, match=r"RESUME: .* holds no checkpoint"):
+        choose_start(settings(tmp_path / "run", RESUME=str(tmp_path)), IDENTITY)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SatlisaError, match=r"OUTPUT_DIR: .* cannot be written"):
+        choose_start(settings(tmp_path / "run"), IDENTITY)
 
-    def __reduce__(self) -> Any:
-        return open, (str(self.path), "w")
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
 
-
-@pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"])
-def test_a_planted_checkpoint_runs_no_code(
-    name: str, tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    place = list_snapshots(folder)[-1]
-    (place / name).write_bytes(pickle.dumps(Bomb(tmp_path / "boom")))
-    with pytest.raises(SatlisaError):
-        read_snapshot(place)
-    made = short(tiny_config, resume_data, tmp_path / "new", MODEL_CONFIG=dropping, RESUME=str(place))
-    with pytest.raises(SatlisaError):
-        run_module.train(made)
-    assert not (tmp_path / "boom").exists()
-
-
-def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path) -> None:
-    """Two processes train, one goes on from the middle, and two again from the middle of that: each row of the rest
-    comes once, the losses are the same."""
-    write_dataset(tmp_path / "data", {"train": [row for n, row in enumerate(rows(26)) if n % 10 != 9]})
-    environ = {
-        "DATASET": str(tmp_path / "data"), "VLM_MODEL": tiny_config.vlm_model_id, "OMP_NUM_THREADS": "1",
-        "SAM_MODEL": tiny_config.sam_model_id, "DEVICE": "cpu", "ACCELERATE_USE_CPU": "1", "EPOCHS": "2",
-        "BATCH_SIZE": "2", "GRAD_ACCUM": "1", "CHECKPOINT_EVERY": "3",
-        "KEEP_CHECKPOINTS": "99",
-    }  # fmt: skip
-
-    def train(processes: int, folder: Path, **more: str) -> str:
-        done = subprocess.run(
-            [*LAUNCH, str(processes), str(ROOT / "train.py")],
-            env={**os.environ, **environ, "OUTPUT_DIR": str(folder), **more}, capture_output=True, text=True,
-            timeout=180, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stderr
-
-    train(2, tmp_path / "two")
-    for before, now, source, folder, last in ((2, 1, "two", "one", 6), (1, 2, "one", "again", 9)):
-        shutil.copytree(tmp_path / source, tmp_path / folder)
-        (tmp_path / folder / "train_summary.json").unlink()
-        for place in list_snapshots(tmp_path / folder):
-            if place.name > f"step-{last:08d}":
-                shutil.rmtree(place)
-        said = train(now, tmp_path / folder)
-        assert f"{before} processes then, {now} now, the same 4 rows a step" in said
-        for key in ("step", "loss", "grad_norm", "lr"):
-            a, b = ([record[key] for record in log_of(tmp_path / name)] for name in ("two", folder))
-            np.testing.assert_allclose(b, a, rtol=1e-4, err_msg=key)
-
-
-def test_time_between_checkpoints(
-    tiny_config: ModelConfig, resume_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = short(tiny_config, resume_data, tmp_path, CHECKPOINT_EVERY="0.000001m", KEEP_CHECKPOINTS="99", EPOCHS="1")
-    run_module.train(made)
-    assert len(list_snapshots(tmp_path)) == 7  # six steps and the end of the epoch
+    monkeypatch.setattr(resume, "atomic_write", full)
+    with pytest.raises(SatlisaError, match=r"OUTPUT_DIR: .* cannot be written .*No space left"):
+        prepare_folder(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
