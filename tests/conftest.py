@@ -8,7 +8,15 @@ import pytest
 from tests.helpers.paths import ROOT
 
 pytest_plugins = [
-    f"tests.helpers.{name}" for name in ("dataset_fixtures", "model_fixtures", "resume_fixtures", "scenes")
+    f"tests.helpers.{name}"
+    for name in (
+        "dataset_fixtures",
+        "inference_fixtures",
+        "model_fixtures",
+        "resume_fixtures",
+        "saved_models",
+        "scenes",
+    )
 ]
 
 

@@ -15,8 +15,8 @@ import satlisa.pretrained.model_directory
 from satlisa.evaluation.evaluate import evaluate
 from satlisa.evaluation.report import read_results
 from satlisa.inference.generation import Answer
-from tests.evaluation.test_evaluate import BUILDINGS, FLOOD, MODEL, REPLIES, SCENE, answering, make_rows
-from tests.runtime.test_processes import load_script
+from tests.helpers.evaluation_runs import load_script
+from tests.helpers.made_up_answers import BUILDINGS, FLOOD, MODEL, REPLIES, SCENE, answering, make_rows
 
 
 @pytest.fixture

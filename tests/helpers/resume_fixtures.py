@@ -50,3 +50,11 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
         return original(run, *arguments)
 
     monkeypatch.setattr(trainer, "run_batches", run_batches)
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local folder in the hub's layout."""
+    folder = tmp_path_factory.mktemp("dataset")
+    write_dataset(folder, {"train": rows(24), "validation": rows(6)})
+    return folder

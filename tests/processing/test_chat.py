@@ -100,17 +100,6 @@ def test_answer_literal(tiny_model: SatLisa) -> None:
     assert ids == byte_ids(tiny_model, "ok") + space + [263] + space + [263] + [IM_END]
 
 
-def test_positions_equal_qwens(tiny_model: SatLisa) -> None:
-    samples = [encode(tiny_model, s) for s in make_samples(6)]
-    batch = collate(samples, pad_token_id=256)
-    types = (batch.input_ids == IMAGE).int()
-    expected, _ = tiny_model.qwen.model.get_rope_index(
-        batch.input_ids, types, image_grid_thw=batch.image_grid_thw, attention_mask=batch.attention_mask
-    )
-    mask = batch.attention_mask
-    assert torch.equal(batch.position_ids * mask, expected * mask)
-
-
 @pytest.mark.parametrize("prompt", ["", "  ", [Turn("assistant", "x")], []])
 def test_a_prompt_must_ask(prompt: object) -> None:
     with pytest.raises(SatlisaError, match="prompt"):

@@ -23,7 +23,8 @@ from satlisa.errors import SatlisaError
 from satlisa.runtime.sharding import check_sharding
 from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, read_checkpoint
 from stress.kills import weights_of
-from tests.helpers.runs import LAUNCH, ROOT, log_of, rows, write_dataset
+from tests.helpers.paths import ROOT
+from tests.helpers.runs import LAUNCH, log_of, rows, write_dataset
 
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",

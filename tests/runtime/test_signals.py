@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from satlisa.runtime.signals import note_signals
-from tests.evaluation.test_resume import answering
-from tests.runtime.test_processes import OPTIONS, load_script, put_stand_ins
+from tests.helpers.evaluation_runs import OPTIONS, answering, load_script, put_stand_ins
 
 
 def test_a_second_ctrl_c_interrupts_at_once() -> None:

@@ -2,10 +2,8 @@
 
 import errno
 import json
-import math
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,60 +14,12 @@ import torch
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.inference.generation import answer
-from satlisa.model.assemble import enable_gradient_checkpointing
-from satlisa.pretrained.model_directory import load_model
 from satlisa.training import train as run_module
 from satlisa.training import trainer
 from stress.kills import differences
-from tests.helpers.model_fixtures import make_loader, picture
+from tests.helpers.paths import ROOT
 from tests.helpers.resume_fixtures import short
-from tests.helpers.runs import LAUNCH, ROOT, log_of, rows, settings, write_dataset
-
-LOG_KEYS = {
-    "step",
-    "epoch",
-    "loss",
-    "loss_text",
-    "loss_bce",
-    "loss_dice",
-    "lr",
-    "grad_norm",
-    "samples_per_second",
-    "peak_memory",
-}
-
-
-@pytest.fixture(scope="module")
-def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A local folder in the hub's layout."""
-    folder = tmp_path_factory.mktemp("dataset")
-    write_dataset(folder, {"train": rows(24), "validation": rows(6)})
-    return folder
-
-
-def test_a_run_folder(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
-    folder = run_module.train(settings(tiny_config, dataset_dir, tmp_path / "run", REPORT_TO="tensorboard"))
-    names = {path.name for path in folder.iterdir()}
-    assert names >= {"model_config.json", "vlm_lora", "seg_projector.pt", "sam_mask_decoder.pt", "tokenizer"}
-    assert names >= {"train_log.jsonl", "loss_curve.png", "train_summary.json", "logs"}
-    log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in log] == [1, 2, 3, 4, 5, 6]  # 24 rows / (4 × 2), twice
-    assert all(set(record) == LOG_KEYS for record in log)
-    assert all(math.isfinite(value) for record in log for value in record.values())
-    for record in log:
-        expected = record["loss_text"] + 2.0 * record["loss_bce"] + 0.5 * record["loss_dice"]
-        assert record["loss"] == pytest.approx(expected)
-    assert log[-1]["loss"] < log[0]["loss"]
-    assert log[0]["lr"] == 0 and max(record["lr"] for record in log) == pytest.approx(1e-2)
-    summary = json.loads((folder / "train_summary.json").read_text())
-    assert summary["settings"]["BATCH_SIZE"] == {"value": 4, "from": "environment"}
-    assert len(summary["validation"]) == 2 and 0 <= summary["validation"][0]["mask_iou"] <= 1
-    (skipped,) = summary["skipped_rows"]
-    assert "conversations" in skipped and "9" in skipped and "19" in skipped
-    model = load_model(folder, "cpu")
-    assert model.config.dataset == str(dataset_dir)
-    assert isinstance(answer(model, [picture(64, 48)], ["Question"], max_new_tokens=3)[0].text, str)
+from tests.helpers.runs import LAUNCH, log_of, rows, settings, write_dataset
 
 
 def test_the_same_seed_gives_the_same_run(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
@@ -114,27 +64,6 @@ def test_checkpointed_layers_give_the_same_run(tiny_config: ModelConfig, dataset
         np.testing.assert_allclose([r[key] for r in logs[0]], [r[key] for r in logs[1]], rtol=1e-5)
 
 
-def test_checkpointing_keeps_less_for_the_backward_pass(tiny_model) -> None:  # type: ignore[no-untyped-def]
-    def kept() -> int:
-        """Numbers that autograd keeps between forward and backward."""
-        numbers = 0
-
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            nonlocal numbers
-            numbers += tensor.numel()
-            return tensor
-
-        (step,) = make_loader(tiny_model, rows(4), 4).steps()
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            tiny_model(step.batches[0])
-        return numbers
-
-    tiny_model.train()
-    before = kept()
-    enable_gradient_checkpointing(tiny_model.qwen.model.language_model)
-    assert kept() < 0.7 * before
-
-
 def test_a_step_is_timed_by_itself(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
     """Each record tells the time of its own step, the last one's too: together they are the run."""
     started = time.perf_counter()
@@ -151,37 +80,6 @@ def test_no_clipping_is_not_no_training(tiny_config: ModelConfig, dataset_dir: P
     more = {"MAX_GRAD_NORM": "0", "EPOCHS": "1", "WARMUP_RATIO": "0"}
     log = log_of(run_module.train(settings(tiny_config, dataset_dir, tmp_path, **more)))
     assert all(record["grad_norm"] > 0 for record in log) and log[-1]["loss"] < log[0]["loss"]
-
-
-def test_a_dataset_of_broken_rows_is_no_success(tiny_config: ModelConfig, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "data", {"train": [{**row, "conversations": "{"} for row in rows(5)]})
-    with pytest.raises(SatlisaError, match=r"no row of .* could be used.*5 rows skipped: `conversations`"):
-        run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run"))
-    assert not (tmp_path / "run" / "seg_projector.pt").exists()
-
-
-def test_without_validation_rows(tiny_config: ModelConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_dataset(tmp_path / "data", {"train": rows(8)})
-    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", EPOCHS="1"))
-    assert json.loads((folder / "train_summary.json").read_text())["validation"] == []
-    assert "no split 'validation'" in caplog.text and load_model(folder, "cpu").seg_token_id == 263
-
-
-def test_broken_validation_rows_are_listed(tiny_config: ModelConfig, tmp_path: Path) -> None:
-    broken = [{**row, "metadata": "nan"} for row in rows(2)]
-    write_dataset(tmp_path / "data", {"train": rows(4), "validation": [*rows(3), *broken]})
-    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", EPOCHS="1"))
-    (line,) = json.loads((folder / "train_summary.json").read_text())["skipped_validation_rows"]
-    assert "`metadata`" in line and "rows 3, 4" in line
-
-
-def test_instances_beyond_the_limit_are_counted_once(tiny_config: ModelConfig, tmp_path: Path) -> None:
-    """Two instances in two of these rows, one of which is left out; two epochs."""
-    write_dataset(tmp_path / "data", {"train": rows(6)})
-    (tmp_path / "config.json").write_text(json.dumps({**tiny_config.to_dict(), "max_instances": 1}))
-    more = {"EPOCHS": "2", "MODEL_CONFIG": str(tmp_path / "config.json")}
-    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", **more))
-    assert json.loads((folder / "train_summary.json").read_text())["instances_left_out"] == 2
 
 
 @pytest.mark.parametrize(("count", "broken"), [(8, ()), (7, (0, 1, 2))])
@@ -237,43 +135,6 @@ def test_cached_embeddings_leave_the_losses(tiny_config: ModelConfig, dataset_di
     assert losses["cold"] == losses["warm"] == losses["workers"]
     np.testing.assert_allclose(losses["cold"], losses["plain"], rtol=1e-3)
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) > 8
-
-
-def test_a_folder_is_never_written_over_silently(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(SatlisaError, match="OVERWRITE=1"):
-        run_module.train(settings(tiny_config, dataset_dir, tmp_path))
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    run_module.train(settings(tiny_config, dataset_dir, tmp_path, OVERWRITE="1", MAX_STEPS="1"))
-    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "seg_projector.pt").exists()
-
-
-def script(tmp_path: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environ},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def test_script_help_and_mistakes(tmp_path: Path) -> None:
-    shown = script(tmp_path, "--help")
-    assert shown.returncode == 0 and "GRAD_ACCUM" in shown.stdout
-    wrong = script(tmp_path, BATCH_SIZE="two")
-    assert wrong.returncode == 2
-    assert wrong.stderr.strip() == "train.py: BATCH_SIZE: expected a whole number from 0 to 1048576, found 'two'"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_a_hub_the_message_names_the_ways_out(tmp_path: Path) -> None:
-    done = script(tmp_path)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert "PRESET=demo" in last and "folder" in last
 
 
 def test_a_model_that_cannot_be_written_is_one_line_and_can_be_gone_on_with(

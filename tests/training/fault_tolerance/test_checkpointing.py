@@ -20,8 +20,9 @@ from satlisa.training import trainer
 from satlisa.training.fault_tolerance import checkpoint_files
 from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, read_checkpoint
 from stress.kills import differences, steps_of
+from tests.helpers.paths import ROOT
 from tests.helpers.resume_fixtures import at_step, short
-from tests.helpers.runs import LAUNCH, ROOT, log_of, rows, write_dataset
+from tests.helpers.runs import LAUNCH, log_of, rows, write_dataset
 
 
 class PowerCutError(Exception):

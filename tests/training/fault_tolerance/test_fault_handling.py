@@ -16,9 +16,10 @@ from satlisa.model.satlisa import SatLisa
 from satlisa.runtime.hardware import Hardware
 from satlisa.training import train as run_module
 from satlisa.training import trainer
-from satlisa.training.fault_tolerance.checkpoint_files import list_snapshots, read_snapshot
+from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, read_checkpoint
 from stress.kills import differences
-from tests.helpers.runs import LAUNCH, ROOT, log_of, rows, settings, write_dataset
+from tests.helpers.paths import ROOT
+from tests.helpers.runs import LAUNCH, log_of, rows, settings, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_loss_that_is_no_number_drops_the_step(
     assert f"step {dropped}: the loss or its gradient is not finite" in caplog.text and "(row 7)" in caplog.text
     summary = json.loads((tmp_path / "train_summary.json").read_text())
     assert summary["dropped_steps"] == [{"step": dropped, "rows": [7]}]
-    found = {s.state["step"]: s for s in map(read_snapshot, list_snapshots(tmp_path))}
+    found = {s.state["step"]: s for s in map(read_checkpoint, list_checkpoints(tmp_path))}
     for step in range(2, len(log)):
         same = all(torch.equal(after[step - 1][name], after[step - 2][name]) for name in after[0])
         assert same == (step == dropped)
@@ -91,7 +92,7 @@ def test_five_in_a_row_stop_the_run(
     with pytest.raises(SatlisaError, match=r"step 8: 5 steps in a row .*checkpoints in .* from before.*LEARNING_RATE"):
         run_module.train(made)
     assert [record["loss"] is None for record in log_of(tmp_path)] == [False] * 3 + [True] * 5
-    (good,) = (read_snapshot(place) for place in list_snapshots(tmp_path))
+    (good,) = (read_checkpoint(place) for place in list_checkpoints(tmp_path))
     assert (good.state["step"], good.state["streak"]) == (3, 0)
     monkeypatch.setattr(SatLisa, "forward", original)
     run_module.train(made)
@@ -110,26 +111,6 @@ def test_a_dropped_step_takes_no_random_numbers(
         run_module.train(made)
     assert json.loads((tmp_path / "often" / "train_summary.json").read_text())["dropped_steps"]
     assert differences(tmp_path / "often", tmp_path / "never") == []
-
-
-def test_a_validation_that_is_no_number(
-    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_dataset(tmp_path / "data", {"train": rows(6), "validation": rows(3)})
-    original = SatLisa.forward
-
-    def forward(self: SatLisa, batch: Any) -> Any:
-        output = original(self, batch)
-        if not self.training:
-            output.losses.text = output.losses.text * float("nan")
-        return output
-
-    monkeypatch.setattr(SatLisa, "forward", forward)
-    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", EPOCHS="2", GRAD_ACCUM="1"))
-    first, second = json.loads((folder / "train_summary.json").read_text())["validation"]
-    assert first["loss"] is None and second["loss_text"] is None and second["loss_bce"] > 0
-    assert read_snapshot(list_snapshots(folder)[-1]).state["validations"] == [first, second]
-    assert (folder / "loss_curve.png").stat().st_size > 10_000
 
 
 def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, most: int) -> None:

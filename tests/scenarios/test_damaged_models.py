@@ -10,9 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers import tiny
-from tests.inference.test_api import ask, command, image_file, model_dirs
-
-__all__ = ["ask", "image_file", "model_dirs"]  # fixtures
+from tests.helpers.inference_fixtures import command
 
 FILES = (
     *("model_config.json", "seg_projector.pt", "sam_mask_decoder.pt", "seg_token.safetensors"),

@@ -1,55 +1,26 @@
 """An evaluation that was interrupted reports what one that ran through reports."""
 
-import io
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.evaluate import EvalSettings, evaluate
 from satlisa.evaluation.partial_report import PartialReport
-from satlisa.evaluation.report import read_results, write_report
-from satlisa.inference.generation import Answer
-from tests.evaluation.test_evaluate import HEIGHT, LEFT_HALF, MODEL, WIDTH, columns, reply, row
-from tests.helpers.model_fixtures import picture
-
-SETTINGS = EvalSettings(samples_per_task=0, batch_size=2, report_samples=3)  # windows of 8
-NUM_ROWS, NUM_CALLS = 28, 16  # 14 batches, one of which fails and is asked again one by one
-BROKEN_ROW, UNANSWERABLE = 6, "Question 19?"
-
-
-def made_up_rows() -> Any:
-    """Prompts of different lengths in two tasks; a row that cannot be read and one that cannot be answered."""
-    rows = []
-    for number in range(NUM_ROWS):
-        prompt = f"Question {number}?" + " Please." * (number * 5 % 7) * (number != 19)
-        is_mask = number % 2 == 1
-        rows.append(row("building_segmentation" if is_mask else "vqa", prompt, "Yes", [LEFT_HALF] if is_mask else None))
-        picture(WIDTH, HEIGHT, seed=number).save(png := io.BytesIO(), format="PNG")
-        rows[-1]["image"] = {"bytes": png.getvalue(), "path": None}
-    rows[BROKEN_ROW]["metadata"] = "nan"
-    return datasets.Dataset.from_list(rows)
-
-
-def answering(before_call: Callable[[int], None] = lambda call: None) -> Any:
-    """Answers that tell which batch a question was in; `.batches` lists the prompts of each call."""
-
-    def answer_fn(model: Any, images: Any, prompts: Sequence[Any], **options: Any) -> list[Answer]:
-        before_call(len(answer_fn.batches))
-        answer_fn.batches.append([turns[-1].text for turns in prompts])
-        if UNANSWERABLE in answer_fn.batches[-1]:
-            raise ValueError("no answer to this one")
-        return [
-            reply(f"{place} of {answer_fn.batches[-1]} <SEG>", columns(0, len(answer_fn.batches[-1][place])))
-            for place in range(len(prompts))
-        ]
-
-    answer_fn.batches = []
-    return answer_fn
+from satlisa.evaluation.report import write_report
+from tests.helpers.evaluation_runs import (
+    BROKEN_ROW,
+    NUM_CALLS,
+    NUM_ROWS,
+    SETTINGS,
+    UNANSWERABLE,
+    answering,
+    comparable,
+    made_up_rows,
+)
+from tests.helpers.made_up_answers import MODEL
 
 
 def report(folder: Path, answer_fn: Any, settings: EvalSettings = SETTINGS, resume: bool = False) -> dict[str, Any]:
@@ -57,17 +28,6 @@ def report(folder: Path, answer_fn: Any, settings: EvalSettings = SETTINGS, resu
         results = evaluate(MODEL, made_up_rows(), settings, partial, answer_fn)
         write_report(results, partial.folder)
     return results
-
-
-def comparable(folder: Path) -> tuple[Any, list[str], dict[str, bytes]]:
-    """results.json and REPORT.md without times and versions, and the pictures."""
-    changing = ("started", "seconds", "versions")
-    results = read_results(folder / "results.json")
-    results["settings"] = {key: value for key, value in results["settings"].items() if key not in changing}
-    lines = (folder / "REPORT.md").read_text(encoding="utf-8").splitlines()
-    lines = [line for line in lines if not line.startswith(tuple(f"| {key} |" for key in changing))]
-    assert sorted(path.name for path in folder.iterdir()) == ["REPORT.md", "images", "results.json"]
-    return results, lines, {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
 
 
 @pytest.fixture(scope="module")

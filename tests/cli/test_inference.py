@@ -1,0 +1,138 @@
+"""`inference.py` on the command line: what it writes, and what it refuses."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from satlisa.cli import inference as cli
+from tests.helpers.inference_fixtures import command, refused
+from tests.helpers.model_fixtures import picture
+from tests.helpers.paths import ROOT
+
+
+def test_command_writes_masks(
+    model_dirs: dict[str, Path], image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["--model_dir", model_dirs["masks"], "--image", image_file, "--device", "cpu", "--max_new_tokens", 3]
+    outputs = [
+        "--output_mask",
+        tmp_path / "m.png",
+        "--overlay",
+        tmp_path / "o.png",
+        "--output_instances",
+        tmp_path / "i",
+    ]
+    assert command(*base, "--prompt", "Segment", *outputs) == 0
+    text = capsys.readouterr().out.strip()
+    assert "<SEG>" in text
+    with Image.open(tmp_path / "m.png") as mask, Image.open(tmp_path / "o.png") as drawn:
+        assert mask.mode == "L" and mask.size == drawn.size == (50, 40)
+    names = sorted(path.name for path in (tmp_path / "i").iterdir())
+    assert names == [f"instance_{n:03d}.png" for n in range(text.count("<SEG>"))]
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_command_without_seg_writes_nothing_and_exits_1(
+    model_dirs: dict[str, Path], image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["--model_dir", model_dirs["text"], "--image", image_file, "--device", "cpu", "--max_new_tokens", 3]
+    assert command(*base, "--prompt", "Segment", "--output_mask", tmp_path / "m.png") == 1
+    assert "no <SEG>" in capsys.readouterr().err and not (tmp_path / "m.png").exists()
+    assert command(*base, "--prompt", "What is it?") == 0
+
+
+def test_images_that_cannot_be_read(ask: Callable[..., str], tmp_path: Path, model_must_not_load: None) -> None:
+    assert "missing.png: no such file" in ask(image="missing.png")
+    assert f"{tmp_path}: expected a file, found a folder" in ask(image=tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    assert "text.png is not an image" in ask(image=tmp_path / "text.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "sat.png").read_bytes()[:500])
+    assert "half.png cannot be read" in ask(image=tmp_path / "half.png")
+
+
+def test_model_directories_that_are_none(ask: Callable[..., str], image_file: Path, tmp_path: Path) -> None:
+    assert "./missing: no such model directory" in ask(model_dir="./missing")
+    assert "no such model directory" in ask(model_dir=image_file)
+    (tmp_path / "empty").mkdir()
+    assert "model_config.json, vlm_lora, seg_projector.pt, sam_mask_decoder.pt missing (found: nothing)" in ask(
+        model_dir=tmp_path / "empty"
+    )
+
+
+def test_prompts_and_devices(ask: Callable[..., str]) -> None:
+    assert "prompt: expected text" in ask(prompt=" ")
+    assert "cuda:9" in ask(device="cuda:9")
+
+
+def test_debug_shows_the_traceback(image_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--debug", "--model_dir", "./missing", "--image", image_file, "--prompt", "x") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mask", "m.png"], "the following arguments are required: --model_dir, --image, --prompt"),
+        (["--model_dir", "d", "--image", "i", "--prompt", "p", "--mask", "m"], "unrecognized arguments: --mask m"),
+        (["--max_new_tokens", "0"], "argument --max_new_tokens: expected a positive integer, found '0'"),
+    ],
+)
+def test_unknown_options(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert said in refused(capsys, int(str(left.value.code)))
+
+
+@pytest.mark.parametrize("option", ["output_mask", "overlay"])
+def test_pictures_that_cannot_be_written(
+    option: str, ask: Callable[..., str], tmp_path: Path, image_file: Path, model_must_not_load: None
+) -> None:
+    """Below a file: permission bits would not hold for root, who runs the tests of some machines."""
+    (tmp_path / "file").write_text("x")
+    assert f"--{option}: expected a folder at {tmp_path / 'file'}" in ask(**{option: tmp_path / "file" / "a" / "m.png"})
+    assert f"--{option}: {tmp_path} is a folder" in ask(**{option: tmp_path})
+    assert "pictures are not written as '.strange'" in ask(**{option: tmp_path / "m.strange"})
+    assert "pictures are not written as ''" in ask(**{option: tmp_path / "mask"})
+    assert "is the file of --image too" in ask(**{option: tmp_path / "." / "sat.png"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "sat.png"]
+
+
+def test_one_file_for_two_pictures(ask: Callable[..., str], tmp_path: Path, model_must_not_load: None) -> None:
+    assert "is the file of --output_mask too" in ask(output_mask=tmp_path / "m.png", overlay=tmp_path / "m.png")
+
+
+def test_a_folder_of_instances_that_cannot_be_made(
+    ask: Callable[..., str], tmp_path: Path, model_must_not_load: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "--output_instances: expected a folder" in ask(output_instances=tmp_path / "file")
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place) != tmp_path)
+    assert f"--output_instances: {tmp_path} cannot be written;" in ask(output_instances=tmp_path / "new")
+
+
+def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(4, 4).save(tmp_path / "m.png")
+
+    def fill_the_disk(image: Image.Image, path: Path, *_: object) -> None:
+        path.write_bytes(b"\x89PNG half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
+    with pytest.raises(cli.SatlisaError, match=r"m\.png: cannot be written .*No space left"):
+        cli._save(picture(8, 8), tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as kept:
+        assert kept.size == (4, 4)
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_help_is_quick_and_lists_options() -> None:
+    done = subprocess.run(
+        [sys.executable, "inference.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
+    )
+    for option in ("--model_dir", "--output_mask", "--output_instances", "--overlay", "--max_new_tokens", "--device"):
+        assert option in done.stdout
