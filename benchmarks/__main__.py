@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder|delta_net|train_step|costs|cache|inference|evaluate|memory|t4|compile|all`."""
+"""`python -m benchmarks encoder|delta_net|train_step|costs|cache|inference|evaluate|memory|t4|all`."""
 
 import argparse
 import json
@@ -8,7 +8,6 @@ from dataclasses import asdict
 import torch
 
 from benchmarks import works
-from benchmarks.compiled import compiled
 from benchmarks.costs import costs
 from benchmarks.delta_net import delta_net
 from benchmarks.measure import Row, table
@@ -26,7 +25,6 @@ WORKS = {
     "evaluate": works.evaluation,
     "memory": works.memory,
     "t4": small_card,
-    "compile": compiled,
 }
 
 

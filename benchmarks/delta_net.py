@@ -25,15 +25,11 @@ def delta_net(bench: Bench) -> list[Row]:
     one, other = (_token_side(bench, which) for which in ("ours", "peer"))
     gap = _gap(one(), other())
     expect(gap < 1e-2, f"the rules for one token differ by {gap}, relative")
+    rule = f"delta rule ({bench.size}), one token of {_ROWS} rows"
     return [
         Row(name, *race(ours, peer, bench.repeats, bench.device), "s", found),
         Row(f"{name}: memory kept for the backward pass", kept[0], kept[1], "MB", found),
-        Row(
-            f"delta rule ({bench.size}), one token of {_ROWS} rows",
-            *race(one, other, bench.repeats, bench.device),
-            "s",
-            f"{gap:.1e}, relative",
-        ),
+        Row(rule, *race(one, other, bench.repeats, bench.device), "s", f"{gap:.1e}, relative"),
     ]
 
 
@@ -85,16 +81,8 @@ def _token_side(bench: Bench, which: str) -> Side:
 
     @torch.no_grad()
     def step() -> Tensor:
-        out, _ = modeling_qwen3_5.torch_recurrent_gated_delta_rule(
-            query,
-            key,
-            value,
-            g=-decay,
-            beta=beta,
-            initial_state=state,
-            output_final_state=True,
-            use_qk_l2norm_in_kernel=True,
-        )
+        given = dict(g=-decay, beta=beta, initial_state=state, output_final_state=True, use_qk_l2norm_in_kernel=True)
+        out, _ = modeling_qwen3_5.torch_recurrent_gated_delta_rule(query, key, value, **given)
         result: Tensor = out.float()
         return result
 

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,32 +120,19 @@ def extra_memory(prepare: Callable[[], Side], device: torch.device) -> tuple[flo
 def _measure_memory(prepare: Callable[[], Side], device: torch.device, results: Any) -> None:
     side = prepare()
     synchronize(device)
-    before = _current(device)
     if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # resets the kernel's peak counter
+        before = _status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's peak counter
     side()
     synchronize(device)
-    peak = _peak(device)
-    results.put((peak - before, peak))
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
+    results.put(((peak - before) / 1e6, peak / 1e6))
 
 
-def _current(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device) / 1e6
-    return _status("VmRSS")
-
-
-def _peak(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    return _status("VmHWM")
-
-
-def _status(key: str) -> float:
-    """A value of /proc/self/status, in MB."""
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith(key))
-    return int(line.split()[1]) * 1024 / 1e6
+def _status(key: str) -> int:
+    """A value of /proc/self/status, in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024

@@ -6,57 +6,26 @@ Both sizes use the demo's tokenizer: the cost of a token does not depend on what
 from typing import Any
 
 import torch
-from transformers import (
-    AutoProcessor,
-    Qwen3_5Config,
-    Qwen3_5ForConditionalGeneration,
-    SamConfig,
-    SamImageProcessor,
-    SamModel,
-)
+from transformers import AutoProcessor, SamConfig, SamImageProcessor, SamModel
 
 from satlisa.config import ModelConfig
-from satlisa.demo.tiny_models import SPECIAL_TOKENS
+from satlisa.demo.tiny_models import make_vlm
 from satlisa.model.assemble import Parts, assemble
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts, model_source
 
 # Qwen/Qwen3.5-0.8B and Zigeng/SlimSAM-uniform-77, as their config.json files say.
 _TEXT = {
-    "vocab_size": 248_320,
-    "hidden_size": 1024,
-    "intermediate_size": 3584,
-    "num_hidden_layers": 24,
-    "full_attention_interval": 4,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 256,
-    "linear_num_key_heads": 16,
-    "linear_num_value_heads": 16,
-    "linear_key_head_dim": 128,
-    "linear_value_head_dim": 128,
+    "vocab_size": 248_320, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 24,
+    "full_attention_interval": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256,
+    "linear_num_key_heads": 16, "linear_num_value_heads": 16, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
     "max_position_embeddings": 262_144,
-    "tie_word_embeddings": True,
-    "rope_parameters": {
-        "rope_type": "default",
-        "rope_theta": 10_000_000.0,
-        "partial_rotary_factor": 0.25,
-        "mrope_section": [11, 11, 10],
-        "mrope_interleaved": True,
-    },
-}
+    "rope_parameters": {"rope_theta": 10_000_000.0, "mrope_section": [11, 11, 10]},
+}  # fmt: skip
 _VISION = {
-    "depth": 12,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_heads": 12,
+    "depth": 12, "hidden_size": 768, "intermediate_size": 3072, "num_heads": 12, "out_hidden_size": 1024,
     "num_position_embeddings": 2304,
-    "out_hidden_size": 1024,
-    "patch_size": 16,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "deepstack_visual_indexes": [],
-}
+}  # fmt: skip
 SLIMSAM_VISION = {"hidden_size": 168, "mlp_dim": 696}
 IMAGE_SIDE = {"full": 512, "demo": 256}  # pixels: 256 and 64 image tokens
 
@@ -82,19 +51,7 @@ def make_model(size: str, device: torch.device, dtype: torch.dtype) -> SatLisa:
 def _full(dtype: torch.dtype) -> SatLisa:
     processor = AutoProcessor.from_pretrained(model_source("demo:vlm"))
     processor.image_processor.size = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
-    ids = {name: processor.tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
-    config = Qwen3_5Config(
-        text_config={**_TEXT, "pad_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]},
-        vision_config=_VISION,
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=True,
-    )
-    vlm = Qwen3_5ForConditionalGeneration(config).to(dtype)
-    vlm.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
-    vlm.generation_config.pad_token_id = ids["<|endoftext|>"]
+    vlm = make_vlm(processor, _TEXT, _VISION).to(dtype)
     return assemble(Parts(vlm, processor, make_sam(), SamImageProcessor()), ModelConfig(), dtype)
 
 

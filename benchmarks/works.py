@@ -55,16 +55,13 @@ class Bench:
 def encoder(bench: Bench) -> list[Row]:
     """SlimSAM's encoder against transformers' SamModel, float32."""
     model = bench.model()
-    theirs = plain_sam(model)
-    side = model.segmenter.inputs.image_size
-    pixels = torch.randn(bench.batch_size, 3, side, side, device=bench.device)
-    ours, peer = partial(model.segmenter.encode, pixels), partial(encode_plainly(theirs), pixels)
+    ours, peer = (_encoder_side(bench, which, model) for which in ("ours", "peer"))
     difference = (ours() - peer()).abs().max().item()
     expect(difference < 1e-4, f"the encoders differ by {difference}")
     seconds = race(ours, peer, bench.repeats, bench.device)
-    name = f"SAM encoder ({bench.size}), {bench.batch_size} × {side}²"
+    name = f"SAM encoder ({bench.size}), {bench.batch_size} × {model.segmenter.inputs.image_size}²"
     gap = f"{difference:.1e}"
-    return [Row(name, *seconds, "s", gap), *memory_rows(name, bench, _prepare_encoder, gap)]
+    return [Row(name, *seconds, "s", gap), *memory_rows(name, bench, _encoder_side, gap)]
 
 
 def train_step(bench: Bench) -> list[Row]:
@@ -95,10 +92,8 @@ def compare_losses(bench: Bench, ours: Side, peer: Side) -> str:
 def inference(bench: Bench) -> list[Row]:
     """Answers with text and a mask: many images, then many questions about one image."""
     model = bench.model()
-    peer = Peer(model)
-    script_answers(model, peer)
-    side = IMAGE_SIDE[bench.size]
-    images = [noise(side, seed) for seed in range(16)]
+    peer = scripted_peer(model)
+    images = [noise(IMAGE_SIDE[bench.size], seed) for seed in range(16)]
     rows = []
     for name, asked in (("16 images, one question each", images), ("one image, 4 questions", [images[0]] * 4)):
         prompts = [f"{_QUESTION} ({number})" for number in range(len(asked))]
@@ -113,8 +108,7 @@ def inference(bench: Bench) -> list[Row]:
 def evaluation(bench: Bench) -> list[Row]:
     """The loop of `infer_dataset.py` over synthetic scenes, with answers from either side."""
     model = bench.model()
-    peer = Peer(model)
-    script_answers(model, peer)
+    peer = scripted_peer(model)
     rows = demo_rows("test", 24)
     settings = EvalSettings(samples_per_task=4 if bench.size == "demo" else 1, batch_size=16, max_new_tokens=32)
     ours, theirs = partial(evaluate, model, rows, settings), partial(evaluate, model, rows, settings, None, peer.answer)
@@ -162,17 +156,14 @@ def memory_rows(name: str, bench: Bench, prepare: Callable[[Bench, str], Side], 
     return [Row(f"{name}: {kind}", a, b, "MB", difference) for kind, a, b in zip(kinds, ours, peer, strict=True)]
 
 
-def encode_plainly(sam: Any) -> Callable[[Tensor], Tensor]:
-    """transformers' own encoder, without gradients."""
-    encode: Callable[[Tensor], Tensor] = torch.no_grad()(sam.get_image_embeddings)
-    return encode
-
-
-def _prepare_encoder(bench: Bench, which: str) -> Side:
-    model = bench.model()
+def _encoder_side(bench: Bench, which: str, model: SatLisa | None = None) -> Side:
+    """Our encoder or transformers' own, without gradients, on the same random pixels."""
+    model = model or bench.model()
     side = model.segmenter.inputs.image_size
+    torch.manual_seed(2)
     pixels = torch.randn(bench.batch_size, 3, side, side, device=bench.device)
-    return partial(model.segmenter.encode if which == "ours" else encode_plainly(plain_sam(model)), pixels)
+    encode = model.segmenter.encode if which == "ours" else torch.no_grad()(plain_sam(model).get_image_embeddings)
+    return partial(encode, pixels)
 
 
 def _prepare_step(bench: Bench, which: str) -> Side:
@@ -241,30 +232,23 @@ class Script(LogitsProcessor):  # type: ignore[misc]
     """Makes random weights generate `<SEG>` and stop at fixed steps of every answer, on both sides."""
 
     def __init__(self, seg_token_id: int, end_token_id: int) -> None:
-        self.at = {_SEG_STEP: seg_token_id, _END_STEP: end_token_id}
-        self.never = [seg_token_id, end_token_id]
-        self.step = 0
+        self.at, self.step = {_SEG_STEP: seg_token_id, _END_STEP: end_token_id}, 0
 
     def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
         """The logits (rows, V) of a step, changed in place."""
         self.step += 1
-        scores[:, self.never] = -torch.inf
+        scores[:, list(self.at.values())] = -torch.inf
         if self.step in self.at:
             scores[:, self.at[self.step]] = torch.inf
-        if self.step == _END_STEP:
-            self.step = 0
+        self.step %= _END_STEP
         return scores
 
 
-def script_answers(model: SatLisa, peer: Peer) -> None:
-    """Let both sides follow the script, each with its own step counter."""
-    follow_script(model)
-    peer.logits_processor = LogitsProcessorList([Script(model.seg_token_id, model.processor.tokenizer.eos_token_id)])
-
-
-def follow_script(model: SatLisa) -> None:
-    """Let our side follow the script."""
-    script = Script(model.seg_token_id, model.processor.tokenizer.eos_token_id)
+def scripted_peer(model: SatLisa) -> Peer:
+    """Let a model follow the script; returns its peer, which follows it too, each with its own step counter."""
+    peer = Peer(model)
+    script, theirs = (Script(model.seg_token_id, model.processor.tokenizer.eos_token_id) for _ in range(2))
+    peer.logits_processor = LogitsProcessorList([theirs])
 
     class ScriptedHead(LMHead):
         def logits(self, hidden: Tensor) -> Tensor:
@@ -276,6 +260,7 @@ def follow_script(model: SatLisa) -> None:
             return ScriptedHead(*super().head)
 
     model.__class__ = Scripted
+    return peer
 
 
 def compare_answers(ours: Sequence[Answer], theirs: Sequence[Answer]) -> str:

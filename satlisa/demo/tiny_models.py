@@ -7,6 +7,7 @@ keeps relative positions, windowed and global layers. The tokenizer has no `<SEG
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -26,14 +27,9 @@ from satlisa.data.synthetic.terrain import SIDE
 
 IMAGE_SIZE = SIDE  # side of both models' input, in pixels
 SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
+    "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
 _THINKING = ("<think>", "</think>")  # added tokens, not special: they stay in decoded text, as in Qwen3.5
 _VOCABULARY = 1000  # upper bound; the scenes' texts yield fewer merges
 _SPARE_ROWS = 32
@@ -78,12 +74,8 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     It encodes any text, falling back to bytes; digits are never merged.
     """
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated")
+    core.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
     core.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=_VOCABULARY, initial_alphabet=alphabet, show_progress=False)
@@ -121,103 +113,69 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
     return Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(), chat_template=tokenizer.chat_template)
 
 
-def vlm_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3_5Config:
-    """A small Qwen3.5: six layers of width 192 (every third full attention), a vision tower of three of width 128."""
-    token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
-    rows = -(-(len(tokenizer) + _SPARE_ROWS) // 64) * 64
-    text = {
-        "vocab_size": rows,
-        "hidden_size": 192,
-        "intermediate_size": 448,
-        "num_hidden_layers": 6,
-        "full_attention_interval": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-        "linear_num_key_heads": 4,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 32,
-        "linear_value_head_dim": 48,
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": True,
-        "pad_token_id": token["<|endoftext|>"],
-        "eos_token_id": token["<|im_end|>"],
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1000.0,  # positions stay below a few hundred
-            "partial_rotary_factor": 0.25,
-            "mrope_section": [3, 3, 2],
-            "mrope_interleaved": True,
-        },
-    }
-    vision = {
-        "depth": 3,
-        "hidden_size": 128,
-        "intermediate_size": 320,
-        "num_heads": 4,
-        "patch_size": 16,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "out_hidden_size": 192,
-        "num_position_embeddings": 256,
-        "deepstack_visual_indexes": [],
-    }
-    return Qwen3_5Config(
-        text_config=text,
-        vision_config=vision,
+def make_vlm(processor: Qwen3VLProcessor, text: dict[str, Any], vision: dict[str, Any]) -> Any:
+    """An untrained Qwen3.5, float32, for this processor's tokens.
+
+    Args:
+        text, vision: sizes of the language model and of the vision tower; what does not vary is added.
+    """
+    token = {name: processor.tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
+    rope = {"rope_type": "default", "partial_rotary_factor": 0.25, "mrope_interleaved": True, **text["rope_parameters"]}
+    end, padding = token["<|im_end|>"], token["<|endoftext|>"]
+    shared = {"rope_parameters": rope, "tie_word_embeddings": True, "pad_token_id": padding, "eos_token_id": end}
+    patches = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "deepstack_visual_indexes": []}
+    config = Qwen3_5Config(
+        text_config={**text, **shared},
+        vision_config={**vision, **patches},
         image_token_id=token["<|image_pad|>"],
         video_token_id=token["<|video_pad|>"],
         vision_start_token_id=token["<|vision_start|>"],
         vision_end_token_id=token["<|vision_end|>"],
         tie_word_embeddings=True,
     )
-
-
-def sam_config() -> SamConfig:
-    """A small SAM: 256² input, four layers of width 96 (the last global), 32×32 embedding of width 64, 128² masks."""
-    return SamConfig(
-        vision_config={
-            "hidden_size": 96,
-            "output_channels": 64,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 2,
-            "image_size": IMAGE_SIZE,
-            "patch_size": 8,
-            "window_size": 8,
-            "global_attn_indexes": [3],
-            "mlp_dim": 288,
-            "num_pos_feats": 32,  # half of output_channels
-            "initializer_range": 0.02,  # the default, 1e-10, suits loading weights; training from it would not start
-        },
-        prompt_encoder_config={"hidden_size": 64, "image_size": IMAGE_SIZE, "patch_size": 8, "mask_input_channels": 8},
-        mask_decoder_config={
-            "hidden_size": 64,
-            "mlp_dim": 192,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "iou_head_hidden_dim": 64,
-        },
-    )
-
-
-def new_vlm(processor: Qwen3VLProcessor, seed: int) -> Qwen3_5ForConditionalGeneration:
-    """An untrained VLM for this processor, float32."""
-    torch.manual_seed(seed)
-    model = Qwen3_5ForConditionalGeneration(vlm_config(processor.tokenizer))
-    model.generation_config.eos_token_id = [processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id]
-    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    model = Qwen3_5ForConditionalGeneration(config)
+    model.generation_config.eos_token_id = [end, padding]
+    model.generation_config.pad_token_id = padding
     return model
 
 
+def new_vlm(processor: Qwen3VLProcessor, seed: int) -> Any:
+    """A small Qwen3.5: six layers of width 192 (every third full attention), a vision tower of three of width 128."""
+    text = {
+        "vocab_size": -(-(len(processor.tokenizer) + _SPARE_ROWS) // 64) * 64,
+        "hidden_size": 192, "intermediate_size": 448, "num_hidden_layers": 6, "full_attention_interval": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+        "linear_num_key_heads": 4, "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 48,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {"rope_theta": 1000.0, "mrope_section": [3, 3, 2]},  # positions stay below a few hundred
+    }  # fmt: skip
+    vision = {
+        "depth": 3, "hidden_size": 128, "intermediate_size": 320, "num_heads": 4, "out_hidden_size": 192,
+        "num_position_embeddings": 256,
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    return make_vlm(processor, text, vision)
+
+
 def new_sam(seed: int) -> SamModel:
-    """An untrained SAM, float32.
+    """An untrained SAM, float32: 256² input, four layers of width 96 (the last global), 32×32 embedding of width 64.
 
     The random Fourier features of positions have std 1, as in segment-anything. transformers uses half the encoder's
     width as std, 48 here: even neighbouring positions then have unrelated encodings, and 1,200 steps with box prompts
     reach only IoU 0.28.
     """
+    vision = {
+        "hidden_size": 96, "output_channels": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "mlp_dim": 288,
+        "image_size": IMAGE_SIZE, "patch_size": 8, "window_size": 8, "global_attn_indexes": [3],
+        "num_pos_feats": 32,  # half of output_channels
+        "initializer_range": 0.02,  # the default, 1e-10, suits loading weights; training from it would not start
+    }  # fmt: skip
+    prompts = {"hidden_size": 64, "image_size": IMAGE_SIZE, "patch_size": 8, "mask_input_channels": 8}
+    decoder = {
+        "hidden_size": 64, "mlp_dim": 192, "num_hidden_layers": 2, "num_attention_heads": 4, "iou_head_hidden_dim": 64
+    }  # fmt: skip
     torch.manual_seed(seed)
-    model = SamModel(sam_config())
+    model = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder))
     model.shared_image_embedding.positional_embedding.data.normal_()
     return model
 
