@@ -5,7 +5,7 @@ discarded afterwards, reconstructs each cell's pixels from its embedding. This k
 embedding that the scenes alone do not require.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,17 @@ from torch import Tensor, nn
 
 from satlisa.data.synthetic.terrain import SIDE
 from satlisa.demo.collages import Collage
-from satlisa.demo.gallery import Exhibit
-from satlisa.demo.pretrain_sam import BATCH_SIZE, JITTER, PROMPTS_PER_IMAGE, draw_mask, prompt_loss
+from satlisa.demo.fit import fit, say
+from satlisa.demo.gallery import Exhibit, turn_array
+from satlisa.demo.pretrain_sam import (
+    BATCH_SIZE,
+    KINDS,
+    PROMPTS_PER_IMAGE,
+    draw_mask,
+    draw_points,
+    jittered,
+    prompt_loss,
+)
 from satlisa.model.losses import mask_iou
 
 LEARNING_RATE = 7e-4
@@ -39,8 +48,7 @@ def as_collage(exhibit: Exhibit) -> Collage:
 
 def turned(picture: Collage, number: int) -> Collage:
     """One of the eight rotations and reflections, numbered as in `Exhibit.turned`."""
-    arrays = (picture.pixels, picture.shapes, picture.surfaces)
-    return Collage(*(np.ascontiguousarray(np.rot90(a[:, ::-1] if number >= 4 else a, number % 4)) for a in arrays))
+    return Collage(*(turn_array(a, number) for a in (picture.pixels, picture.shapes, picture.surfaces)))
 
 
 def make_prompts(
@@ -56,9 +64,9 @@ def make_prompts(
     targets = torch.from_numpy(masks.reshape(*masks.shape[:2], half, 2, half, 2).mean((3, 5)) >= 0.5).float()
     if kind == "box":
         boxes = np.array([[_box(mask) for mask in of_picture] for of_picture in masks])
-        return {"input_boxes": torch.tensor(boxes + rng.uniform(-JITTER, JITTER, boxes.shape)).float()}, targets
+        return jittered(boxes, rng), targets
     count = _POINTS if kind == "all" else 1
-    points = torch.tensor(np.array([[_points(mask, count, rng) for mask in of_picture] for of_picture in masks]))
+    points = torch.tensor(np.array([[draw_points(mask, count, rng) for mask in of_picture] for of_picture in masks]))
     return {"input_points": points.float(), "input_labels": torch.ones(points.shape[:-1], dtype=torch.int64)}, targets
 
 
@@ -72,13 +80,6 @@ def _choose(picture: Collage, lowest: int, kind: str, rng: np.random.Generator) 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     rows, columns = np.nonzero(mask)
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-
-
-def _points(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random points (count, 2) inside a mask, as (x, y)."""
-    rows, columns = np.nonzero(mask)
-    places = rng.integers(len(rows), size=count)
-    return np.stack([columns[places], rows[places]], axis=1)
 
 
 def rare_pixel_weights(targets: Tensor) -> Tensor:
@@ -102,23 +103,18 @@ def broaden_sam(
     collages: Sequence[Collage],
     steps: int,
     seed: int,
-    say: Callable[[str], None],
 ) -> None:
-    """Train all of SAM in place: AdamW, one-cycle cosine with 5 % warm-up; half of each batch is collages."""
+    """Train all of SAM in place; half of each batch is collages."""
     rng = np.random.default_rng((seed, 3))
     scenes = [as_collage(exhibit) for exhibit in gallery if exhibit.plan.objects]
     rebuild = nn.Conv2d(model.config.vision_config.output_channels, 3 * (_PATCH // 2) ** 2, 1)
-    optimizer = torch.optim.AdamW(
-        [*model.parameters(), *rebuild.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.05)
-    model.train()
     half = BATCH_SIZE // 2
-    for step in range(steps):
+
+    def loss_of(step: int) -> Tensor:
         drawn = [collages[i] for i in rng.integers(len(collages), size=half)]
         drawn += [scenes[i] for i in rng.integers(len(scenes), size=half)]
         pictures = [turned(picture, int(rng.integers(8))) for picture in drawn]
-        kind = ("box", "point", "all")[step % 3]
+        kind = KINDS[step % 3]
         prompts, targets = make_prompts(pictures, [0] * half + [1] * half, kind, rng)
         pixels = processor(images=[picture.pixels for picture in pictures], return_tensors="pt")["pixel_values"]
         embeddings = model.vision_encoder(pixels)[0]
@@ -126,14 +122,12 @@ def broaden_sam(
         scores, weights = output.iou_scores[:, :, 0], rare_pixel_weights(targets)
         loss = prompt_loss(output.pred_masks[:, :, 0], targets, scores, weights)
         rebuilt = rebuild_loss(rebuild(embeddings), pixels)
-        (loss + REBUILD_WEIGHT * rebuilt).backward()
-        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
         if step % 30 < 3 or step == steps - 1:
             iou = mask_iou(output.pred_masks[:, :, 0] > 0, targets > 0).mean(1)
             say(
                 f"sam, stage 2, step {step}/{steps} {kind} loss {loss.item():.3f} rebuilt {rebuilt.item():.3f} "
                 f"IoU {iou[half:].mean():.3f} in scenes, {iou[:half].mean():.3f} in collages"
             )
+        return loss + REBUILD_WEIGHT * rebuilt
+
+    fit(model, loss_of, steps, LEARNING_RATE, helpers=[rebuild])

@@ -24,11 +24,10 @@ class Exhibit:
 
         Only the plan's objects are transformed, and re-sorted into reading order; nothing else of it is used.
         """
-        pixels = self.pixels[:, ::-1] if number >= 4 else self.pixels
         plan = copy(self.plan)
         objects = [replace(o, polygon=tuple(_turn(p, number) for p in o.polygon)) for o in plan.objects]
         plan.objects = tuple(sorted(objects, key=lambda o: (o.box[1], o.box[0])))
-        return Exhibit(np.ascontiguousarray(np.rot90(pixels, number % 4)), plan)
+        return Exhibit(turn_array(self.pixels, number), plan)
 
     @property
     def image(self) -> Image.Image:
@@ -48,8 +47,13 @@ def _draw(seed: int) -> np.ndarray:
     return np.asarray(draw_scene(seed))
 
 
+def turn_array(array: np.ndarray, number: int) -> np.ndarray:
+    """(H, W, …) mirrored left to right if `number` is 4..7, then rotated counterclockwise by quarter turns."""
+    return np.ascontiguousarray(np.rot90(array[:, ::-1] if number >= 4 else array, number % 4))
+
+
 def _turn(point: tuple[int, int], number: int) -> tuple[int, int]:
-    """Transform a point in 0..1000 likewise: mirror left to right, then rotate counterclockwise by quarter turns."""
+    """Transform a point in 0..1000 likewise."""
     x, y = point
     if number >= 4:
         x = 1000 - x

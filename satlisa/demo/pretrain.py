@@ -18,6 +18,7 @@ from satlisa.data.synthetic.rows import demo_rows
 from satlisa.demo import tiny_models as backbone
 from satlisa.demo.broaden_sam import broaden_sam
 from satlisa.demo.collages import draw_collage
+from satlisa.demo.fit import say
 from satlisa.demo.gallery import Exhibit, open_gallery
 from satlisa.demo.pretrain_sam import score_sam, train_sam
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
@@ -71,7 +72,7 @@ def pretrain_vlm(
     texts = [turn["content"] for row in rows.texts() for turn in json.loads(row)]
     processor = backbone.make_processor(backbone.train_tokenizer(texts))
     model = backbone.new_vlm(processor, options.seed)
-    train_vlm(model, processor, train, options.vlm_steps, options.seed, say)
+    train_vlm(model, processor, train, options.vlm_steps, options.seed)
     backbone.save_vlm(model, processor, options.output / "vlm")
     report(score_vlm(model, processor, validation))
 
@@ -82,9 +83,9 @@ def pretrain_sam(
     """Train, score and save SAM."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     processor, model = backbone.sam_processor(), backbone.new_sam(options.seed)
-    train_sam(model, processor, train, options.sam_steps, options.seed, say)
+    train_sam(model, processor, train, options.sam_steps, options.seed)
     collages = [draw_collage(number) for number in range(options.collages)]
-    broaden_sam(model, processor, train, collages, options.broaden_steps, options.seed, say)
+    broaden_sam(model, processor, train, collages, options.broaden_steps, options.seed)
     backbone.save_sam(model, options.output / "sam")
     report(score_sam(model, processor, validation))
 
@@ -93,11 +94,6 @@ def report(scores: dict[str, float]) -> None:
     """Print scores on unseen scenes."""
     for name, value in scores.items():
         say(f"unseen scenes: {name}: {value:.3f}")
-
-
-def say(line: str) -> None:
-    """Print a line with the time, unbuffered."""
-    print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
 if __name__ == "__main__":

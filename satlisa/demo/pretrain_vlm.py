@@ -1,7 +1,7 @@
 """Pretraining of the demo's VLM: questions about scenes, next-token cross entropy on the answers."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from satlisa.data.sample import Turn
 from satlisa.data.synthetic import questions
 from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.questions import Question
+from satlisa.demo.fit import fit, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.processing.chat import IGNORE_INDEX, encode_prompt
 from satlisa.processing.collator import answer_positions, stack_positions
@@ -64,7 +65,9 @@ def encode_lesson(processor: Any, exhibit: Exhibit, asked: Sequence[Question]) -
     ids, labels = [first.input_ids], [torch.full_like(first.input_ids, IGNORE_INDEX)]
     for number, question in enumerate(asked):
         if number:
-            follow_up = torch.tensor(tokenizer(_follow_up(question.prompt), add_special_tokens=False).input_ids)
+            # as the chat template formats the next question of a dialogue
+            turn = f"\n<|im_start|>user\n{question.prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+            follow_up = torch.tensor(tokenizer(turn, add_special_tokens=False).input_ids)
             ids.append(follow_up)
             labels.append(torch.full_like(follow_up, IGNORE_INDEX))
         answer = torch.tensor([*tokenizer(question.answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id])
@@ -72,11 +75,6 @@ def encode_lesson(processor: Any, exhibit: Exhibit, asked: Sequence[Question]) -
         labels.append(answer)
     positions = answer_positions(first.position_ids, sum(map(len, ids)) - len(first.input_ids))
     return Lesson(torch.cat(ids), torch.cat(labels), positions, first.pixel_values, first.image_grid_thw)
-
-
-def _follow_up(prompt: str) -> str:
-    """The next question of a dialogue, formatted as by the chat template."""
-    return f"\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
 def run(model: Any, lessons: Sequence[Lesson], pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -98,15 +96,11 @@ def run(model: Any, lessons: Sequence[Lesson], pad_token_id: int) -> tuple[Tenso
     return model.lm_head(hidden[:, :-1][supervised]), targets[supervised]
 
 
-def train_vlm(
-    model: Any, processor: Any, gallery: Sequence[Exhibit], steps: int, seed: int, say: Callable[[str], None]
-) -> None:
-    """Train all of the VLM in place: AdamW, one-cycle cosine with 5 % warm-up."""
+def train_vlm(model: Any, processor: Any, gallery: Sequence[Exhibit], steps: int, seed: int) -> None:
+    """Train all of the VLM in place."""
     rng = np.random.default_rng((seed, 1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.05)
-    model.train()
-    for step in range(steps):
+
+    def loss_of(step: int) -> Tensor:
         single = step >= steps * (1 - SHARE_OF_SINGLE_QUESTIONS)
         lessons = []
         for number in rng.integers(len(gallery), size=BATCH_SIZE):
@@ -115,14 +109,12 @@ def train_vlm(
             lessons.append(encode_lesson(processor, exhibit, asked))
         logits, targets = run(model, lessons, processor.tokenizer.pad_token_id)
         loss = F.cross_entropy(logits, targets)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
         if step % 20 == 0 or step == steps - 1:
             accuracy = float((logits.argmax(-1) == targets).float().mean())
             say(f"vlm step {step}/{steps} loss {loss.item():.3f} token accuracy {accuracy:.3f}")
+        return loss
+
+    fit(model, loss_of, steps, LEARNING_RATE)
 
 
 @torch.no_grad()
@@ -162,14 +154,13 @@ def score_boxes(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> float
         max_new_tokens=260,
         do_sample=False,
     )
-    found = total = 0
+    matched = []
     for exhibit, ids in zip(gallery, generated[:, input_ids.shape[1] :], strict=True):
         text = processor.tokenizer.decode(ids, skip_special_tokens=True)
         boxes = [(label, tuple(map(int, sides))) for label, *sides in _BOX.findall(text)]
         for thing in exhibit.plan.objects:
-            total += 1
-            found += any(label == thing.label and box_iou(box, thing.box) >= 0.5 for label, box in boxes)
-    return found / total
+            matched.append(any(label == thing.label and box_iou(box, thing.box) >= 0.5 for label, box in boxes))
+    return sum(matched) / len(matched)
 
 
 def box_iou(one: tuple[int, ...], other: tuple[int, ...]) -> float:

@@ -1,0 +1,32 @@
+"""The training loop of all three pretraining stages."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def fit(
+    model: Any, loss_of: Callable[[int], Tensor], steps: int, learning_rate: float, helpers: Sequence[nn.Module] = ()
+) -> None:
+    """Train all of a model in place: AdamW, one-cycle cosine with 5 % warm-up, gradient norm clipped to 1.
+
+    `loss_of(step)` draws a batch and returns its loss; `helpers` are trained with the model, unclipped.
+    """
+    parameters = [p for module in (model, *helpers) for p in module.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.05)
+    model.train()
+    for step in range(steps):
+        loss_of(step).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+
+def say(line: str) -> None:
+    """Print a line with the time, unbuffered."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)
