@@ -8,15 +8,12 @@ import pytest
 from tests.helpers.paths import ROOT
 
 pytest_plugins = [
-    f"tests.helpers.{name}"
-    for name in (
-        "dataset_fixtures",
-        "inference_fixtures",
-        "model_fixtures",
-        "resume_fixtures",
-        "saved_models",
-        "scenes",
-    )
+    "tests.helpers.model_fixtures",  # first: the others import it
+    "tests.helpers.dataset_fixtures",
+    "tests.helpers.inference_fixtures",
+    "tests.helpers.resume_fixtures",
+    "tests.helpers.saved_models",
+    "tests.helpers.scenes",
 ]
 
 

@@ -20,6 +20,7 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/*.md"),
         *ROOT.glob("benchmarks/*.md"),
+        *ROOT.glob("tests/*.md"),
         *PACKAGE.rglob("*.md"),
     ]
 )

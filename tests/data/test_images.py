@@ -1,6 +1,5 @@
 """Every kind of image Pillow opens, as upright RGB, with the pixel values a person would expect."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from satlisa.data.images import open_image, to_rgb
 from satlisa.errors import SatlisaError
+from tests.helpers.row_cases import encoded
 
 
 def pixels(image: Image.Image) -> list[Any]:
@@ -22,12 +22,6 @@ def greys(image: Image.Image) -> list[list[int]]:
     array = np.asarray(image)
     assert image.mode == "RGB" and (array == array[..., :1]).all()
     return array[..., 0].tolist()
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 # The letter F, 2 wide and 3 high, as an upright viewer sees it; a camera held otherwise stores it turned.

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from satlisa.data.images import MAX_PIXELS, open_image
 from satlisa.errors import SatlisaError
-from tests.data.test_images import encoded
+from tests.helpers.row_cases import encoded
 
 
 def png_of(width: int, height: int) -> bytes:

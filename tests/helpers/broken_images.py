@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from tests.helpers.row_cases import Case, Skipped, Usable, case, mask_case, png, save
+from tests.helpers.row_cases import Case, Skipped, Usable, case, encoded, mask_case, png
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -18,7 +18,7 @@ def _noise(size: tuple[int, int] = (64, 64)) -> Image.Image:
 def _frames(format_: str) -> bytes:
     """A red frame, then a blue one."""
     frames = [Image.new("RGB", (40, 30), color) for color in (RED, BLUE)]
-    return save(frames[0], format_, save_all=True, append_images=frames[1:], lossless=True)
+    return encoded(frames[0], format_, save_all=True, append_images=frames[1:], lossless=True)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
@@ -44,7 +44,7 @@ def _wrong_checksum() -> bytes:
 
 def _ycck() -> bytes:
     """A CMYK JPEG that declares itself YCCK, which Pillow does not write: the last byte of its Adobe segment."""
-    content = bytearray(save(Image.new("CMYK", (40, 30), (0, 0, 0, 0)), "JPEG", quality=100))
+    content = bytearray(encoded(Image.new("CMYK", (40, 30), (0, 0, 0, 0)), "JPEG", quality=100))
     content[content.index(b"Adobe") + 11] = 2
     return bytes(content)
 
@@ -52,25 +52,25 @@ def _ycck() -> bytes:
 def _rotated() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return save(Image.new("RGB", (40, 30), RED), "PNG", exif=exif)
+    return encoded(Image.new("RGB", (40, 30), RED), "PNG", exif=exif)
 
 
 def _bad_exif() -> bytes:
-    return save(Image.new("RGB", (40, 30), RED), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    return encoded(Image.new("RGB", (40, 30), RED), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
 
 
 def _array(values: np.ndarray, format_: str = "TIFF") -> bytes:
-    return save(Image.fromarray(values), format_)
+    return encoded(Image.fromarray(values), format_)
 
 
 def _palette(transparent: bool) -> bytes:
     image = Image.new("P", (40, 30), 1)
     image.putpalette([0, 0, 0, *RED])
-    return save(image, "PNG", **({"transparency": 1} if transparent else {}))
+    return encoded(image, "PNG", **({"transparency": 1} if transparent else {}))
 
 
 def _two_pages() -> bytes:
-    return save(Image.new("RGB", (40, 30), RED), "TIFF", save_all=True, append_images=[Image.new("RGB", (9, 9))])
+    return encoded(Image.new("RGB", (40, 30), RED), "TIFF", save_all=True, append_images=[Image.new("RGB", (9, 9))])
 
 
 _SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30"/></svg>'
@@ -82,25 +82,25 @@ _SEEN = {
     "animated WebP": (_frames("WEBP"), RED),
     "animated PNG": (_frames("PNG"), RED),
     "TIFF of two pages": (_two_pages(), RED),
-    "CMYK JPEG": (save(Image.new("CMYK", (40, 30), (0, 0, 0, 0)), "JPEG"), (255, 255, 255)),
+    "CMYK JPEG": (encoded(Image.new("CMYK", (40, 30), (0, 0, 0, 0)), "JPEG"), (255, 255, 255)),
     "YCCK JPEG": (_ycck(), None),
     "palette": (_palette(False), RED),
     "palette with transparency": (_palette(True), (0, 0, 0)),
-    "half transparent": (save(Image.new("RGBA", (40, 30), (200, 100, 50, 128)), "PNG"), (100, 50, 25)),
-    "grey with alpha": (save(Image.new("LA", (40, 30), (200, 128)), "PNG"), (100, 100, 100)),
+    "half transparent": (encoded(Image.new("RGBA", (40, 30), (200, 100, 50, 128)), "PNG"), (100, 50, 25)),
+    "grey with alpha": (encoded(Image.new("LA", (40, 30), (200, 128)), "PNG"), (100, 100, 100)),
     "16-bit PNG": (_array(np.full((30, 40), 51400, np.uint16), "PNG"), (200, 200, 200)),
     "16-bit TIFF": (_array(np.full((30, 40), 51400, np.uint16)), (200, 200, 200)),
     "32-bit TIFF": (_array(np.full((30, 40), 200, np.int32)), (200, 200, 200)),
     "float TIFF": (_array(_RAMP), (128, 128, 128)),
     "float TIFF of NaN": (_array(np.full((30, 40), np.nan, np.float32)), (0, 0, 0)),
-    "one bit": (save(Image.new("1", (40, 30), 1), "PNG"), (255, 255, 255)),
-    "BMP": (save(Image.new("RGB", (40, 30), RED), "BMP"), RED),
+    "one bit": (encoded(Image.new("1", (40, 30), 1), "PNG"), (255, 255, 255)),
+    "BMP": (encoded(Image.new("RGB", (40, 30), RED), "BMP"), RED),
     "EXIF that cannot be read": (_bad_exif(), RED),
 }
 
 _REFUSED = {
-    "truncated PNG": (save(_noise(), "PNG")[:3000], "cannot be read"),
-    "truncated JPEG": (save(_noise(), "JPEG")[:900], "cannot be read"),
+    "truncated PNG": (encoded(_noise(), "PNG")[:3000], "cannot be read"),
+    "truncated JPEG": (encoded(_noise(), "JPEG")[:900], "cannot be read"),
     "PNG with a wrong checksum": (_wrong_checksum(), "cannot be read"),
     "no bytes": (b"", "not an image in a format that"),
     "50,000 × 50,000 pixels": (_giant(50_000, 50_000), "pixels"),

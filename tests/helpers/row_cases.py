@@ -73,10 +73,10 @@ def chat(question: Any = QUESTION, answer: Any = ANSWER) -> str:
 
 def png(color: tuple[int, int, int] = (90, 120, 60), size: tuple[int, int] = (40, 30)) -> bytes:
     """A picture of one colour as a file."""
-    return save(Image.new("RGB", size, color), "PNG")
+    return encoded(Image.new("RGB", size, color), "PNG")
 
 
-def save(image: Image.Image, format_: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
     """An image as a file's bytes."""
     stream = io.BytesIO()
     image.save(stream, format_, **options)

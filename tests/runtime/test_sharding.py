@@ -104,7 +104,7 @@ def test_shards_train_like_one_process_and_go_on_as_one(environ: dict[str, str],
         for place in list_checkpoints(again)[2:]:
             shutil.rmtree(place)
         said = train(environ, again, processes, GRAD_ACCUM=str(4 // (3 - processes)))  # a step as large as before
-        assert f"{3 - processes} processes then, {processes} now" in said
+        assert f"{3 - processes} processes before, {processes} now" in said
         assert_same_run(whole, again)
 
 

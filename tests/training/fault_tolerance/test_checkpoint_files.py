@@ -13,7 +13,7 @@ from satlisa.training import train as run_module
 from satlisa.training.fault_tolerance import checkpoint_files
 from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, read_checkpoint, write_checkpoint
 from tests.helpers.resume_fixtures import short
-from tests.training.fault_tolerance.test_resume import checkpoint, make_run, place_of
+from tests.helpers.run_folders import checkpoint, make_run, place_of
 
 
 def test_a_checkpoint_is_never_gone_while_it_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

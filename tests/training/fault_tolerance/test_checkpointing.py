@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 
 def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path) -> None:
-    """Two processes train, one goes on from the middle, and two again from the middle of that: each row of the rest
+    """Two processes train, one resumes from the middle, and two again from the middle of that: each row of the rest
     comes once, the losses are the same."""
     write_dataset(tmp_path / "data", {"train": [row for n, row in enumerate(rows(26)) if n % 10 != 9]})
     environ = {
@@ -237,7 +237,7 @@ def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path
             if place.name > f"step-{last:08d}":
                 shutil.rmtree(place)
         said = train(now, tmp_path / folder)
-        assert f"{before} processes then, {now} now, the same 4 rows a step" in said
+        assert f"{before} processes before, {now} now, the same 4 rows a step" in said
         for key in ("step", "loss", "grad_norm", "lr"):
             a, b = ([record[key] for record in log_of(tmp_path / name)] for name in ("two", folder))
             np.testing.assert_allclose(b, a, rtol=1e-4, err_msg=key)

@@ -1,0 +1,38 @@
+"""A sample as tensors."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from satlisa.data.sample import RowError
+from satlisa.model.satlisa import SatLisa
+from satlisa.processing.processor import encode_sample
+from tests.helpers.model_fixtures import box, encode, make_samples, picture
+
+
+def test_regions_become_masks_and_seg_tokens(tiny_model: SatLisa) -> None:
+    """A square image fills the mask frame of 32×32: boxes on whole pixels are exact."""
+    regions = (box(0.25, 0.0, 0.5, 1.0), box(0.0, 0.5, 1.0, 0.75))
+    encoded = encode(tiny_model, replace(make_samples(2)[1], image=picture(64, 64), regions=regions))
+    expected = torch.zeros(2, 32, 32)
+    expected[0, :, 8:16] = 1
+    expected[1, 16:24] = 1
+    assert torch.equal(encoded.mask_targets, expected) and encoded.mask_valid.all()
+    assert encoded.seg_places.tolist() == (encoded.answer_ids == 263).nonzero()[:, 0].tolist()
+    assert len(encoded.seg_places) == 2 and encoded.sam_pixels is not None
+
+
+def test_a_text_sample_has_nothing_for_sam(tiny_model: SatLisa) -> None:
+    encoded = encode(tiny_model, replace(make_samples(1)[0], regions=()))
+    assert encoded.sam_pixels is None and encoded.mask_targets.shape == (0, 32, 32) and len(encoded.seg_places) == 0
+
+
+def test_a_sample_that_is_too_long_is_refused_uncut(tiny_model: SatLisa) -> None:
+    sample = replace(make_samples(1)[0], index=7, answer="word " * 60)
+    length = encode(tiny_model, sample).length
+    config = replace(tiny_model.config, max_seq_length=length)
+    assert encode_sample(sample, tiny_model.processor, tiny_model.segmenter.inputs, config).length == length
+    config = replace(tiny_model.config, max_seq_length=length - 1)
+    with pytest.raises(RowError, match=rf"row 7: `conversations` {length} tokens, .*max_seq_length is {length - 1}"):
+        encode_sample(sample, tiny_model.processor, tiny_model.segmenter.inputs, config)

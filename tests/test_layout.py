@@ -1,0 +1,54 @@
+"""The path of a module names the file that tests it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+TESTS, PACKAGE = ROOT / "tests", ROOT / "satlisa"
+COVERED_ELSEWHERE = {  # modules without a test file of their own, and the file that fails when they break
+    "data/fingerprint.py": "training/fault_tolerance/test_run_identity.py",
+    "data/synthetic/terrain.py": "data/synthetic/test_painter.py",
+    "demo/fit.py": "demo/test_pretrain.py",
+    "demo/pretrain_sam.py": "demo/test_broaden_sam.py",
+    "processing/sam_inputs.py": "processing/test_embedding_cache.py",
+    "runtime/versions.py": "evaluation/test_evaluate.py",
+    "training/state.py": "training/test_trainer.py",
+    "training/step_log.py": "training/test_train.py",
+    "training/summary.py": "training/test_train.py",
+}
+MODULES = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+MIRRORED = [path for path in TESTS.glob("*/**/test_*.py") if path.relative_to(TESTS).parts[0] != "scenarios"]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(TESTS).as_posix()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_module_has_its_test_file(module: str) -> None:
+    own = (Path(module).parent / f"test_{Path(module).name}").as_posix()
+    covered = COVERED_ELSEWHERE.get(module, own)
+    assert (TESTS / covered).is_file(), f"satlisa/{module}: write tests/{own}"
+    assert covered == own or not (TESTS / own).exists(), f"{module} has tests/{own}; take it from COVERED_ELSEWHERE"
+
+
+def test_the_list_of_exceptions_names_modules() -> None:
+    assert set(COVERED_ELSEWHERE) <= MODULES
+
+
+@pytest.mark.parametrize("path", MIRRORED, ids=name_of)
+def test_every_test_file_names_its_module(path: Path) -> None:
+    """test_<module>.py, test_<module>_<part>.py, or the name of a folder (demo/weights)."""
+    place = PACKAGE / path.relative_to(TESTS).parent
+    subject = path.stem.removeprefix("test_")
+    names = [item.stem for item in place.iterdir() if not item.name.startswith("_")]
+    assert any(f"{subject}_".startswith(f"{name}_") for name in names), f"{name_of(path)}: no such module in {place}"
+
+
+def test_test_files_import_nothing_from_each_other() -> None:
+    for path in TESTS.rglob("test_*.py"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [line for line in lines if line.startswith("from tests.") and not line.startswith("from tests.helpers")]
+        assert not found, f"{name_of(path)}: {found[0]}; move it to tests/helpers/"
