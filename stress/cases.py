@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 _REPOSITORY = Path(__file__).parents[1]
-_TESTS = _REPOSITORY / "tests" / "data" / "test_properties.py"
+_TESTS = _REPOSITORY / "tests/scenarios/test_properties.py"
 
 
 def main(cases: int) -> tuple[int, int, list[str]]:
