@@ -5,7 +5,9 @@ None of them can run code: no pickles, no Python modules from the repository, no
 """
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +38,18 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
         SatlisaError: a model cannot be found or read.
     """
     vlm_source, sam_source = model_source(config.vlm_model_id), model_source(config.sam_model_id)
-    _load("vlm_model_id", config.vlm_model_id, lambda: _find(vlm_source))
-    _load("sam_model_id", config.sam_model_id, lambda: _find(sam_source))
-    processor = _load(
-        "vlm_model_id",
-        config.vlm_model_id,
-        lambda: AutoProcessor.from_pretrained(vlm_source, trust_remote_code=False),
-    )
-    vlm = _load(
-        "vlm_model_id",
-        config.vlm_model_id,
-        lambda: Qwen3_5ForConditionalGeneration.from_pretrained(vlm_source, dtype=dtype, **_NO_FOREIGN_CODE),
-    )
-    sam = _load(
-        "sam_model_id",
-        config.sam_model_id,
-        lambda: SamModel.from_pretrained(sam_source, dtype=torch.float32, **_NO_FOREIGN_CODE),
-    )
-    images = _load("sam_model_id", config.sam_model_id, lambda: SamImageProcessor.from_pretrained(sam_source))
+    loading_vlm = partial(_loading, "vlm_model_id", config.vlm_model_id)
+    loading_sam = partial(_loading, "sam_model_id", config.sam_model_id)
+    with loading_vlm():
+        _find(vlm_source)
+    with loading_sam():
+        _find(sam_source)
+    with loading_vlm():
+        processor = AutoProcessor.from_pretrained(vlm_source, trust_remote_code=False)
+        vlm = Qwen3_5ForConditionalGeneration.from_pretrained(vlm_source, dtype=dtype, **_NO_FOREIGN_CODE)
+    with loading_sam():
+        sam = SamModel.from_pretrained(sam_source, dtype=torch.float32, **_NO_FOREIGN_CODE)
+        images = SamImageProcessor.from_pretrained(sam_source)
     if tokenizer is not None:
         processor.tokenizer = tokenizer
         processor.chat_template = tokenizer.chat_template or processor.chat_template
@@ -105,9 +101,11 @@ def check_model_id(model_id: str, source: str, folders_allowed: bool) -> None:
         raise SatlisaError(f"{source}: expected {kinds}, found '{model_id}'")
 
 
-def _load(setting: str, model_id: str, load: Callable[[], Any]) -> Any:
+@contextmanager
+def _loading(setting: str, model_id: str) -> Iterator[None]:
+    """Any error meanwhile, as one line that names the setting and the model."""
     try:
-        return load()
+        yield
     except pickle.UnpicklingError as error:
         raise refuse_pickle(f"{setting}: '{model_id}'") from error
     except Exception as error:  # transformers raises many types for missing, damaged or foreign files
