@@ -14,18 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satlisa.data.synthetic.terrain import SIDE
+from satlisa.demo import pretrain_sam
 from satlisa.demo.collages import Collage
 from satlisa.demo.fit import fit, say
 from satlisa.demo.gallery import Exhibit, turn_array
-from satlisa.demo.pretrain_sam import (
-    BATCH_SIZE,
-    KINDS,
-    PROMPTS_PER_IMAGE,
-    draw_mask,
-    draw_points,
-    jittered,
-    prompt_loss,
-)
 from satlisa.model.losses import mask_iou
 
 LEARNING_RATE = 7e-4
@@ -41,7 +33,7 @@ def as_collage(exhibit: Exhibit) -> Collage:
     surfaces = np.zeros_like(shapes)
     labels = sorted({thing.label for thing in exhibit.plan.objects})
     for number, thing in enumerate(exhibit.plan.objects, start=1):
-        mask = draw_mask([thing], SIDE)
+        mask = pretrain_sam.draw_mask([thing], SIDE)
         shapes[mask], surfaces[mask] = number, 1 + labels.index(thing.label)
     return Collage(exhibit.pixels, shapes, surfaces)
 
@@ -64,9 +56,10 @@ def make_prompts(
     targets = torch.from_numpy(masks.reshape(*masks.shape[:2], half, 2, half, 2).mean((3, 5)) >= 0.5).float()
     if kind == "box":
         boxes = np.array([[_box(mask) for mask in of_picture] for of_picture in masks])
-        return jittered(boxes, rng), targets
+        return pretrain_sam.jittered(boxes, rng), targets
     count = _POINTS if kind == "all" else 1
-    points = torch.tensor(np.array([[draw_points(mask, count, rng) for mask in of_picture] for of_picture in masks]))
+    drawn = [[pretrain_sam.draw_points(mask, count, rng) for mask in of_picture] for of_picture in masks]
+    points = torch.tensor(np.array(drawn))
     return {"input_points": points.float(), "input_labels": torch.ones(points.shape[:-1], dtype=torch.int64)}, targets
 
 
@@ -74,7 +67,7 @@ def _choose(picture: Collage, lowest: int, kind: str, rng: np.random.Generator) 
     numbers = picture.surfaces if kind == "all" else picture.shapes
     found, counts = np.unique(numbers, return_counts=True)
     found = found[(counts >= _LEAST) & (found >= lowest)]
-    return [numbers == rng.choice(found) for _ in range(1 if kind == "all" else PROMPTS_PER_IMAGE)]
+    return [numbers == rng.choice(found) for _ in range(1 if kind == "all" else pretrain_sam.PROMPTS_PER_IMAGE)]
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -108,19 +101,19 @@ def broaden_sam(
     rng = np.random.default_rng((seed, 3))
     scenes = [as_collage(exhibit) for exhibit in gallery if exhibit.plan.objects]
     rebuild = nn.Conv2d(model.config.vision_config.output_channels, 3 * (_PATCH // 2) ** 2, 1)
-    half = BATCH_SIZE // 2
+    half = pretrain_sam.BATCH_SIZE // 2
 
     def loss_of(step: int) -> Tensor:
         drawn = [collages[i] for i in rng.integers(len(collages), size=half)]
         drawn += [scenes[i] for i in rng.integers(len(scenes), size=half)]
         pictures = [turned(picture, int(rng.integers(8))) for picture in drawn]
-        kind = KINDS[step % 3]
+        kind = pretrain_sam.KINDS[step % 3]
         prompts, targets = make_prompts(pictures, [0] * half + [1] * half, kind, rng)
         pixels = processor(images=[picture.pixels for picture in pictures], return_tensors="pt")["pixel_values"]
         embeddings = model.vision_encoder(pixels)[0]
         output = model(image_embeddings=embeddings, multimask_output=False, **prompts)
         scores, weights = output.iou_scores[:, :, 0], rare_pixel_weights(targets)
-        loss = prompt_loss(output.pred_masks[:, :, 0], targets, scores, weights)
+        loss = pretrain_sam.prompt_loss(output.pred_masks[:, :, 0], targets, scores, weights)
         rebuilt = rebuild_loss(rebuild(embeddings), pixels)
         if step % 30 < 3 or step == steps - 1:
             iou = mask_iou(output.pred_masks[:, :, 0] > 0, targets > 0).mean(1)

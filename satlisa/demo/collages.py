@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from satlisa.data.synthetic.structures import placed
 from satlisa.data.synthetic.terrain import SIDE
 
 _LEAST = 9  # minimum pixels of a shape
@@ -118,8 +119,8 @@ def _scatter(rng: np.random.Generator, sheet: _Sheet, kind: int) -> None:
             place, angle = rng.uniform(0, SIDE, 2), rng.uniform(0, np.pi)
         else:
             cell = np.array([number % columns - columns / 2, number // columns - 1])
-            place = middle + _rotation(angle) @ (cell * size * gap)
-        sheet.put(_outline(rng, form, size) @ _rotation(angle).T + place, kind, shadow)
+            place = placed(cell * size * gap, middle, angle)
+        sheet.put(placed(_outline(rng, form, size), place, angle), kind, shadow)
 
 
 def _outline(rng: np.random.Generator, form: str, size: np.ndarray) -> np.ndarray:
@@ -137,10 +138,6 @@ def _outline(rng: np.random.Generator, form: str, size: np.ndarray) -> np.ndarra
             corners *= rng.uniform(0.6, 1.1, (len(turns), 1))
     corners = corners * size / 2
     return corners
-
-
-def _rotation(angle: float) -> np.ndarray:
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def _fill(outline: np.ndarray) -> np.ndarray:

@@ -39,12 +39,8 @@ def open_gallery(split: str, num_scenes: int, processes: int) -> list[Exhibit]:
     """Render the first scenes of a split of the demo dataset in parallel; 0.03 s each."""
     seeds = scene_seeds(split, num_scenes)
     with multiprocessing.get_context("fork").Pool(processes) as pool:
-        pictures = pool.map(_draw, seeds, chunksize=16)
-    return [Exhibit(pixels, Plan(seed)) for pixels, seed in zip(pictures, seeds, strict=True)]
-
-
-def _draw(seed: int) -> np.ndarray:
-    return np.asarray(draw_scene(seed))
+        pictures = pool.map(draw_scene, seeds, chunksize=16)
+    return [Exhibit(np.array(picture), Plan(seed)) for picture, seed in zip(pictures, seeds, strict=True)]
 
 
 def turn_array(array: np.ndarray, number: int) -> np.ndarray:

@@ -9,8 +9,9 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +24,7 @@ from satlisa.demo.gallery import Exhibit, open_gallery
 from satlisa.demo.pretrain_sam import score_sam, train_sam
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
 
+Gallery = Sequence[Exhibit]
 WEIGHTS = Path(__file__).parent / "weights"
 _TOKENIZER_SCENES = 400  # enough for their texts to contain every phrase
 
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"drew {len(train) + len(validation)} scenes in {time.perf_counter() - started:.0f} s", flush=True)
     sides = {"vlm": pretrain_vlm, "sam": pretrain_sam}
     chosen = [sides[name] for name in sides if options.only in (None, name)]
-    workers = [context.Process(target=side, args=(options, train, validation, len(chosen))) for side in chosen]
+    threads = max(1, cores // len(chosen))
+    workers = [context.Process(target=run, args=(side, threads, options, train, validation)) for side in chosen]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -63,37 +66,32 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def pretrain_vlm(
-    options: argparse.Namespace, train: Sequence[Exhibit], validation: Sequence[Exhibit], workers: int
-) -> None:
-    """Train, score and save the VLM."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+def run(side: Callable[..., dict[str, float]], threads: int, *given: Any) -> None:
+    """Pretrain one model in this process, and print its scores on unseen scenes."""
+    torch.set_num_threads(threads)
+    for name, value in side(*given).items():
+        say(f"unseen scenes: {name}: {value:.3f}")
+
+
+def pretrain_vlm(options: argparse.Namespace, train: Gallery, validation: Gallery) -> dict[str, float]:
+    """Train, save and score the VLM."""
     rows = demo_rows("pretrain", _TOKENIZER_SCENES)
-    texts = [turn["content"] for row in rows.texts() for turn in json.loads(row)]
+    texts = [turn["content"] for row in rows["conversations"] for turn in json.loads(row)]
     processor = backbone.make_processor(backbone.train_tokenizer(texts))
     model = backbone.new_vlm(processor, options.seed)
     train_vlm(model, processor, train, options.vlm_steps, options.seed)
-    backbone.save_vlm(model, processor, options.output / "vlm")
-    report(score_vlm(model, processor, validation))
+    backbone.save(model, processor, options.output / "vlm")
+    return score_vlm(model, processor, validation)
 
 
-def pretrain_sam(
-    options: argparse.Namespace, train: Sequence[Exhibit], validation: Sequence[Exhibit], workers: int
-) -> None:
-    """Train, score and save SAM."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+def pretrain_sam(options: argparse.Namespace, train: Gallery, validation: Gallery) -> dict[str, float]:
+    """Train, save and score SAM."""
     processor, model = backbone.sam_processor(), backbone.new_sam(options.seed)
     train_sam(model, processor, train, options.sam_steps, options.seed)
     collages = [draw_collage(number) for number in range(options.collages)]
     broaden_sam(model, processor, train, collages, options.broaden_steps, options.seed)
-    backbone.save_sam(model, options.output / "sam")
-    report(score_sam(model, processor, validation))
-
-
-def report(scores: dict[str, float]) -> None:
-    """Print scores on unseen scenes."""
-    for name, value in scores.items():
-        say(f"unseen scenes: {name}: {value:.3f}")
+    backbone.save(model, processor, options.output / "sam")
+    return score_sam(model, processor, validation)
 
 
 if __name__ == "__main__":

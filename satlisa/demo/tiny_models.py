@@ -185,15 +185,8 @@ def sam_processor() -> SamImageProcessor:
     return SamImageProcessor(size={"longest_edge": IMAGE_SIZE}, pad_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
 
 
-def save_vlm(model: Qwen3_5ForConditionalGeneration, processor: Qwen3VLProcessor, folder: Path) -> None:
-    """Save the VLM in the hub's layout. Float16 halves the size; fine-tuning in float32 tolerates the rounding."""
+def save(model: Any, processor: Any, folder: Path) -> None:
+    """Save a model in the hub's layout. Float16 halves the size; fine-tuning in float32 tolerates the rounding."""
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
-    model.float()
-
-
-def save_sam(model: SamModel, folder: Path) -> None:
-    """Save SAM in the hub's layout, in float16."""
-    model.half().save_pretrained(folder)
-    sam_processor().save_pretrained(folder)
     model.float()

@@ -6,7 +6,6 @@ Texts and polygons are created eagerly, images lazily: drawing takes ten times a
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,23 +16,8 @@ from satlisa.data.synthetic.questions import Question, ask_box_list, ask_everyth
 from satlisa.errors import SatlisaError
 
 _SEEDS_PER_SPLIT = 1_000_000
-_SPLITS = {
-    "train": 500,
-    "validation": 40,
-    "test": 220,
-    "pretrain": 3000,
-}  # scenes; the order decides the seeds
+_SPLITS = {"train": 500, "validation": 40, "test": 220, "pretrain": 3000}  # scenes; the order decides the seeds
 _SHUFFLE_SEED = 20
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A row without its image."""
-
-    seed: int
-    task: str
-    conversations: str
-    metadata: str
 
 
 class DemoRows:
@@ -42,32 +26,22 @@ class DemoRows:
     `image` is {"bytes": PNG of 256² pixels, "path": None}; `conversations` and `metadata` are JSON strings.
     """
 
-    def __init__(self, entries: list[_Entry]) -> None:
-        self._entries = entries
+    def __init__(self, entries: list[dict[str, Any]]) -> None:
+        self._entries = entries  # the rows, with the scene's seed as `image`
         self._pictures: dict[int, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __getitem__(self, index: int | str) -> Any:
-        """A row by index, or the column "task" by name without drawing images."""
+        """A row by index, or a column of texts by name, without drawing images."""
         if isinstance(index, str):
-            return [getattr(entry, index) for entry in self._entries]
+            return [entry[index] for entry in self._entries]
         entry = self._entries[index]
-        return {
-            "task": entry.task,
-            "source": "synthetic",
-            "image": {"bytes": self._picture(entry.seed), "path": None},
-            "conversations": entry.conversations,
-            "metadata": entry.metadata,
-        }
+        return {**entry, "image": {"bytes": self._picture(entry["image"]), "path": None}}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
-
-    def texts(self) -> list[str]:
-        """The `conversations` of all rows, without drawing images."""
-        return [entry.conversations for entry in self._entries]
 
     def _picture(self, seed: int) -> bytes:
         """PNG bytes of a scene, drawn once and cached: 110 kB each."""
@@ -106,7 +80,7 @@ def scene_seeds(split: str, num_scenes: int | None = None) -> list[int]:
     return list(range(first, first + count))
 
 
-def _scene_entries(seed: int, number: int, split: str) -> list[_Entry]:
+def _scene_entries(seed: int, number: int, split: str) -> list[dict[str, Any]]:
     """The rows about one scene; its `number` in the split rotates the questions."""
     plan = Plan(seed)
     questions = ask_everything(plan, turn=number)
@@ -116,10 +90,15 @@ def _scene_entries(seed: int, number: int, split: str) -> list[_Entry]:
     return [_entry(seed, question) for question in questions]
 
 
-def _entry(seed: int, question: Question) -> _Entry:
+def _entry(seed: int, question: Question) -> dict[str, Any]:
     turns = [
         {"role": "user", "content": f"<image>\n{question.prompt}"},
         {"role": "assistant", "content": question.answer},
     ]
-    metadata = {"seed": seed, **question.metadata}
-    return _Entry(seed, question.task, json.dumps(turns), json.dumps(metadata))
+    return {
+        "task": question.task,
+        "source": "synthetic",
+        "image": seed,
+        "conversations": json.dumps(turns),
+        "metadata": json.dumps({"seed": seed, **question.metadata}),
+    }
