@@ -50,12 +50,9 @@ def paint(plan: Plan, size: int = SIDE) -> Image.Image:
 
 def _ground(rng: np.random.Generator, plan: Plan) -> np.ndarray:
     """The land cover of a scene class: (SIDE, SIDE, 3) float32."""
-    if plan.scene_class == "Farmland":
-        return terrain.farmland(rng, plan.angle)
-    if plan.scene_class == "Industrial area":
-        return terrain.concrete(rng, plan.angle)
-    if plan.scene_class == "Desert":
-        return terrain.desert(rng, plan.angle)
+    along = {"Farmland": terrain.farmland, "Industrial area": terrain.concrete, "Desert": terrain.desert}
+    if draw := along.get(plan.scene_class):
+        return draw(rng, plan.angle)
     return terrain.forest(rng) if plan.scene_class == "Forest" else terrain.grass(rng)
 
 

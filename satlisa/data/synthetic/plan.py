@@ -55,9 +55,8 @@ class Structure:
     def as_object(self) -> SceneObject:
         """The structure as an annotation."""
         points = np.rint(self.outline / SIDE * 1000).astype(int).tolist()
-        return SceneObject(
-            "plane" if self.kind == "plane" else "building", tuple((x, y) for x, y in points), self.flooded
-        )
+        label = "plane" if self.kind == "plane" else "building"
+        return SceneObject(label, tuple((x, y) for x, y in points), self.flooded)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class Plan:
 
     def _road(self, angle: float, offset: float, width: float, surface: str) -> Road:
         along = np.array([np.cos(angle), np.sin(angle)])
-        middle = SIDE / 2 + offset * _normal(angle)
+        middle = SIDE / 2 + offset * np.array([-np.sin(angle), np.cos(angle)])
         ends = np.stack([middle - along * SIDE, middle + along * SIDE])
         self._pen.line([tuple(end) for end in ends], fill=1, width=round(width + 2 * _GAP))
         return Road(ends, width, surface)
@@ -164,23 +163,18 @@ class Plan:
 
 
 _KINDS = {"Industrial area": "hall", "Airport": "hall", "Farmland": "barn", "Desert": "clay"}
+_SIZES = {  # of a kind of building: its width and height in units, and the part that an L shape lacks
+    "house": ((27, 36), (19, 25), None), "barn": ((32, 46), (20, 27), None),
+    "hall": ((46, 74), (30, 46), 0.45), "clay": ((22, 34), (22, 34), 0.4),
+}  # fmt: skip
 
 
 def _outline(rng: np.random.Generator, kind: str) -> np.ndarray:
     """A random outline of this kind around the origin, at least 16 units on its shorter side."""
     if kind == "plane":
         return structures.plane_outline(rng.uniform(40, 58))
-    if kind == "hall":
-        width, height = rng.uniform(46, 74), rng.uniform(30, 46)
-        return structures.ell(width, height, 0.45) if rng.random() < 0.3 else structures.rectangle(width, height)
-    if kind == "clay":
-        width, height = rng.uniform(22, 34, 2)
-        return structures.ell(width, height, 0.4) if rng.random() < 0.3 else structures.rectangle(width, height)
-    if kind == "barn":
-        return structures.rectangle(rng.uniform(32, 46), rng.uniform(20, 27))
-    return structures.rectangle(rng.uniform(27, 36), rng.uniform(19, 25))
-
-
-def _normal(angle: float) -> np.ndarray:
-    """Unit normal of a direction: (2,)."""
-    return np.array([-np.sin(angle), np.cos(angle)])
+    widths, heights, cut = _SIZES[kind]
+    width, height = rng.uniform(*widths), rng.uniform(*heights)
+    if cut and rng.random() < 0.3:
+        return structures.ell(width, height, cut)
+    return structures.rectangle(width, height)

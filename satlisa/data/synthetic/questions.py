@@ -5,11 +5,7 @@ from typing import Any
 
 from satlisa.data.synthetic.plan import Plan, SceneObject
 
-_SEGMENT_PROMPTS = (
-    "Segment the buildings",
-    "Segment all buildings in this image",
-    "Show me where the buildings are",
-)
+_SEGMENT_PROMPTS = ("Segment the buildings", "Segment all buildings in this image", "Show me where the buildings are")
 _SETTINGS = {
     "Farmland": "Farmland with fields",
     "Forest": "A dense forest",

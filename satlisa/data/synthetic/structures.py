@@ -12,21 +12,8 @@ SCALE = 2  # pixels per unit while drawing
 SUN = np.array([0.8, 0.6])  # offset of a shadow per unit of height
 Colour = tuple[int, int, int]
 
-HOUSE_ROOFS: list[Colour] = [
-    (172, 84, 62),
-    (190, 112, 76),
-    (120, 66, 52),
-    (108, 112, 122),
-    (92, 84, 80),
-    (150, 70, 70),
-]
-HALL_ROOFS: list[Colour] = [
-    (224, 226, 226),
-    (198, 202, 206),
-    (104, 142, 178),
-    (236, 232, 220),
-    (130, 168, 160),
-]
+HOUSE_ROOFS: list[Colour] = [(172, 84, 62), (190, 112, 76), (120, 66, 52), (108, 112, 122), (92, 84, 80), (150, 70, 70)]
+HALL_ROOFS: list[Colour] = [(224, 226, 226), (198, 202, 206), (104, 142, 178), (236, 232, 220), (130, 168, 160)]
 BARN_ROOFS: list[Colour] = [(164, 60, 50), (206, 208, 208), (138, 76, 60)]
 CLAY_ROOFS: list[Colour] = [(244, 240, 230), (150, 102, 76), (126, 92, 80)]
 TAILS: list[Colour] = [(196, 40, 44), (34, 76, 156), (30, 130, 84), (232, 150, 30)]
@@ -51,14 +38,7 @@ def ell(width: float, height: float, cut: float) -> np.ndarray:
     """An L shape: a rectangle without its lower right corner, `cut` (0..1) of both sides."""
     x, y = width / 2, height / 2
     return np.array(
-        [
-            (-x, -y),
-            (x, -y),
-            (x, y - cut * height),
-            (x - cut * width, y - cut * height),
-            (x - cut * width, y),
-            (-x, y),
-        ]
+        [(-x, -y), (x, -y), (x, y - cut * height), (x - cut * width, y - cut * height), (x - cut * width, y), (-x, y)]
     )
 
 
@@ -72,9 +52,7 @@ class Canvas:
     """The image being drawn: SIDE·SCALE pixels square, all coordinates in units."""
 
     def __init__(self, ground: np.ndarray) -> None:
-        self.image = Image.fromarray(ground.clip(0, 255).astype(np.uint8)).resize(
-            (SIDE * SCALE,) * 2, Image.Resampling.BILINEAR
-        )
+        self.image = _enlarged(ground.clip(0, 255))
         self.pen = ImageDraw.Draw(self.image)
 
     def polygon(self, outline: np.ndarray, colour: Colour) -> None:
@@ -102,18 +80,20 @@ class Canvas:
 
     def cover(self, colour: np.ndarray, opacity: np.ndarray) -> None:
         """Blend a (SIDE, SIDE, 3) colour over the image with a (SIDE, SIDE) opacity of 0..1."""
-        top = Image.fromarray(colour.clip(0, 255).astype(np.uint8)).resize(self.image.size, Image.Resampling.BILINEAR)
-        mask = Image.fromarray((opacity * 255).astype(np.uint8)).resize(self.image.size, Image.Resampling.BILINEAR)
-        self.image.paste(top, mask=mask)
+        self.image.paste(_enlarged(colour.clip(0, 255)), mask=_enlarged(opacity * 255))
 
     def finish(self, rng: np.random.Generator, size: int) -> Image.Image:
         """The final image, `size` pixels square, with haze, exposure and sensor noise."""
-        small = np.asarray(
-            self.image.resize((size, size), Image.Resampling.BOX if size == SIDE else Image.Resampling.LANCZOS)
-        )
+        how = Image.Resampling.BOX if size == SIDE else Image.Resampling.LANCZOS
+        small = np.asarray(self.image.resize((size, size), how))
         exposure = rng.uniform(0.88, 1.1) * rng.uniform(0.97, 1.03, 3)
         grain = rng.normal(0, 3.5, (size, size, 1))
         return Image.fromarray((small * exposure + grain + rng.uniform(0, 8)).clip(0, 255).astype(np.uint8))
+
+
+def _enlarged(values: np.ndarray) -> Image.Image:
+    """(SIDE, SIDE, …) 0..255 as an image at the canvas's resolution."""
+    return Image.fromarray(values.astype(np.uint8)).resize((SIDE * SCALE,) * 2, Image.Resampling.BILINEAR)
 
 
 def draw_road(canvas: Canvas, ends: np.ndarray, width: float, *, paved: bool) -> None:
@@ -158,9 +138,8 @@ def draw_hall(canvas: Canvas, rng: np.random.Generator, outline: np.ndarray, col
         seam[1] = seam[0] + (inner[-1] - inner[0]) * (0.98 if len(inner) == 4 else 0.45)
         canvas.line(seam, _tone(colour, 0.9), 0.6)
     for _ in range(rng.integers(1, 4)):
-        spot = (
-            inner[0] + (inner[1] - inner[0]) * rng.uniform(0.15, 0.8) + (inner[-1] - inner[0]) * rng.uniform(0.12, 0.36)
-        )
+        x, y = rng.uniform(0.15, 0.8), rng.uniform(0.12, 0.36)
+        spot = inner[0] + (inner[1] - inner[0]) * x + (inner[-1] - inner[0]) * y
         canvas.polygon(rectangle(3.6, 3.0) + spot + SUN, _tone(colour, 0.5))
         canvas.polygon(rectangle(3.6, 3.0) + spot, (188, 190, 192))
 
