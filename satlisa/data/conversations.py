@@ -11,16 +11,8 @@ from satlisa.data.polygons import POLYGON_KEYS, find_regions, holds_coordinates,
 from satlisa.data.sample import Turn
 from satlisa.geometry.regions import Region
 
-_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
-
+_ROLES = {"system": "system", "human": "user", "user": "user"}
+_ROLES |= dict.fromkeys(("gpt", "assistant", "model", "bot"), "assistant")
 _IMAGE_PARTS = ("image", "image_url", "img")
 
 # The lookbehind lets a match start only at the first blank of a run, here and in _tidy: without it 100 KB take minutes.

@@ -81,7 +81,8 @@ def _load_folder(folder: Path, load: Callable[[Any], Any]) -> Any:
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             check_saved(folder)
-            return _as_splits(datasets.load_from_disk(str(folder)))
+            saved = datasets.load_from_disk(str(folder))
+            return {str(saved.split or "train"): saved} if isinstance(saved, datasets.Dataset) else saved
         return load(open_builder(str(folder), folder))
     except SatlisaError:
         raise
@@ -120,15 +121,8 @@ def _load_hub(dataset: str, load: Callable[[Any], Any]) -> Any:
         raise SatlisaError(f"dataset {dataset}: cannot be loaded ({first_line(error)}); or {_ELSEWHERE}") from error
 
 
-def _as_splits(loaded: Any) -> datasets.DatasetDict:
-    if isinstance(loaded, datasets.Dataset):
-        return datasets.DatasetDict({str(loaded.split or "train"): loaded})
-    return loaded
-
-
 def _choose_split(splits: Any, split: str, dataset: str) -> Any:
-    names = [split, *(_VALIDATION if split in _VALIDATION else ())]
-    for name in names:
+    for name in (split, *(_VALIDATION if split in _VALIDATION else ())):
         if name in splits:
             return splits[name]
     raise SplitError(f"dataset {dataset}: no split {split!r}; it has {', '.join(splits)}")

@@ -41,14 +41,11 @@ _UPRIGHT = {
 
 
 def open_image(source: ImageSource) -> Image.Image:
-    """Load an image completely, as upright RGB.
+    """Load an image completely, as upright RGB; the source and its file may be closed or changed afterwards.
 
     Args:
         source: a path, an encoded file's bytes, a dataset's `{"bytes": …, "path": …}` (bytes take precedence), a Pillow
             image, or a uint8 array (H, W, 3) in RGB order. Only the first frame of a multi-frame file is read.
-
-    Returns:
-        an independent RGB image: the source and its file may be closed or changed.
 
     Raises:
         SatlisaError: file not found, not an image, broken or too large, or an unsupported type of source.

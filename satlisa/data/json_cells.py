@@ -47,11 +47,7 @@ def decode_at(text: str, start: int) -> tuple[Any, int]:
 
 
 def check_levels(value: Any, levels: int = _LEVELS) -> None:
-    """Refuse a value nested deeper than `levels`.
-
-    Raises:
-        ValueError: it is.
-    """
+    """Refuse a value nested deeper than `levels` with a ValueError."""
     inside = [value]
     for _ in range(levels):
         inside = [item for outer in inside for item in _items(outer) if isinstance(item, list | tuple | dict)]

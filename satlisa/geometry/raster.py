@@ -23,7 +23,7 @@ _BAND = 2**19  # crossings processed at a time, about 50 MB
 def rasterize(
     polygons: Sequence[np.ndarray], height: int, width: int, *, scale: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """Draw the union of polygons.
+    """Draw the union of polygons: (height, width) bool.
 
     The even-odd rule holds inside one polygon, so its overlapping parts cancel; several polygons are united. Polygons
     are clipped at the frame. Fewer than three points, or an outline around no pixel centre, draw nothing.
@@ -32,9 +32,6 @@ def rasterize(
         polygons: (P, 2) arrays of (x, y) in fractions.
         height, width: of the frame, in pixels.
         scale: (width, height) in pixels of fraction 1.0; the frame's own size by default.
-
-    Returns:
-        (height, width) bool.
     """
     mask = np.zeros((height, width), dtype=bool)
     for _, column, top, bottom in _runs(polygons, height, width, scale or (width, height)):

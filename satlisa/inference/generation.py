@@ -68,16 +68,13 @@ def answer(
     max_new_tokens: int = 256,
     batch_size: int = 8,
 ) -> list[Answer]:
-    """Answer prompts about images, in batches.
+    """Answer prompts about images, in batches: one `Answer` per prompt, in order.
 
     Args:
         images: RGB, one per prompt.
         prompts: a question, or turns ending with the user's.
         max_new_tokens: maximum answer length; longer answers are truncated.
         batch_size: number of prompts decoded together.
-
-    Returns:
-        One `Answer` per prompt, in order.
 
     Raises:
         SatlisaError: images and prompts differ in number, the processor rejects an image's size, or a prompt is too

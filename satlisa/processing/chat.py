@@ -104,13 +104,8 @@ def _encode_turns(processor: Any, turns: Sequence[Turn]) -> list[int]:
     for number, turn in enumerate(turns):
         parts = [{"type": "text", "text": _PLACE.format(number)}]
         messages.append({"role": turn.role, "content": [{"type": "image"}] * (number == first_user) + parts})
-    rendered = processor.tokenizer.apply_chat_template(
-        messages,
-        chat_template=processor.chat_template,
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=False,
-    )
+    form = dict(tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    rendered = processor.tokenizer.apply_chat_template(messages, chat_template=processor.chat_template, **form)
     ids: list[int] = []
     for number, piece in enumerate(_PLACES.split(rendered)):
         # re.split alternates the template's own text with the turn numbers captured from the placeholders.
@@ -158,7 +153,7 @@ def decode_answer(tokenizer: Any, token_ids: Sequence[int], seg_token: str) -> s
 
 
 def rotary_positions(input_ids: Tensor, image_token_id: int, merged_grid: Tensor) -> Tensor:
-    """Qwen's interleaved M-RoPE positions of a sequence with one image.
+    """Qwen's interleaved M-RoPE positions of a sequence with one image: (3, T) int64.
 
     Text advances in all three dimensions. Image tokens share one time step and carry their row and column. Text after
     the image continues after the largest position used (Qwen2-VL, arXiv:2409.12191, §2.1).
@@ -166,9 +161,6 @@ def rotary_positions(input_ids: Tensor, image_token_id: int, merged_grid: Tensor
     Args:
         input_ids: (T,), the image tokens contiguous.
         merged_grid: (2,) rows and columns of image tokens.
-
-    Returns:
-        (3, T) int64.
     """
     rows, columns = (int(n) for n in merged_grid)
     is_image = input_ids == image_token_id
@@ -177,13 +169,7 @@ def rotary_positions(input_ids: Tensor, image_token_id: int, merged_grid: Tensor
     if int(is_image.sum()) != num_image:
         raise ValueError(f"{int(is_image.sum())} image tokens for an image of {rows}×{columns} tokens")
     positions = torch.arange(length).repeat(3, 1)  # (3, T)
-    grid = torch.stack(
-        [
-            torch.zeros(num_image, dtype=torch.int64),
-            torch.arange(rows).repeat_interleave(columns),
-            torch.arange(columns).repeat(rows),
-        ]
-    )
+    grid = torch.cartesian_prod(torch.zeros(1, dtype=torch.int64), torch.arange(rows), torch.arange(columns)).T
     positions[:, start : start + num_image] = start + grid
     positions[:, start + num_image :] += max(rows, columns) - num_image
     return positions

@@ -29,11 +29,8 @@ def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config:
     answer_ids = encode_answer(processor.tokenizer, sample.answer, len(sample.regions), config.seg_token_id)
     length = len(prompt.input_ids) + len(answer_ids)
     if length > config.max_seq_length:
-        raise RowError(
-            sample.index,
-            "conversations",
-            f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}",
-        )
+        reason = f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}"
+        raise RowError(sample.index, "conversations", reason)
     image_key = fingerprint(sample.image)
     recalled = sam_inputs.recall(image_key) if sample.regions else None
     frame = sam_inputs.frame((sample.image.height, sample.image.width))
