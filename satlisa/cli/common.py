@@ -1,10 +1,5 @@
 """What the commands share: a mistake is one line on stderr and exit code 2, Ctrl-C is one line and 130.
 
-    def main(arguments: Sequence[str] | None = None) -> int:
-        options = _parser().parse_args(arguments)  # a CommandParser(PROG, …)
-        start_logging(options.debug)
-        return run_command(PROG, partial(_run, options), options.debug)
-
 Tracebacks are shown with `--debug` alone, except those of our own bugs. Nothing here imports torch: `--help` and a
 mistyped option answer at once.
 """
@@ -42,15 +37,9 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_command(prog: str, run: Callable[[], int], debug: bool = False) -> int:
-    """Run the body of a command.
+    """Run the body of a command; returns its exit code, 2 after a `SatlisaError` or 130 after Ctrl-C.
 
-    Args:
-        prog: the command's name, which starts its lines.
-        run: the body; it returns the exit code.
-        debug: print the traceback of a `SatlisaError` before its line, without access tokens.
-
-    Returns:
-        The body's exit code; 2 after a `SatlisaError` and 130 after Ctrl-C, each with its line on stderr.
+    The last two have a line on stderr that starts with `prog`. With `debug`, the traceback comes first.
     """
     try:
         return run()
