@@ -6,7 +6,7 @@ and GitHub and VS Code both allow it. All text from models and datasets is escap
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,8 @@ IMAGE_FOLDER = "images"
 _WIDTH = 190  # of a picture, in CSS pixels: four fit side by side on GitHub
 _MAX_TEXT = 600  # characters of a prompt or an answer in a table cell
 _MAX_ERRORS = 100  # rows of a task's error table
-
 Results = Mapping[str, Any]
-
 Entry = Mapping[str, Any]
-
 Pictures = tuple[Image.Image, np.ndarray | None, np.ndarray | None]
 
 
@@ -108,21 +105,18 @@ def plain_table(results: Results) -> str:
 
 def _summary_rows(results: Results) -> list[list[str]]:
     """The summary as rows of cells; the first is the header."""
-    head = ["Task", "Samples", "Errors", "Mean IoU", "cIoU", "Accuracy", "Judged", "Exact match", "<SEG>"]
-    return [head] + [
-        [
-            task,
-            str(scores["samples"]),
-            str(scores["errors"]),
-            _number(scores["mean_iou"]),
-            _number(scores["ciou"]),
-            _percent(scores["accuracy"]),
-            str(scores["judged"] or "–"),
-            _percent(scores["exact_match"]),
-            _percent(scores["seg_rate"]),
-        ]
-        for task, scores in results["tasks"].items()
-    ]
+    columns: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "Samples": ("samples", str),
+        "Errors": ("errors", str),
+        "Mean IoU": ("mean_iou", _number),
+        "cIoU": ("ciou", _number),
+        "Accuracy": ("accuracy", _percent),
+        "Judged": ("judged", lambda count: str(count or "–")),
+        "Exact match": ("exact_match", _percent),
+        "<SEG>": ("seg_rate", _percent),
+    }
+    tasks = results["tasks"].items()
+    return [["Task", *columns], *([task, *(write(s[key]) for key, write in columns.values())] for task, s in tasks)]
 
 
 def render(results: Results) -> str:
@@ -166,12 +160,7 @@ def _task_section(task: str, entries: Sequence[Entry]) -> list[str]:
     if errors:
         rows = [[str(e["index"]), escape(e["prompt"] or "–"), escape(e["error"])] for e in errors[:_MAX_ERRORS]]
         more = f", the first {_MAX_ERRORS} of them here" if len(errors) > _MAX_ERRORS else ""
-        lines += [
-            f"### Errors: {len(errors)}{more}",
-            "",
-            *_markdown_table([["Row", "Prompt", "Error"], *rows]),
-            "",
-        ]
+        lines += [f"### Errors: {len(errors)}{more}", "", *_markdown_table([["Row", "Prompt", "Error"], *rows]), ""]
     hidden = len(entries) - len(shown) - len(errors)
     if hidden or len(errors) > _MAX_ERRORS:
         lines += [f"Scored but not shown here: {hidden} samples; {RESULTS_FILE} has every one.", ""]
@@ -184,7 +173,9 @@ def _sample_section(entry: Entry) -> list[str]:
     source = f" · {escape(entry['source'])}" if entry["source"] else ""
     kinds = {"input": "Input", "gt_mask": "Ground truth", "pred_mask": "Prediction", "overlay": "Overlay"}
     shown = {kind: title for kind, title in kinds.items() if kind in images}
-    pictures = [_picture(images[kind], f"{title} of sample {number}") for kind, title in shown.items()]
+    pictures = [
+        f'<img src="{images[kind]}" alt="{title} of sample {number}" width="{_WIDTH}">' for kind, title in shown.items()
+    ]
     texts = {name.capitalize(): escape(entry[name] or "–") for name in ("prompt", "expected", "output")}
     if entry["iou"] is not None:
         texts["IoU"] = _number(entry["iou"])
@@ -197,10 +188,6 @@ def _sample_section(entry: Entry) -> list[str]:
         "",
         *_markdown_table([list(texts), list(texts.values())]),
     ]
-
-
-def _picture(path: str, alt: str) -> str:
-    return f'<img src="{path}" alt="{alt}" width="{_WIDTH}">'
 
 
 def _markdown_table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
