@@ -1,7 +1,5 @@
 """Profile of a training step."""
 
-from typing import Any
-
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import Row, synchronize
@@ -22,7 +20,9 @@ def costs(bench: Bench) -> list[Row]:
         synchronize(bench.device)
 
     # On CUDA only kernels: an operation's entry counts the time of its kernels a second time.
-    entries = [e for e in profiled.key_averages() if not on_cuda or _is_kernel(e)]
+    entries = [
+        e for e in profiled.key_averages() if not on_cuda or (e.device_type.name == "CUDA" and not e.is_user_annotation)
+    ]
     seconds = {e.key: (e.self_device_time_total if on_cuda else e.self_cpu_time_total) / 1e6 for e in entries}
     entries.sort(key=lambda entry: -seconds[entry.key])
     total = sum(seconds.values())
@@ -31,7 +31,3 @@ def costs(bench: Bench) -> list[Row]:
         print(f"| {entry.key[:80]} | {seconds[entry.key] / total:.1%} | {entry.count:,} |")
     print()
     return []
-
-
-def _is_kernel(entry: Any) -> bool:
-    return bool(entry.device_type.name == "CUDA" and not entry.is_user_annotation)

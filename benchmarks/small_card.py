@@ -59,16 +59,13 @@ def _compare(bench: Bench) -> str:
 
 def _sample(bench: Bench, model: SatLisa) -> Sample:
     """A question as long as fits, and an answer with a mask."""
-    words = 0
-    while (missing := _TOKENS - _length(bench, model, words)) > 0:
+    words, missing = 0, 1
+    while missing > 0:
+        sample = make_sample(bench, 0, with_mask=True, more=" and" * words)
+        missing = _TOKENS - batch_of(model, [sample])[0].input_ids.shape[1]
         words += missing
     expect(missing == 0, f"no question gives a sample of {_TOKENS} tokens")
-    return make_sample(bench, 0, with_mask=True, more=" and" * words)
-
-
-def _length(bench: Bench, model: SatLisa, words: int) -> int:
-    batch, _ = batch_of(model, [make_sample(bench, 0, with_mask=True, more=" and" * words)])
-    return batch.input_ids.shape[1]
+    return sample
 
 
 def _count_finite(bench: Bench) -> str:

@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,10 @@ def main(folder: Path, kills: int, seed: int) -> tuple[int, int, list[str]]:
     if status != 0:
         return 1, 0, [f"the uninterrupted run failed, see {log}"]
     lost: list[str] = []
-    done = 0
-    counts: dict[str, int] = {}
+    done, counts = 0, Counter[str]()
     while done < kills:
         how = kill_when(start(run_settings(killed, EPOCHS=epochs), log), killed, rng)
-        counts[how] = counts.get(how, 0) + 1
+        counts[how] += 1
         if how.startswith("failed"):
             return done, done, [f"start {done + 1} {how}, see {log}"]
         for place in list_checkpoints(killed):

@@ -18,10 +18,7 @@ from satlisa.errors import SatlisaError
 from satlisa.evaluation.report import RESULTS_FILE, read_results
 
 _SIDE, _GAP, _TEXT = 256, 8, 300  # pixels: a picture, the space between, the column of text
-
-_KINDS = ("input", "gt_mask", "pred_mask", "overlay")
-
-_TITLES = ("image", "ground truth", "prediction", "overlay")
+_KINDS = {"input": "image", "gt_mask": "ground truth", "pred_mask": "prediction", "overlay": "overlay"}
 
 
 def median_entry(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -38,7 +35,7 @@ def draw(results: Mapping[str, Any], folder: Path) -> Image.Image:
     height = 24 + len(tasks) * (_SIDE + _GAP)
     canvas = Image.new("RGB", (_TEXT + len(_KINDS) * (_SIDE + _GAP), height), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
-    for column, title in enumerate(_TITLES):
+    for column, title in enumerate(_KINDS.values()):
         pen.text((_TEXT + column * (_SIDE + _GAP), 2), title, fill="black", font=font)
     for row, task in enumerate(tasks):
         entry = median_entry([e for e in results["samples"] if e["task"] == task])
