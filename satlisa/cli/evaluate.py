@@ -9,7 +9,6 @@ from pathlib import Path
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
 from satlisa.config import comma_list
-from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 logger = logging.getLogger("satlisa")
@@ -46,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from satlisa.evaluation.partial_report import PartialReport
     from satlisa.evaluation.report import REPORT_FILE, headline, plain_table, write_report
     from satlisa.pretrained.model_directory import find_model_dir, fingerprint_model, load_model
+    from satlisa.runtime.processes import ProcessGroup
 
     settings = EvalSettings(**{f.name: getattr(options, f.name) for f in fields(EvalSettings) if f.name in options})
     processes = ProcessGroup.join()

@@ -133,7 +133,11 @@ class PartialReport:
         before = _read_json(self.folder / _SETTINGS_FILE)
         is_resumable = bool(before and self.done_windows())
         if self.resume and is_resumable:
-            self._refuse_other(before["identity"], identity)
+            if differing := differences(before["identity"], identity):
+                raise SatlisaError(
+                    f"--resume: the evaluation interrupted in {self.output_dir} had other settings: {differing}; set "
+                    "them back, or leave out --resume to discard it and start anew"
+                )
             logger.info("resuming after %s", self._progress())
             return
         if is_resumable:
@@ -150,13 +154,6 @@ class PartialReport:
             for name in (IMAGE_FOLDER, _WINDOW_FOLDER):
                 (self.folder / name).mkdir(parents=True)
             _write_json(self.folder / _SETTINGS_FILE, {"identity": identity, "samples": total})
-
-    def _refuse_other(self, before: Identity, now: Identity) -> None:
-        if differing := differences(before, now):
-            raise SatlisaError(
-                f"--resume: the evaluation that was interrupted in {self.output_dir} had other settings: {differing}; "
-                "set them back, or leave out --resume to discard it and start anew"
-            )
 
     def add(self, number: int, scored: Sequence[tuple[Entry, Pictures | None]]) -> None:
         """Write a finished window, its pictures first; each entry gets the paths of its pictures."""

@@ -1,7 +1,4 @@
-"""The processes that share a training or an evaluation. Messages and barriers go over gloo, on the CPU.
-
-The model itself is accelerate's concern. torch is imported where it is used: `--help` does not wait for it.
-"""
+"""The processes that share a training or an evaluation; the model itself is left to accelerate."""
 
 from __future__ import annotations
 
@@ -10,12 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import get_cpu_distributed_information
+from torch import distributed
 
 from satlisa.errors import SatlisaError, first_line
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator, PartialState
 
 _LONGEST_WAIT = timedelta(days=7)  # for the slowest process of an evaluation; a dead one is noticed at once
 _POLL = 0.05  # seconds
@@ -29,7 +28,7 @@ class ProcessGroup:
     Every method but `device` is collective: all processes call it, in the same order.
 
     Attributes:
-        gloo: the torch.distributed group for messages; None: the default group.
+        gloo: the group for messages and barriers, on the CPU; None: the default group.
     """
 
     rank: int = 0
@@ -40,9 +39,6 @@ class ProcessGroup:
     @classmethod
     def join(cls) -> ProcessGroup:
         """The group that `accelerate launch` or `torch.distributed.run` started; without them, this process alone."""
-        from accelerate import PartialState
-        from accelerate.utils import get_cpu_distributed_information
-
         if get_cpu_distributed_information().world_size == 1:
             return cls()
         return cls._of(PartialState(cpu=True, timeout=_LONGEST_WAIT))
@@ -50,9 +46,7 @@ class ProcessGroup:
     @classmethod
     def of(cls, accelerator: Accelerator) -> ProcessGroup:
         """The processes of an accelerator. Their messages have a gloo group of their own: no GPU is waited for."""
-        import torch
-
-        gloo = torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
+        gloo = distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
         return cls._of(accelerator, gloo)
 
     @classmethod
@@ -72,8 +66,6 @@ class ProcessGroup:
 
         More processes than GPUs share them.
         """
-        import torch
-
         if self.size == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
             return asked
         own = self.local_rank % torch.cuda.device_count()
@@ -91,10 +83,8 @@ class ProcessGroup:
         """
         if self.size == 1:
             return
-        import torch
-
         try:
-            arrival = torch.distributed.barrier(group=self.gloo, async_op=True)
+            arrival = distributed.barrier(group=self.gloo, async_op=True)
             while not arrival.is_completed():
                 time.sleep(_POLL)
             arrival.wait()
@@ -107,20 +97,16 @@ class ProcessGroup:
         """Sums over all processes."""
         if self.size == 1:
             return list(numbers)
-        import torch
-
         sums = torch.tensor(numbers, dtype=torch.int64)
-        torch.distributed.all_reduce(sums, group=self.gloo)
+        distributed.all_reduce(sums, group=self.gloo)
         return [int(number) for number in sums]
 
     def gather(self, items: list[T]) -> list[T]:
         """The items of all processes, in the order of their ranks."""
         if self.size == 1:
             return items
-        import torch
-
         gathered: list[list[T]] = [[]] * self.size
-        torch.distributed.all_gather_object(gathered, items, group=self.gloo)
+        distributed.all_gather_object(gathered, items, group=self.gloo)
         return [item for own in gathered for item in own]
 
     def on_main_process(self, work: Callable[[], T]) -> T:
@@ -132,9 +118,7 @@ class ProcessGroup:
             except SatlisaError as error:
                 result = [error]
         if self.size > 1:
-            import torch
-
-            torch.distributed.broadcast_object_list(result, src=0, group=self.gloo)
+            distributed.broadcast_object_list(result, src=0, group=self.gloo)
         if isinstance(result[0], SatlisaError):
             raise result[0]
         value: T = result[0]

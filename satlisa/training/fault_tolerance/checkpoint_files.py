@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int) -> Path:
         OSError: no space or no permission; existing checkpoints are unchanged.
     """
     place = folder / CHECKPOINT_FOLDER / name_of(checkpoint.state)
-    if _is_readable(place):
+    with suppress(SatlisaError):
+        read_checkpoint(place)
         return place  # the same step of the same run: replacing it would risk it for nothing
     contents = {f"{name}.safetensors": save(getattr(checkpoint, name)) for name in TENSORS}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -70,14 +72,6 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int) -> Path:
     except OSError as error:
         logger.warning("an old checkpoint cannot be removed (%s)", first_line(error))
     return place
-
-
-def _is_readable(place: Path) -> bool:
-    try:
-        read_checkpoint(place)
-    except SatlisaError:
-        return False
-    return True
 
 
 def name_of(state: dict[str, Any]) -> str:
