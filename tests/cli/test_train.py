@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.paths import ROOT
+
+pytestmark = pytest.mark.integration
 
 
 def script(tmp_path: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":

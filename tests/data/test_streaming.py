@@ -56,6 +56,7 @@ def test_order_and_place_of_a_stream(folder: Path, buffer: int) -> None:
         assert numbers(stream, 1, start) == orders[1][start:]
 
 
+@pytest.mark.integration
 def test_training_from_a_stream_and_going_on(tiny_config: ModelConfig, folder: Path, tmp_path: Path) -> None:
     def train(name: str, **more: str) -> Path:
         made = settings(

@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration
 
 from tests.helpers.paths import ROOT
+
+pytestmark = pytest.mark.integration
 
 
 def test_the_command_writes_both_folders(tmp_path):

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from satlisa.inference import api as answers
 from tests.helpers.model_fixtures import picture
@@ -37,6 +38,7 @@ def test_images_in_any_form(model_dirs: dict[str, Path], tmp_path: Path) -> None
     assert len({answers.generate_text(model, form, "Segment", max_new_tokens=4) for form in forms}) == 1
 
 
+@pytest.mark.integration
 def test_a_client_loads_it_by_path_from_elsewhere_offline(model_dirs: dict[str, Path], tmp_path: Path) -> None:
     client = tmp_path / "client.py"
     client.write_text(

@@ -123,6 +123,7 @@ def test_a_step_does_not_search_tensors(tiny_model: SatLisa, monkeypatch: pytest
     assert not called & {"aten.nonzero.default", "aten._local_scalar_dense.default", "aten.masked_select.default"}
 
 
+@pytest.mark.integration
 def test_a_few_steps_lower_the_loss(tiny_model: SatLisa) -> None:
     batch = batch_of(tiny_model, make_samples(8))
     optimizer = torch.optim.AdamW([p for p in tiny_model.parameters() if p.requires_grad], lr=1e-2)

@@ -26,6 +26,8 @@ from stress.kills import weights_of
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import LAUNCH, log_of, rows, write_dataset
 
+pytestmark = pytest.mark.integration
+
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",

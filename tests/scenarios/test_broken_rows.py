@@ -28,6 +28,8 @@ from tests.helpers.row_cases import Case, Skipped, Usable, case, mask_case
 from tests.helpers.runs import settings
 from tests.helpers.token_checks import Reader, check_tokens
 
+pytestmark = pytest.mark.integration
+
 LONGEST = 3.0  # seconds of this process's time for one row; before they were read within limits, some took a minute
 NAMES = [case.name for case in BROKEN_ROWS]
 GOOD = [mask_case("good", Usable(1)), case("good", Usable())]

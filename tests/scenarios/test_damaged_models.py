@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from tests.helpers import tiny
 from tests.helpers.inference_fixtures import command
 
+pytestmark = pytest.mark.integration
+
 FILES = (
     *("model_config.json", "seg_projector.pt", "sam_mask_decoder.pt", "seg_token.safetensors"),
     *("vlm_lora/adapter_config.json", "vlm_lora/adapter_model.safetensors"),

@@ -36,6 +36,8 @@ from tests.helpers.model_fixtures import make_model
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import LAUNCH
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def command_report(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from tests.helpers.evaluation_runs import (
 )
 from tests.helpers.made_up_answers import MODEL
 
+pytestmark = pytest.mark.integration
+
 
 def report(folder: Path, answer_fn: Any, settings: EvalSettings = SETTINGS, resume: bool = False) -> dict[str, Any]:
     with PartialReport(folder, resume=resume) as partial:

@@ -14,6 +14,8 @@ from tests.helpers import properties, strategies
 from tests.helpers.model_fixtures import make_model
 from tests.helpers.token_checks import Reader
 
+pytestmark = pytest.mark.integration
+
 
 def cases(count: int = 150) -> settings:
     """So many cases, the same ones in every run; as many as SATLISA_CASES says where that is set."""

@@ -11,6 +11,8 @@ from satlisa.data.dataset import COLUMNS, load_rows
 from satlisa.data.rows import read_sample
 from satlisa.data.sample import Sample
 
+pytestmark = pytest.mark.integration
+
 COUNTS = {
     "train": {
         "scene_classification": 118,

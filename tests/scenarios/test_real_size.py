@@ -25,7 +25,7 @@ from satlisa.training.settings import TrainConfig
 from satlisa.training.train import train
 from tests.helpers.model_fixtures import box, picture
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from satlisa.pretrained.model_directory import load_model, save_model
 from satlisa.processing.embedding_cache import EmbeddingCache
 from tests.helpers.model_fixtures import make_model, picture
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def trained(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from stress.kills import differences
 from tests.helpers.resume_fixtures import at_step, short
 from tests.helpers.runs import log_of
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_log_with_junk_in_it_is_read(
     tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path

@@ -14,6 +14,8 @@ from satlisa.training import train as run_module
 from tests.helpers.model_fixtures import picture
 from tests.helpers.runs import rows, settings, write_dataset
 
+pytestmark = pytest.mark.integration
+
 LOG_KEYS = {
     "step",
     "epoch",

@@ -21,6 +21,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.resume_fixtures import short
 from tests.helpers.runs import LAUNCH, log_of, rows, settings, write_dataset
 
+pytestmark = pytest.mark.integration
+
 
 def test_the_same_seed_gives_the_same_run(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
     logs = []

@@ -12,6 +12,8 @@ from satlisa.training import train as run_module
 from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, read_checkpoint
 from tests.helpers.runs import rows, settings, write_dataset
 
+pytestmark = pytest.mark.integration
+
 
 def test_broken_validation_rows_are_listed(tiny_config: ModelConfig, tmp_path: Path) -> None:
     broken = [{**row, "metadata": "nan"} for row in rows(2)]

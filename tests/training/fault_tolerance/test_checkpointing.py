@@ -24,6 +24,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.resume_fixtures import at_step, short
 from tests.helpers.runs import LAUNCH, log_of, rows, write_dataset
 
+pytestmark = pytest.mark.integration
+
 
 class PowerCutError(Exception):
     pass

@@ -21,6 +21,8 @@ from stress.kills import differences
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import LAUNCH, log_of, rows, settings, write_dataset
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
