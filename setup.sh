@@ -23,7 +23,7 @@ make_venv() {
     for base in python3 python3.13 python3.12 python3.11 python3.10 python; do
         fits "$base" || continue
         local options=(--clear) # what is left of a .venv without a Python that runs is of no use
-        # A Python that has torch already, as on Colab, shares it: gigabytes that need not be loaded again. Its pip is
+        # A Python that has torch already, as on Colab, shares it: gigabytes that need no second download. Its pip is
         # shared as well, because such a Python often comes without the ensurepip that venv would take pip from.
         if has "$base" "torch, torchvision, pip"; then options+=(--system-site-packages --without-pip); fi
         "$base" -m venv "${options[@]}" .venv
@@ -60,7 +60,7 @@ install_torch() {
     local pair=("torch>=2.11,<3" "torchvision>=0.26,<1")
     install "${pair[@]}"
     if ! has "$python" "torch, torchvision"; then
-        echo "the two do not fit together, so both are installed anew"
+        echo "the two do not fit together, so both are reinstalled"
         install --force-reinstall "${pair[@]}"
     fi
 }
@@ -68,7 +68,7 @@ install_torch() {
 check_transformers() {
     say "check that transformers has Qwen3.5"
     if ! has "$python" transformers.models.qwen3_5; then
-        echo "the installed release has not, so it is installed from git"
+        echo "the installed release lacks it, so transformers is installed from git"
         install "transformers @ git+https://github.com/huggingface/transformers.git"
     fi
     "$python" -c 'import transformers.models.qwen3_5; print("transformers", transformers.__version__, "has it")'

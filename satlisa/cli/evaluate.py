@@ -31,7 +31,7 @@ def parser() -> CommandParser:
     add("--output_dir", default="./eval_output", help="an earlier report in it is replaced (%(default)s)")
     add("--resume", action="store_true", help="resume the evaluation that was interrupted in output_dir")
     add("--report_samples", type=int, default=50, help="samples shown per task in REPORT.md (%(default)s)")
-    add("--device", help="cuda, cuda:1, cpu or mps (the best there is, a GPU for each process)")
+    add("--device", help="cuda, cuda:1, cpu or mps (best available, a GPU for each process)")
     add("--batch_size", type=int, default=8, help="questions answered together (%(default)s)")
     add("--max_new_tokens", type=int, default=256, help="longest answer (%(default)s)")
     return parser

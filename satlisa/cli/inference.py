@@ -35,7 +35,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--output_instances", metavar="DIR", help="write one PNG per mask into this folder")
     parser.add_argument("--overlay", metavar="PNG", help="write the image with the masks drawn on it")
     parser.add_argument("--max_new_tokens", type=_positive, default=256, help="default: %(default)s")
-    parser.add_argument("--device", help="cuda, cuda:1, cpu or mps (default: the best there is)")
+    parser.add_argument("--device", help="cuda, cuda:1, cpu or mps (default: best available)")
     return parser
 
 

@@ -169,15 +169,13 @@ def _plan(picked: Sequence[tuple[int, str]], settings: EvalSettings) -> list[lis
 
 def _identify(settings: EvalSettings, model: Any, rows: Sized, picked: Sequence[tuple[int, str]]) -> dict[str, Any]:
     """What determines the scores, by the names that the user knows; a resumed evaluation must match it."""
-    named = {f"--{name}": value for name, value in asdict(settings).items() if name != "model_files"}
+    choice = f"{len(rows)} {picked}".encode(errors="surrogatepass")
     return (
-        named
+        {f"--{name}": value for name, value in asdict(settings).items() if name != "model_files"}
         | {
             "--device": str(model.device).partition(":")[0],  # its kind determines precision and kernels
             "the model's files": settings.model_files,
-            "the choice of rows": hashlib.sha256(f"{len(rows)} {picked}".encode(errors="surrogatepass")).hexdigest()[
-                :12
-            ],
+            "the choice of rows": hashlib.sha256(choice).hexdigest()[:12],
             "the rows": rows_key(IndexedSampler(rows)),
         }
     )

@@ -136,7 +136,7 @@ class PartialReport:
             if differing := differences(before["identity"], identity):
                 raise SatlisaError(
                     f"--resume: the evaluation interrupted in {self.output_dir} had other settings: {differing}; set "
-                    "them back, or leave out --resume to discard it and start anew"
+                    "them back, or leave out --resume to discard it and start over"
                 )
             logger.info("resuming after %s", self._progress())
             return

@@ -225,6 +225,6 @@ def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
 
 def fingerprint_model(model_dir: Path) -> str:
     """12 hex digits that change with a model's files; not with the logs and checkpoints of its training."""
-    files = (CONFIG_FILE, PROJECTOR_FILE, DECODER_FILE, SEG_ROW_FILE)
-    folders = (f"{name}/**/*" for name in (ADAPTER_FOLDER, TOKENIZER_FOLDER))
-    return fingerprint_files(model_dir, (*files, *folders))[:12]
+    adapter, tokenizer = f"{ADAPTER_FOLDER}/**/*", f"{TOKENIZER_FOLDER}/**/*"
+    files = (CONFIG_FILE, adapter, PROJECTOR_FILE, DECODER_FILE, tokenizer, SEG_ROW_FILE)
+    return fingerprint_files(model_dir, files, complete=True)[:12]

@@ -1,17 +1,19 @@
 """Atomic, durable writes: write under a temporary name beside the target, fsync, rename, fsync the folder.
 
 `NAME.partial` is being written, `NAME.old` is being removed. A killed run may leave either behind: the next write of
-the same name, or `remove_leftovers`, deletes it.
+the same name, or `remove_leftovers`, deletes it (not those with a random part in their names).
 """
 
 import os
 import secrets
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 PARTIAL, OLD = ".partial", ".old"
+_UMASK = os.umask(0o022)  # of the process; it can be read only by setting it, which other threads would notice later
+os.umask(_UMASK)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -22,24 +24,26 @@ def atomic_write(path: Path, content: bytes) -> None:
 def atomic_replace(path: Path, write: Callable[[Path], object], *, unique: bool = False, durable: bool = True) -> None:
     """Let `write` create a file or a folder under a temporary name, then rename it to `path`.
 
-    When `write` raises, the temporary file is deleted and `path` is as it was.
+    When anything fails, the temporary file is deleted and `path` is as it was.
 
     Args:
         unique: add a random part to the temporary name, where several processes may write `path` at the same time.
         durable: fsync before and after the rename; without it a power cut may leave a damaged file.
     """
     tag = f".{secrets.token_hex(8)}" if unique else ""
-    temporary = path.with_name(path.name + tag + PARTIAL)
+    temporary, old = path.with_name(path.name + tag + PARTIAL), None
     try:
         _remove(temporary)
         write(temporary)
         _settle(temporary, durable)
         if temporary.is_dir() and path.is_dir():  # a rename replaces files and empty folders only
-            _rename_to_old(path)
+            old = _rename_to_old(path)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             _remove(temporary)
+            if old is not None and not path.exists():
+                os.rename(old, path)
         raise
     if durable:
         fsync_path(path.parent)
@@ -60,9 +64,13 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk. Windows cannot fsync a folder: it is skipped."""
-    if path.is_file() or hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file, or the entries of a folder, are on the disk.
+
+    Windows and some network disks cannot fsync a folder: its entries are then written when the system decides.
+    """
+    is_file = path.is_file()
+    with nullcontext() if is_file else suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR if is_file else os.O_RDONLY)  # Windows fsyncs writable descriptors only
         try:
             os.fsync(descriptor)
         finally:
@@ -70,12 +78,11 @@ def fsync_path(path: Path) -> None:
 
 
 def _settle(path: Path, durable: bool) -> None:
-    """Give the files below a path the permissions of any new file (safetensors denies them to others), and fsync."""
-    umask = os.umask(0o077)
-    os.umask(umask)
+    """Let others read the files below a path as they may read any new file (safetensors denies it), and fsync."""
     for entry in (path, *path.rglob("*")):
         if entry.is_file():
-            entry.chmod(0o666 & ~umask)
+            with suppress(OSError):  # disks without permissions
+                entry.chmod(entry.stat().st_mode | 0o666 & ~_UMASK)
         if durable:
             fsync_path(entry)
 

@@ -28,21 +28,27 @@ def _shown(record: Mapping[str, Any], name: str) -> str:
     return repr(record[name]) if name in record else "not set"
 
 
-def fingerprint_files(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
-    """16 hex digits of a SHA-256 over the names, the sizes and up to 4 MiB of the contents of files.
+def fingerprint_files(folder: Path, patterns: Iterable[str] = ("*",), *, complete: bool = False) -> str:
+    """16 hex digits of a SHA-256 over the names and the contents of files.
 
     Args:
         folder: names count from here, so that a copy of it has the same fingerprint.
         patterns: globs of the files; by default those that lie in the folder itself.
+        complete: hash every byte; without it, the size and up to 4 MiB of each file: base models have gigabytes.
 
     Raises:
         SatlisaError: a file cannot be read.
     """
     digest = hashlib.sha256()
     try:
-        for path in sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file()):
+        next(folder.iterdir(), None)  # glob is silent about a folder that cannot be read
+        for path in (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()):
+            name = path.relative_to(folder).as_posix().encode(errors="surrogatepass")
+            if complete:
+                digest.update(name + hashlib.sha256(path.read_bytes()).digest())
+                continue
             size = path.stat().st_size
-            digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode(errors="surrogatepass"))
+            digest.update(name + f" {size}\n".encode())
             with open(path, "rb") as file:
                 for number in range(_PROBES):
                     file.seek(max(0, size - _PROBE_SIZE) * number // (_PROBES - 1))

@@ -67,9 +67,9 @@ def detect(device: str = "auto", precision: str = "auto", machine: Machine | Non
     if kind == "auto":
         kind = "cuda" if machine.capability else "mps" if machine.has_mps else "cpu"
     if kind == "cuda" and machine.capability is None:
-        raise SatlisaError(f"device: '{device}' asked for, but {machine.num_gpus} CUDA devices found; use cpu")
+        raise SatlisaError(f"device: '{device}' requested, but {machine.num_gpus} CUDA devices found; use cpu")
     if kind == "mps" and not machine.has_mps:
-        raise SatlisaError("device: 'mps' asked for, but this machine has none; use cpu")
+        raise SatlisaError("device: 'mps' requested, but this machine has none; use cpu")
     modern = kind == "cuda" and machine.capability is not None and machine.capability >= (8, 0)
     dtype = _precision(precision, kind, modern)
     name = machine.gpu_name if kind == "cuda" else {"mps": "Apple GPU", "cpu": "CPU"}[kind]

@@ -15,9 +15,9 @@ def make_optimizer(
 ) -> tuple[Any, Any]:
     """AdamW over everything trained, and its cosine schedule with warm-up over `total_steps` optimizer steps.
 
-    The fused form leaves a step out on the device itself when it is told to (`found_inf`), so that nobody has to wait
-    for a loss to see that it is a number; with fp16 the gradient scaler does that. Of a sharded model it would want
-    a sharded answer, so there the plain form is used, and the loss waited for.
+    The fused optimizer skips a step with a non-finite loss on the device itself (`found_inf`), so the CPU need not wait
+    for the loss; with fp16 the gradient scaler does that. For a sharded model `found_inf` would have to be sharded
+    too, so the plain optimizer is used there, and the CPU waits.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fused = model.device.type in ("cpu", "cuda") and model.compute_dtype != torch.float16 and not sharded

@@ -93,7 +93,7 @@ class TrainConfig:
         origins = {item.name: "default" for item in variables()}
         origins |= dict.fromkeys(preset, f"preset {values.get('preset', 'full')}")
         origins |= dict.fromkeys(values, "environment")
-        return cls(**{**preset, **values}, origins=origins, batch_size_given="batch_size" in values)
+        return cls(**{**preset, **values}, origins=origins, batch_size_given=bool(values.get("batch_size")))
 
     def resolve(self, batch_size: int) -> TrainConfig:
         """Fill in `batch_size`, if 0, with the hardware's, and `grad_accum`, if 0, from EFFECTIVE_BATCH."""
@@ -126,7 +126,9 @@ class TrainConfig:
         Raises:
             SatlisaError: a tracker is unknown to `accelerate` or not installed.
         """
-        names = [] if self.report_to == "none" else [*comma_list(self.report_to)]
+        names = [*comma_list(self.report_to)]
+        if names == ["none"]:
+            return []
         for name in names:
             if name not in TRACKERS:
                 raise SatlisaError(f"REPORT_TO: expected none or some of {', '.join(TRACKERS)}, found '{name}'")

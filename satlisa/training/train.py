@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run runs on, and its settings with the batch filled in for that hardware."""
+    """Hardware and processes of a run, and its settings with the batch size filled in for that hardware."""
 
     settings: TrainConfig
     hardware: Hardware
@@ -58,7 +58,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains: the configuration of its model, and the samplers of both splits."""
+    """The model's configuration, and the samplers of both splits."""
 
     config: ModelConfig
     train: Sampler
@@ -80,7 +80,7 @@ def train(settings: TrainConfig) -> Path:
         identity, start = find_start(setup, data, locks)
         if start.is_finished:
             logger.info(
-                "the run in %s is finished, nothing is left to do; train anew with OVERWRITE=1 or in another folder",
+                "the run in %s is finished, nothing is left to do; train again with OVERWRITE=1 or in another folder",
                 settings.output_dir,
             )
             return Path(settings.output_dir)
@@ -109,7 +109,7 @@ def set_up(settings: TrainConfig) -> Setup:
 
 
 def open_data(settings: TrainConfig) -> Data:
-    """Open both splits; a dataset without a validation split is trained on without validation, and a warning."""
+    """Open both splits. Where the dataset has no validation split, warn and train without validation."""
     rows = _open_split(settings, "train", settings.max_samples, settings.shuffle_buffer, settings.seed)
     try:
         validation = _open_split(settings, "validation", settings.val_samples)
@@ -208,7 +208,7 @@ def _make_run(
 
 
 def resume_from(run: Run, checkpoint: Checkpoint, place: Path) -> None:
-    """Restore a run from its checkpoint, and say from where it resumes."""
+    """Restore a run from its checkpoint, and log where it resumes."""
     restore_state(run, checkpoint)
     if not run.processes.is_main:
         return
@@ -253,19 +253,19 @@ def run_to_end(run: Run, hardware: Hardware) -> None:
 
 
 def report_omissions(summary: dict[str, Any]) -> None:
-    """Warn of every row, instance and step that the run did not use."""
+    """Warn about every row, instance and step that the run did not use."""
     for split, key in (("train", "skipped_rows"), ("validation", "skipped_validation_rows")):
         for line in summary[key]:
             logger.warning("%s split: %s", split, line)
     if summary["instances_left_out"]:
-        logger.warning("train split: %d instances left out of answers", summary["instances_left_out"])
+        logger.warning("train split: %d instances omitted from answers", summary["instances_left_out"])
     if summary["dropped_steps"]:
         logger.warning("%d steps dropped because of a non-finite loss or gradient", len(summary["dropped_steps"]))
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """One line where the run folder cannot be written."""
+    """Turn an OSError into one line about the run folder."""
     try:
         yield
     except OSError as error:

@@ -47,7 +47,7 @@ def fit(run: Run) -> None:
         logger.info("%s", parameter_table(count_parameters(run.model)))
     run.bar = tqdm(total=run.total_steps, initial=progress.step, desc="training", disable=not is_main, unit="step")
     if run.is_complete:
-        write_model(run)  # of the last checkpoint of a run, resumed into a folder of its own
+        write_model(run)  # RESUME named the last checkpoint of a finished run: its model is all that is missing here
     while not run.is_complete:
         within_memory(run, partial(train_epoch, run))
         if progress.step == 0:

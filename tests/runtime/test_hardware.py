@@ -74,10 +74,10 @@ def test_fp16_needs_cuda(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("device", "machine", "message"),
     [
-        ("cuda", CPU, "device: 'cuda' asked for, but 0 CUDA devices found; use cpu"),
-        ("cuda", MAC, "device: 'cuda' asked for, but 0 CUDA devices found; use cpu"),
-        ("mps", T4, "device: 'mps' asked for, but this machine has none; use cpu"),
-        ("cuda:5", Machine(num_gpus=2), "device: 'cuda:5' asked for, but 2 CUDA devices found; use cpu"),
+        ("cuda", CPU, "device: 'cuda' requested, but 0 CUDA devices found; use cpu"),
+        ("cuda", MAC, "device: 'cuda' requested, but 0 CUDA devices found; use cpu"),
+        ("mps", T4, "device: 'mps' requested, but this machine has none; use cpu"),
+        ("cuda:5", Machine(num_gpus=2), "device: 'cuda:5' requested, but 2 CUDA devices found; use cpu"),
         ("tpu", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'tpu'"),
         ("cuda:one", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'cuda:one'"),
         ("cpu:0", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'cpu:0'"),
@@ -117,7 +117,7 @@ def test_probe_asks_for_the_chosen_device() -> None:
     assert probe(1) == Machine((9, 0), "NVIDIA H100", 2)
     assert detect().dtype == torch.float16
     assert detect("cuda:1").dtype == torch.bfloat16
-    with pytest.raises(SatlisaError, match="'cuda:2' asked for, but 2 CUDA devices found"):
+    with pytest.raises(SatlisaError, match="'cuda:2' requested, but 2 CUDA devices found"):
         detect("cuda:2")
 
 

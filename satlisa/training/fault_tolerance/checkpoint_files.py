@@ -54,7 +54,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int) -> Path:
     place = folder / CHECKPOINT_FOLDER / name_of(checkpoint.state)
     with suppress(SatlisaError):
         read_checkpoint(place)
-        return place  # the same step of the same run: replacing it would risk it for nothing
+        return place  # the same step of the same run: writing it again would change nothing
     contents = {f"{name}.safetensors": save(getattr(checkpoint, name)) for name in TENSORS}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     sums["state"] = _state_sum(checkpoint.state)

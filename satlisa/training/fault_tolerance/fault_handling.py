@@ -65,13 +65,13 @@ def note_dropped(run: Run, step: int, rows: Sequence[int]) -> None:
         raise SatlisaError(
             f"step {step}: {MOST_DROPPED} steps in a row had a loss or gradient that is not finite (the last one: "
             f"{where}). Nothing was learnt from them, and the checkpoints in {run.folder} are from before. Look at "
-            "these rows, or train anew in another OUTPUT_DIR with a lower LEARNING_RATE or PRECISION=fp32"
+            "these rows, or train again in another OUTPUT_DIR with a lower LEARNING_RATE or PRECISION=fp32"
         )
 
 
 @torch.no_grad()
 def find_culprits(run: Run, rows: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Those of these rows whose loss alone is non-finite, and all of them."""
+    """The rows whose own loss is non-finite, and all rows."""
     found = []
     run.model.eval()  # dropout would advance the random generator, and later steps would differ
     try:
@@ -85,7 +85,7 @@ def find_culprits(run: Run, rows: Sequence[int]) -> tuple[list[int], list[int]]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        found = []  # unknown which
+        found = []  # it cannot be found out
     finally:
         run.model.train()
     return found, list(rows)

@@ -1,7 +1,7 @@
 """Where a run starts: from scratch, or from a checkpoint, of the run in its folder or of another one.
 
 The decision (`choose_start`) changes nothing. The folder is prepared (`prepare_folder`) once everything else is loaded,
-so that a start that fails costs nobody a checkpoint.
+so that a failed start deletes no checkpoint.
 """
 
 import json
@@ -103,7 +103,7 @@ def _resume_in_folder(
     if record.source is not None:
         read_checkpoint(record.source)
     if _is_used(folder):
-        logger.info("%s: no checkpoint was written yet, the run starts where it started before", folder)
+        logger.info("%s: no checkpoint was written yet, the run starts over", folder)
     return Start(record.source, is_new=True)
 
 

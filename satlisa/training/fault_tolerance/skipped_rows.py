@@ -49,7 +49,7 @@ def _skip_line(column: str, rows: dict[int, RowError]) -> str:
         return f"1 row skipped: `{column}` {error.reason} (row {index})"
     order = sorted(rows)
     reasons = [_without_brackets(rows[index].reason) for index in order]
-    alike = ", and alike" if len(set(reasons)) > 1 else ""
+    alike = ", and similar" if len(set(reasons)) > 1 else ""
     more = f" and {len(order) - 10} more" if len(order) > 10 else ""
     numbers = ", ".join(map(str, order[:10]))
     return f"{len(rows)} rows skipped: `{column}` {reasons[0]}{alike} (rows {numbers}{more})"

@@ -14,7 +14,7 @@ def test_skips_are_grouped_by_reason() -> None:
         skips.add(RowError(index, "conversations", f"{600 + index} tokens, more than the 512 of max_seq_length"))
     assert len(skips) == 16
     assert skips.summary() == [
-        "12 rows skipped: `conversations` 620 tokens, more than the 512 of max_seq_length, and alike "
+        "12 rows skipped: `conversations` 620 tokens, more than the 512 of max_seq_length, and similar "
         "(rows 20, 21, 22, 23, 24, 25, 26, 27, 28, 29 and 2 more)",
         "3 rows skipped: `metadata` is not JSON (rows 5, 17, 812)",
         "1 row skipped: `image` cannot be read: image a.png: no such file (here) (row 4)",
