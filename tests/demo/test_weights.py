@@ -162,6 +162,7 @@ def test_an_image_of_any_size_takes_about_64_tokens(processor, size):
 # What the weights have learnt, on scenes that they have not seen
 
 
+@pytest.mark.integration
 def test_text_side_answers_about_unseen_scenes(vlm, processor):
     scenes = unseen_scenes(32)
     for ask, key, least in ((questions.ask_class, None, 0.9), (questions.ask_flood, 3, 0.85)):

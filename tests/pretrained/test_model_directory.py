@@ -46,6 +46,7 @@ def test_saving_twice_replaces(saved: tuple[SatLisa, Path]) -> None:
     assert torch.equal(load_model(folder, "cpu").seg_row, model.seg_row)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "damage",
     [

@@ -35,6 +35,7 @@ def rename_projector(state: dict[str, Tensor], spelling: str) -> object:
     return {"model": {"text_hidden_fcs": {f"0.{name}": state[name] for name in names}}}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "spelling",
     ["mlp", "fc", "wrapped", "wrapped beside settings and optimizer", "weights first", "last layer first", "nested"],
@@ -72,6 +73,7 @@ def segment_anything_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(sorted(renamed.items(), key=lambda item: not item[0].startswith("transformer")))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "spelling",
     ["prefix", "segment-anything", "segment-anything with prefix", "wrapped", "whole SAM", "other names in order"],
