@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ from satlisa.errors import SatlisaError
 from satlisa.evaluation.report import IMAGE_FOLDER, REPORT_FILE, RESULTS_FILE, Pictures, read_results, save_pictures
 from satlisa.runtime.atomic_files import atomic_write
 from satlisa.runtime.fingerprint import Identity, differences
-from satlisa.runtime.locations import check_writable
+from satlisa.runtime.locations import check_writable, writing_to
 from satlisa.runtime.lock import exclusive_lock
 from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.signals import Interrupted
@@ -71,7 +71,7 @@ class PartialReport:
             check_writable(self.output_dir, "--output_dir")
             with contextlib.ExitStack() as lock:
                 lock.enter_context(exclusive_lock(self.output_dir, "--output_dir"))
-                with self._writing():
+                with writing_to(self.output_dir, "--output_dir"):
                     _check_replaceable(self.output_dir)
                     (self.folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
                 self._lock = lock.pop_all()
@@ -87,7 +87,7 @@ class PartialReport:
     def _close(self, error: BaseException | None) -> None:
         """Move the report to its place, or keep what can be resumed; otherwise delete what was created."""
         if error is None:
-            with self._writing():
+            with writing_to(self.output_dir, "--output_dir"):
                 _move(self.folder, self.output_dir)
         elif self.done_windows():
             self._say_how_to_resume(error)
@@ -149,7 +149,7 @@ class PartialReport:
         elif self.resume:
             finished = " (the report in it is finished)" if (self.output_dir / RESULTS_FILE).exists() else ""
             logger.info("%s: nothing to resume%s, starting from the beginning", self.output_dir, finished)
-        with self._writing():
+        with writing_to(self.output_dir, "--output_dir"):
             shutil.rmtree(self.folder)
             for name in (IMAGE_FOLDER, _WINDOW_FOLDER):
                 (self.folder / name).mkdir(parents=True)
@@ -157,7 +157,7 @@ class PartialReport:
 
     def add(self, number: int, scored: Sequence[tuple[Entry, Pictures | None]]) -> None:
         """Write a finished window, its pictures first; each entry gets the paths of its pictures."""
-        with self._writing():
+        with writing_to(self.output_dir, "--output_dir"):
             for entry, pictures in scored:
                 if pictures:
                     entry["images"] = save_pictures(self.folder / IMAGE_FOLDER, entry["number"], *pictures)
@@ -187,14 +187,6 @@ class PartialReport:
     def _progress(self) -> str:
         done = sum(map(len, self.done_windows().values()))
         return f"{done} of {_read_json(self.folder / _SETTINGS_FILE)['samples']} samples"
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One line where the output folder cannot be written."""
-        try:
-            yield
-        except OSError as error:
-            raise SatlisaError(f"--output_dir {self.output_dir}: cannot be written ({error})") from error
 
 
 def _check_replaceable(folder: Path) -> None:

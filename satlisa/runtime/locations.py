@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
@@ -45,3 +47,14 @@ def check_writable(folder: Path, setting: str) -> None:
         raise SatlisaError(f"{setting}: expected a folder at {nearest}, found a file; name another folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise SatlisaError(f"{setting}: {nearest} cannot be written; name another folder")
+
+
+@contextmanager
+def writing_to(folder: Path, setting: str) -> Iterator[None]:
+    """Turn an OSError meanwhile into one line that names the setting and the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise SatlisaError(
+            f"{setting}: {folder} cannot be written ({first_line(error)}); make room and run the same command again"
+        ) from error

@@ -5,8 +5,7 @@ machine    samplers     checkpoint    state        epochs, summary
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,14 @@ from satlisa.config import ModelConfig
 from satlisa.data.dataset import SplitError, load_rows
 from satlisa.data.sampler import IndexedSampler, Sampler
 from satlisa.data.streaming import open_stream
-from satlisa.errors import SatlisaError, first_line
+from satlisa.errors import SatlisaError
 from satlisa.model.assemble import assemble, enable_gradient_checkpointing
 from satlisa.model.delta_net import describe_kernels
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.hardware import Hardware, detect, dtype_name
+from satlisa.runtime.locations import writing_to
 from satlisa.runtime.lock import exclusive_lock
 from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.sharding import check_sharding
@@ -158,7 +158,7 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
     if checkpoint and start.checkpoint:
         resume_from(run, checkpoint, start.checkpoint)
     elif setup.processes.is_main:
-        with _writing(run.folder):
+        with writing_to(run.folder, "OUTPUT_DIR"):
             run.log.begin()
     return run
 
@@ -217,7 +217,7 @@ def resume_from(run: Run, checkpoint: Checkpoint, place: Path) -> None:
     if dtypes[0] != dtypes[1]:
         logger.warning("%s before, %s now: the result differs from that of a run in one precision", *dtypes)
     changed = f"; {before} processes before, {now} now, the same {checkpoint.state['step_size']} rows a step"
-    with _writing(run.folder):
+    with writing_to(run.folder, "OUTPUT_DIR"):
         run.log.begin(place.parent.parent, run.progress.step)
     logger.info(
         "resuming from %s: %d of %d steps, %d rows into epoch %d%s",
@@ -237,7 +237,7 @@ def run_to_end(run: Run, hardware: Hardware) -> None:
             raise Stopped
         fit(run)
         if run.processes.is_main:
-            with _writing(run.folder):
+            with writing_to(run.folder, "OUTPUT_DIR"):
                 summary = summarize(run, hardware)
             report_omissions(summary)
             logger.info("model directory: %s", run.folder)
@@ -261,14 +261,3 @@ def report_omissions(summary: dict[str, Any]) -> None:
         logger.warning("train split: %d instances omitted from answers", summary["instances_left_out"])
     if summary["dropped_steps"]:
         logger.warning("%d steps dropped because of a non-finite loss or gradient", len(summary["dropped_steps"]))
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn an OSError into one line about the run folder."""
-    try:
-        yield
-    except OSError as error:
-        raise SatlisaError(
-            f"OUTPUT_DIR: {folder} cannot be written ({first_line(error)}); make room and run the same command again"
-        ) from error

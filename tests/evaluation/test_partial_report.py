@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     with (
-        pytest.raises(SatlisaError, match=r"--output_dir .*cannot be written .*No space"),
+        pytest.raises(SatlisaError, match=r"--output_dir: .*cannot be written .*No space"),
         PartialReport(tmp_path) as report,
     ):
         report.start({"--seed": 0}, 6)

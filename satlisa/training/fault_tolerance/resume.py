@@ -13,7 +13,7 @@ from typing import Any
 from satlisa.errors import SatlisaError, first_line
 from satlisa.runtime.atomic_files import PARTIAL, atomic_remove, atomic_write, remove_leftovers
 from satlisa.runtime.fingerprint import Identity, differences
-from satlisa.runtime.locations import check_writable, existing_folder
+from satlisa.runtime.locations import check_writable, existing_folder, writing_to
 from satlisa.training.fault_tolerance.checkpoint_files import (
     CHECKPOINT_FOLDER,
     STATE_FILE,
@@ -144,7 +144,7 @@ def prepare_folder(settings: TrainConfig, identity: Identity, start: Start) -> N
         SatlisaError: the folder cannot be written.
     """
     folder = Path(settings.output_dir)
-    try:
+    with writing_to(folder, "OUTPUT_DIR"):
         if start.is_new:
             (folder / CHECKPOINT_FOLDER).mkdir(parents=True, exist_ok=True)
             (folder / SUMMARY_FILE).unlink(missing_ok=True)
@@ -157,8 +157,6 @@ def prepare_folder(settings: TrainConfig, identity: Identity, start: Start) -> N
             text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
             atomic_write(folder / CHECKPOINT_FOLDER / RUN_FILE, text.encode())
         remove_leftovers(folder / CHECKPOINT_FOLDER, "step-*")
-    except OSError as error:
-        raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be written ({first_line(error)})") from error
 
 
 def _belongs_to(checkpoint: Path, folder: Path) -> bool:
