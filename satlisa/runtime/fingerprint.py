@@ -41,7 +41,8 @@ def fingerprint_files(folder: Path, patterns: Iterable[str] = ("*",), *, complet
     """
     digest = hashlib.sha256()
     try:
-        next(folder.iterdir(), None)  # glob is silent about a folder that cannot be read
+        if folder.is_dir():
+            next(folder.iterdir(), None)  # raises where the folder cannot be read; glob would find nothing
         for path in (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()):
             name = path.relative_to(folder).as_posix().encode(errors="surrogatepass")
             if complete:
