@@ -67,6 +67,7 @@ def test_an_adapter_behind_another_prefix(saved: tuple[SatLisa, Path]) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("change", ["one is missing", "one is another's", "another shape"])
 def test_lora_tensors_that_do_not_fit_are_refused(saved: tuple[SatLisa, Path], change: str) -> None:
     path, state = adapter_of(saved[1])

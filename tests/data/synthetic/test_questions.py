@@ -10,8 +10,9 @@ from satlisa.data.synthetic.plan import SCENE_CLASSES, Plan
 from satlisa.data.synthetic.rows import DemoRows, demo_rows
 from tests.helpers.scenes import TASKS, texts
 
+pytestmark = pytest.mark.integration
 
-@pytest.mark.integration
+
 def test_flood_answers_are_balanced(rows: DemoRows) -> None:
     answers = [answer for task, _, answer, _ in texts(rows) if task == "flood_assessment"]
     assert len(answers) == 120
@@ -52,7 +53,6 @@ def test_answers_count_what_the_scene_holds(rows: DemoRows) -> None:
     assert set(checked) == TASKS - {"visual_question_answering"}
 
 
-@pytest.mark.integration
 def test_visual_questions_have_both_answers() -> None:
     answers = {
         (prompt, answer)

@@ -38,6 +38,7 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"])
 def test_a_planted_checkpoint_runs_no_code(
     name: str, tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path
