@@ -7,6 +7,9 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
+# Tiny models gain nothing from threads, and two that share a core wait for each other; subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 pytest_plugins = [
     "tests.helpers.model_fixtures",  # first: the others import it
     "tests.helpers.dataset_fixtures",

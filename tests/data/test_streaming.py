@@ -86,6 +86,7 @@ def test_processes_share_a_stream_out(tiny_model: Any, folder: Path) -> None:
     assert set.union(*together) == set(range(23))
 
 
+@pytest.mark.integration
 def test_formats_and_mistakes(folder: Path, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     Dataset.from_parquet(str(folder / "data" / "train-00000-of-00003.parquet")).save_to_disk(str(saved))

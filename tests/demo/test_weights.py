@@ -130,6 +130,7 @@ def test_prompt_is_qwens_non_thinking_form(processor):
     assert processor.tokenizer.chat_template == processor.chat_template
 
 
+@pytest.mark.integration
 def test_template_equals_qwens_own(processor, shared_data):
     real = AutoProcessor.from_pretrained(shared_data / "qwen3.5-0.8b")
     picture = [{"type": "image"}, {"type": "text", "text": "What is this?"}]

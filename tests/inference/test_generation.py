@@ -11,6 +11,8 @@ from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import as_turns, encode_prompt
 from tests.helpers.model_fixtures import make_samples, picture
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def talkative(tiny_model: SatLisa) -> SatLisa:

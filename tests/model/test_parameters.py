@@ -1,5 +1,6 @@
 """Counts of parameters."""
 
+import pytest
 import torch
 from transformers import Qwen3_5ForConditionalGeneration, SamModel
 
@@ -8,6 +9,7 @@ from satlisa.model.assemble import assemble
 from satlisa.model.parameters import count_parameters
 
 
+@pytest.mark.integration
 def test_parameter_counts_of_the_real_configurations(shared_data) -> None:  # type: ignore[no-untyped-def]
     """The table of docs/architecture.md#model, on the meta device: no weights, no memory."""
     from transformers import AutoProcessor, Qwen3_5Config, SamConfig, SamImageProcessor

@@ -15,6 +15,7 @@ from satlisa.errors import SatlisaError
 from tests.helpers.scenes import TASKS, texts
 
 
+@pytest.mark.integration
 def test_rows_have_the_columns_of_the_real_dataset(rows: DemoRows) -> None:
     for index in range(0, len(rows), 40):
         row = rows[index]
@@ -35,6 +36,7 @@ def test_rows_end_and_travel_to_other_processes() -> None:
     assert pickle.loads(pickle.dumps(rows))[-1] == rows[-1]
 
 
+@pytest.mark.integration
 def test_the_same_split_is_the_same_again(rows: DemoRows) -> None:
     again = demo_rows("train", 120)
     assert [again[i] for i in range(0, len(rows), 60)] == [rows[i] for i in range(0, len(rows), 60)]
