@@ -94,15 +94,8 @@ class StepLoader(IterableDataset[Loaded]):
         self._epoch, self._start = epoch, start
         # Its own generator: by default DataLoader draws a seed from torch's, whose state a resumed run has restored.
         generator = torch.Generator().manual_seed(0)
-        return iter(
-            DataLoader(
-                self,
-                batch_size=None,
-                num_workers=self.num_workers,
-                generator=generator,
-                worker_init_fn=_leave_signals_to_the_parent,
-            )
-        )
+        options: dict[str, Any] = dict(generator=generator, worker_init_fn=_leave_signals_to_the_parent)
+        return iter(DataLoader(self, batch_size=None, num_workers=self.num_workers, **options))
 
     def __iter__(self) -> Iterator[Loaded]:
         worker = get_worker_info()
