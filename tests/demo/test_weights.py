@@ -184,6 +184,7 @@ def test_text_side_answers_about_unseen_scenes(vlm, processor):
         assert np.mean(right) >= least, list(zip(texts, expected, strict=True))
 
 
+@pytest.mark.integration
 @torch.no_grad()
 def test_sam_side_cuts_out_boxed_objects(sam):
     images, values = SamImageProcessor.from_pretrained(SAM), []

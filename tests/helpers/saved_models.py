@@ -1,6 +1,8 @@
 """A trained model and its directory."""
 
+from copy import deepcopy
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -13,9 +15,9 @@ from satlisa.pretrained.model_directory import save_model
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
 
 
-@pytest.fixture
-def saved(tiny_config: ModelConfig, tmp_path: Path) -> tuple[SatLisa, Path]:
-    """A model after a few steps of training, and its directory."""
+@pytest.fixture(scope="session")
+def trained(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[SatLisa, Path]:
+    """A model after a few steps of training, and its directory; for `saved` alone, tests change what they get."""
     model = make_model(tiny_config, seed=5)
     batch = batch_of(model, make_samples(4))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
@@ -23,8 +25,16 @@ def saved(tiny_config: ModelConfig, tmp_path: Path) -> tuple[SatLisa, Path]:
         model(batch).losses.total(model.config, 10, 3).backward()
         optimizer.step()
         optimizer.zero_grad()
-    save_model(model, tmp_path / "run")
-    return model.eval(), tmp_path / "run"
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    save_model(model, folder)
+    return model.eval(), folder
+
+
+@pytest.fixture
+def saved(trained: tuple[SatLisa, Path], tmp_path: Path) -> tuple[SatLisa, Path]:
+    """A trained model and its directory, copies that a test may change."""
+    model, folder = trained
+    return deepcopy(model), Path(copytree(folder, tmp_path / "run"))
 
 
 def outputs(model: SatLisa) -> list[Tensor]:

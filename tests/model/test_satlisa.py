@@ -57,6 +57,7 @@ def gradients(model: SatLisa, splits: list[list]) -> dict[str, torch.Tensor]:  #
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", [8, 1])
 def test_gradients_do_not_depend_on_the_split(tiny_model: SatLisa, size: int) -> None:
     """16 samples as 1×16, 2×8 or 16×1 (some without masks): the same gradients to 1e-5 relative in float32."""
