@@ -12,6 +12,7 @@ from satlisa.errors import SatlisaError
 from satlisa.runtime.atomic_files import atomic_write
 
 DEFAULT_DATASET = "rahuldshetty/satellite-multitask-omni"
+DEFAULT_MAX_NEW_TOKENS = 256  # of an answer
 _COUNTS = ["vlm_hidden_size", "projector_hidden_size", "sam_prompt_size", "lora_r", "lora_alpha"]
 _COUNTS += ["max_seq_length", "max_image_tokens", "max_instances"]
 _WEIGHTS = ["text_loss_weight", "bce_loss_weight", "dice_loss_weight"]
@@ -86,7 +87,7 @@ class ModelConfig:
         """Check the values of these names."""
         for name in names:
             if not holds(value := getattr(self, name)):
-                found = _shown(value) or "an empty text"
+                found = _shown(value).strip() or "an empty text"
                 raise SatlisaError(f"model_config.json: {name}: expected {expected}, found {found}{advice}")
 
     @classmethod

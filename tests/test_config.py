@@ -76,6 +76,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         ("lora_r", 16.5, "int, found 16.5"),
         ("lora_r", True, "int, found True"),
         ("lora_r", 0, "a positive integer, found 0"),
+        ("seg_token", " ", "a token such as <SEG>, found an empty text"),
         ("lora_alpha", -1, "a positive integer, found -1"),
         ("projector_hidden_size", 0, "a positive integer, found 0"),
         ("max_image_tokens", 0, "a positive integer, found 0"),

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
-from satlisa.config import comma_list
+from satlisa.config import DEFAULT_MAX_NEW_TOKENS, comma_list
 from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 logger = logging.getLogger("satlisa")
@@ -33,7 +33,7 @@ def parser() -> CommandParser:
     add("--report_samples", type=int, default=50, help="samples shown per task in REPORT.md (%(default)s)")
     add("--device", help="cuda, cuda:1, cpu or mps (best available, a GPU for each process)")
     add("--batch_size", type=int, default=8, help="questions answered together (%(default)s)")
-    add("--max_new_tokens", type=int, default=256, help="longest answer (%(default)s)")
+    add("--max_new_tokens", type=int, default=DEFAULT_MAX_NEW_TOKENS, help="longest answer (%(default)s)")
     return parser
 
 

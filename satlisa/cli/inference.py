@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
+from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.images import open_image
 from satlisa.errors import SatlisaError, first_line
 from satlisa.geometry.overlay import mask_image, overlay
@@ -34,7 +35,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--output_mask", metavar="PNG", help="write the union of the answer's masks (0/255)")
     parser.add_argument("--output_instances", metavar="DIR", help="write one PNG per mask into this folder")
     parser.add_argument("--overlay", metavar="PNG", help="write the image with the masks drawn on it")
-    parser.add_argument("--max_new_tokens", type=_positive, default=256, help="default: %(default)s")
+    parser.add_argument("--max_new_tokens", type=_positive, default=DEFAULT_MAX_NEW_TOKENS, help="default: %(default)s")
     parser.add_argument("--device", help="cuda, cuda:1, cpu or mps (default: best available)")
     return parser
 

@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from satlisa import __version__
+from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.dataset import Rows
 from satlisa.data.fingerprint import rows_key
 from satlisa.data.rows import is_mask_task, read_sample
@@ -78,7 +79,7 @@ class EvalSettings:
     samples_per_task: int = 3
     seed: int = 0
     batch_size: int = 8
-    max_new_tokens: int = 256
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     seg_tasks: tuple[str, ...] = ()
     report_samples: int = 50
 

@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from PIL import Image
 
+from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.images import open_image
 from satlisa.geometry.overlay import mask_image
 from satlisa.inference.generation import Answer, answer
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained import model_directory
-
-DEFAULT_MAX_NEW_TOKENS = 256
 
 
 def load_model(model_dir: str | Path, device: str | torch.device | None = None) -> SatLisa:

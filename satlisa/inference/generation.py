@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
+from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.images import fingerprint
 from satlisa.data.sample import Turn
 from satlisa.errors import SatlisaError
@@ -65,7 +66,7 @@ def answer(
     images: Sequence[Image.Image],
     prompts: Sequence[str | Sequence[Turn]],
     *,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     batch_size: int = 8,
 ) -> list[Answer]:
     """Answer prompts about images, in batches: one `Answer` per prompt, in order.

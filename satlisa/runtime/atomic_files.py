@@ -41,9 +41,9 @@ def atomic_replace(path: Path, write: Callable[[Path], object], *, unique: bool 
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
-            _remove(temporary)
             if old is not None and not path.exists():
                 os.rename(old, path)
+            _remove(temporary)
         raise
     if durable:
         fsync_path(path.parent)

@@ -63,6 +63,23 @@ def test_a_failure_changes_nothing(name: str, write: Callable[[Path], None], tmp
     assert names(tmp_path) == before and (tmp_path / "file").read_text() == "old"
 
 
+def test_a_swap_that_fails_restores_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the new folder cannot be deleted: the old one comes back first."""
+    make_folder(tmp_path / "folder", "old")
+
+    def fail(*_: object) -> None:
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        atomic_replace(tmp_path / "folder", write_folder)
+    assert names(tmp_path) == ["folder", "folder/old"]
+    monkeypatch.setattr("satlisa.runtime.atomic_files._remove", lambda path: fail() if path.exists() else None)
+    with pytest.raises(OSError, match="Input/output"):
+        atomic_replace(tmp_path / "folder", write_folder)
+    assert names(tmp_path / "folder") == ["old"]
+
+
 def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
     make_folder(tmp_path / "folder", "old")
     with pytest.raises(OSError):
