@@ -1,7 +1,7 @@
 """Does training fit on a T4? Batch 1, 512 tokens, one mask: peak memory of a micro-batch in the middle of training.
 
 Accumulated gradients and AdamW's state are present. On CUDA this is the memory that torch has allocated, without the
-context and torch's reserve. The setting's own precision is fp16, which needs CUDA; each row names its precision.
+context and torch's reserve. The setting's own precision is fp16; each row names its precision.
 """
 
 from dataclasses import replace

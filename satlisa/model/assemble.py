@@ -12,8 +12,9 @@ from torch import Tensor
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.model.delta_net import keep_in_float32, layer_dtype, patch_delta_net
+from satlisa.model.delta_net import patch_delta_net
 from satlisa.model.parameters import TRAINED, part_of
+from satlisa.model.precision import keep_in_float32
 from satlisa.model.sam_attention import use_relative_attention
 from satlisa.model.satlisa import SatLisa
 from satlisa.model.segmenter import Segmenter
@@ -58,8 +59,6 @@ def assemble(
     )
     limit_image_tokens(parts.processor, config.max_image_tokens)
     patch_delta_net()
-    if layer_dtype(compute_dtype) != compute_dtype:
-        keep_in_float32(parts.vlm)
     if seg_row is None:
         matrix = parts.vlm.get_input_embeddings().weight
         seg_row = matrix.detach()[:seg_token_id].float().mean(dim=0)
@@ -67,6 +66,8 @@ def assemble(
     use_relative_attention(parts.sam)
     model = SatLisa(vlm, Segmenter(parts.sam, parts.sam_processor), parts.processor, config, seg_row, compute_dtype)
     set_trainable(model)
+    if compute_dtype == torch.float16:
+        keep_in_float32(model)
     return model
 
 

@@ -2,25 +2,31 @@
 
 At import, `transformers` binds four functions: the CUDA kernels of flash-linear-attention and causal-conv1d if these
 packages can be imported, else its own PyTorch versions. Without CUDA the kernels fail with "0 active drivers". This
-module dispatches each call instead: a CUDA tensor whose dtype the installed kernel supports takes the kernel, any other
-tensor a PyTorch version. Ours agree with transformers' up to rounding: `delta_rule`, and a convolution without a copy.
+module dispatches each call instead: a CUDA tensor takes the kernel where that supports its dtype and works on its
+device (`kernel_trial`), any other tensor a PyTorch version. Ours agree with transformers' up to rounding: `delta_rule`,
+and a convolution without a copy.
 """
 
 import functools
 import importlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.activations import ACT2FN
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from satlisa.errors import SatlisaError
 from satlisa.model.delta_rule import gated_delta_rule
+from satlisa.model.kernel_trial import find_fault
+from satlisa.model.precision import layer_dtype
 from satlisa.runtime.hardware import dtype_name
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
 _HALVES = (torch.bfloat16, torch.float16)
@@ -74,7 +80,7 @@ def patch_delta_net() -> None:
 
 def _by_device(bound: Callable[..., Any], otherwise: Callable[..., Any], package: str) -> Callable[..., Any]:
     def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if hidden_states.is_cuda and hidden_states.dtype in _KERNEL_DTYPES[package] and _importable(package):
+        if hidden_states.is_cuda and _works(package, hidden_states.dtype, hidden_states.device):
             return bound(hidden_states, *args, **kwargs)
         if kwargs.get("cu_seqlens") is not None or kwargs.get("seq_idx") is not None:
             raise ValueError(f"packed sequences can be kept apart by {_PACKAGES[package]} on CUDA only")
@@ -94,39 +100,40 @@ def _importable(package: str) -> bool:
     return True
 
 
+def _works(package: str, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the kernels of a package are used for this dtype on this CUDA device."""
+    return dtype in _KERNEL_DTYPES[package] and _importable(package) and not _fault(package, dtype, device)
+
+
+def _fault(package: str, dtype: torch.dtype, device: torch.device) -> str:
+    """What a trial of the package's kernels found, in a line; empty if they work, or where there is no device."""
+    return _tried(package, dtype, device.index or 0) if torch.cuda.is_available() else ""
+
+
+@functools.cache
+def _tried(package: str, dtype: torch.dtype, index: int) -> str:
+    for name, (its_package, ours) in FUNCTIONS.items():
+        bound = getattr(modeling_qwen3_5, name)
+        bound = getattr(bound, "satlisa_replaces", bound)
+        if its_package != package:
+            continue
+        if fault := find_fault(name, bound, ours or bound.__wrapped__, torch.device("cuda", index), dtype):
+            logger.warning("%s does not work here, plain PyTorch takes its place (%s)", _PACKAGES[package], fault)
+            return fault
+    return ""
+
+
 def describe_kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
     """One line for the log: the kernels that the gated delta-net layers use with this device and precision."""
     if device.type != "cuda":
         return f"gated delta-net layers: plain PyTorch (the fast kernels are for CUDA, found {device.type})"
     dtype = layer_dtype(compute_dtype)
     fitting = {name: package for package, name in _PACKAGES.items() if dtype in _KERNEL_DTYPES[package]}
-    found = [name for name, package in fitting.items() if _importable(package)]
+    importable = {name: package for name, package in fitting.items() if _importable(package)}
+    found = [name for name, package in importable.items() if not _fault(package, dtype, device)]
     reasons = [f"not for {dtype_name(dtype)}: {n}" for n in _PACKAGES.values() if n not in fitting]
-    reasons += [f"not installed: {name}" for name in fitting if name not in found]
+    reasons += [f"not installed: {name}" for name in fitting if name not in importable]
+    reasons += [f"does not work here: {name}" for name in importable if name not in found]
     if reasons:
         return f"gated delta-net layers: {', '.join(['plain PyTorch', *found])} ({', '.join(reasons)})"
     return f"gated delta-net layers: {', '.join(found)}"
-
-
-def layer_dtype(compute_dtype: torch.dtype) -> torch.dtype:
-    """The dtype these layers compute in: float32 in float16 runs, else `compute_dtype`."""
-    return torch.float32 if compute_dtype == torch.float16 else compute_dtype
-
-
-def keep_in_float32(vlm: nn.Module) -> None:
-    """Run the gated delta-net layers in float32 with autocast disabled, in place.
-
-    Their gradients are reported to become NaN in float16. A T4 has enough memory for these layers in float32.
-    """
-    for module in vlm.modules():
-        if isinstance(module, modeling_qwen3_5.Qwen3_5GatedDeltaNet):
-            module.float()
-            module.forward = _in_float32(module.forward)
-
-
-def _in_float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            return forward(hidden_states.float(), *args, **kwargs).to(hidden_states.dtype)
-
-    return run

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from satlisa.config import ModelConfig
 from satlisa.model.lm_head import LMHead
 from satlisa.model.losses import LossSums, mask_loss_sums
+from satlisa.model.precision import layer_dtype
 from satlisa.model.segmenter import Segmenter
 from satlisa.processing.collator import Batch
 
@@ -118,6 +119,7 @@ class SatLisa(nn.Module):
     def embed(self, input_ids: Tensor, image_features: Tensor | None = None) -> Tensor:
         """Token embeddings (B, T, D), with the trained `<SEG>` row and the image features inserted."""
         embeddings = self.qwen.get_input_embeddings()(input_ids)  # (B, T, D)
+        embeddings = embeddings.to(layer_dtype(embeddings.dtype))  # the residual stream starts here
         is_seg = (input_ids == self.seg_token_id)[..., None]
         embeddings = torch.where(is_seg, self.seg_row.to(embeddings.dtype), embeddings)
         if image_features is None:

@@ -71,7 +71,8 @@ class Segmenter(nn.Module):
         """
         decoder_dtype = self.sam.mask_decoder.iou_token.weight.dtype
         image_embeddings, prompts = image_embeddings.to(decoder_dtype), prompts.to(decoder_dtype)
-        positions = self.sam.get_image_wide_positional_embeddings().to(decoder_dtype)  # (1, C, e, e)
+        with torch.autocast(prompts.device.type, enabled=False):  # half precision is too coarse for sines of positions
+            positions = self.sam.get_image_wide_positional_embeddings().to(decoder_dtype)  # (1, C, e, e)
         dense = self.sam.prompt_encoder.no_mask_embed.weight[:, :, None, None].to(decoder_dtype)  # (1, C, 1, 1)
         parts = []
         for part, index in zip(prompts.split(_MAX_PROMPTS), image_index.split(_MAX_PROMPTS), strict=True):

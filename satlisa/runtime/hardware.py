@@ -83,10 +83,8 @@ def _precision(precision: str, kind: str, modern: bool) -> torch.dtype:
         raise SatlisaError(f"precision: expected auto, {', '.join(DTYPES)}, found '{precision}'")
     if precision == "auto":
         return torch.float32 if kind != "cuda" else torch.bfloat16 if modern else torch.float16
-    if precision == "fp16" and kind != "cuda":
-        raise SatlisaError(
-            f"precision: fp16 needs CUDA (its gradients are scaled there), found {kind}; use fp32 or bf16"
-        )
+    if precision == "fp16" and kind == "mps":
+        raise SatlisaError("precision: fp16 needs CUDA or a CPU, where its loss is scaled, found mps; use fp32 or bf16")
     return DTYPES[precision]
 
 

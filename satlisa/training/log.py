@@ -25,7 +25,8 @@ SUMMARY_FILE = "train_summary.json"
 @dataclass(frozen=True)
 class StepLog:
     """One optimizer step. Losses are means over the effective batch; `peak_memory` is in bytes, of the GPU or, without
-    one, of the process; `samples_per_second` is over all processes."""
+    one, of the process; `samples_per_second` is over all processes. `loss_scale` is 1 except in float16; where the
+    gradient norm is not finite, the step was not taken."""
 
     step: int
     epoch: float
@@ -37,6 +38,7 @@ class StepLog:
     grad_norm: float
     samples_per_second: float
     peak_memory: int
+    loss_scale: float = 1.0
 
 
 class TrainLog:

@@ -16,11 +16,11 @@ def make_optimizer(
     """AdamW over everything trained, and its cosine schedule with warm-up over `total_steps` optimizer steps.
 
     The fused optimizer skips a step with a non-finite loss on the device itself (`found_inf`), so the CPU need not wait
-    for the loss; with fp16 the gradient scaler does that. For a sharded model `found_inf` would have to be sharded
-    too, so the plain optimizer is used there, and the CPU waits.
+    for the loss. For a sharded model `found_inf` would have to be sharded too, so the plain optimizer is used there,
+    and the CPU waits.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fused = model.device.type in ("cpu", "cuda") and model.compute_dtype != torch.float16 and not sharded
+    fused = model.device.type in ("cpu", "cuda") and not sharded
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
     warmup = math.ceil(settings.warmup_ratio * total_steps)
     return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, total_steps)

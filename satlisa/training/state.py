@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -21,13 +22,14 @@ from satlisa.training.settings import TrainConfig
 class PendingStep:
     """A step that was taken and whose numbers are still on the device.
 
-    `terms` (3,) are L_text, BCE and DICE over all processes; `rows` this process's row numbers; `seconds` is the time
-    since the previous step, loading included.
+    `terms` (3,) are L_text, BCE and DICE over all processes; `loss_scale` () scaled the loss, against underflow in
+    float16; `rows` this process's row numbers; `seconds` is the time since the previous step, loading included.
     """
 
     step: int
     terms: Tensor
     grad_norm: Tensor
+    loss_scale: Tensor
     lr: float
     num_samples: int
     rows: list[int]
@@ -39,11 +41,12 @@ class Progress:
     """How far a run has come, over all processes. Checkpoints store every field.
 
     Attributes:
-        step: optimizer steps taken.
+        step: optimizer steps, those included that changed nothing.
         epoch, rows_done: complete epochs, and rows taken of the current one.
         skips, val_skips: rows that could not be used.
         left_out: instances omitted from answers.
         dropped: steps with a non-finite loss or gradient, and the rows at fault; `streak` counts the latest in a row.
+        overflows: steps of a float16 run whose gradients were too large for the loss scale.
         seconds: duration of earlier starts of this run.
     """
 
@@ -55,7 +58,13 @@ class Progress:
     left_out: int = 0
     dropped: list[dict[str, Any]] = field(default_factory=list)
     streak: int = 0
+    overflows: int = 0
     seconds: float = 0.0
+
+    @property
+    def taken(self) -> int:
+        """Steps that changed the weights: all but the dropped ones and those that overflowed."""
+        return self.step - len(self.dropped) - self.overflows
 
 
 @dataclass
@@ -74,6 +83,7 @@ class Run:
     Attributes:
         wrapped: the model inside DDP when there are several processes; with FSDP the model itself, sharded.
         identity: what must match for the run to be resumed (`run_identity.identify`).
+        scaler: scales the loss of a float16 run; disabled in the others.
         total_steps: optimizer steps of the complete run.
         pending: the latest step, not yet logged.
         bar: the tqdm bar.
@@ -88,6 +98,7 @@ class Run:
     wrapped: Any
     optimizer: Any
     scheduler: Any
+    scaler: torch.amp.GradScaler
     train_loader: StepLoader
     val_loader: StepLoader
     total_steps: int

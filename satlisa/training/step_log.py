@@ -3,7 +3,7 @@
 import math
 
 from satlisa.model.losses import weigh
-from satlisa.training.fault_tolerance.fault_handling import note_dropped
+from satlisa.training.fault_tolerance.fault_handling import note_dropped, note_overflow
 from satlisa.training.log import StepLog, peak_memory
 from satlisa.training.state import PendingStep, Run
 
@@ -30,14 +30,18 @@ def log_step(run: Run, pending: PendingStep | None) -> None:
         grad_norm=float(pending.grad_norm),
         samples_per_second=pending.num_samples / pending.seconds,
         peak_memory=peak_memory(run.accelerator.device),
+        loss_scale=float(pending.loss_scale),
     )
     run.accelerator.log({f"train/{name}": value for name, value in vars(record).items()}, step=record.step)
     if run.processes.is_main:
         run.log.add(record)
-        run.bar.update()
-        run.bar.set_postfix(loss=f"{record.loss:.3f}", text=f"{text:.3f}", dice=f"{dice:.3f}")
-    # With fp16, gradients overflow now and then, and the scaler handles it: there only the loss counts.
-    if math.isfinite(record.loss) and (run.accelerator.scaler or math.isfinite(record.grad_norm)):
+    if math.isfinite(record.loss) and math.isfinite(record.grad_norm):
         run.progress.streak = 0
+    elif math.isfinite(record.loss) and run.scaler.is_enabled():
+        note_overflow(run, record.step, record.loss_scale)
     else:
         note_dropped(run, record.step, pending.rows)
+    if run.processes.is_main:
+        run.bar.update()
+        overflows = {"overflows": run.progress.overflows} if run.progress.overflows else {}
+        run.bar.set_postfix(loss=f"{record.loss:.3f}", text=f"{text:.3f}", dice=f"{dice:.3f}", **overflows)

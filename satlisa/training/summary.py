@@ -45,6 +45,8 @@ def _results(run: Run) -> dict[str, Any]:
         "validation": run.log.validations,
         "peak_memory": peak_memory(run.accelerator.device),
         "dropped_steps": progress.dropped,
+        "overflowed_steps": progress.overflows,
+        "loss_scale": run.scaler.get_scale(),
         "skipped_rows": progress.skips.summary(),
         "skipped_validation_rows": progress.val_skips.summary(),
         "instances_left_out": progress.left_out,

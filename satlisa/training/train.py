@@ -94,8 +94,7 @@ def set_up(settings: TrainConfig) -> Setup:
     hardware = detect(settings.device, settings.precision)
     settings = settings.resolve(hardware.batch_size)
     accelerator = Accelerator(
-        # bf16 and fp16 are the model's own autocast; the accelerator adds fp16's gradient scaling.
-        mixed_precision="fp16" if hardware.dtype == torch.float16 else "no",
+        mixed_precision="no",  # the model has its own autocast, and the run its loss scaling
         cpu=settings.device == "cpu",
         log_with=settings.trackers() or None,
         project_dir=settings.output_dir,
@@ -200,6 +199,7 @@ def _make_run(
         wrapped=wrapped,
         optimizer=optimizer,
         scheduler=scheduler,
+        scaler=torch.amp.GradScaler(model.device.type, enabled=model.compute_dtype == torch.float16),
         train_loader=train_loader,
         val_loader=make_loader(data.validation, step_size=together),
         total_steps=total_steps,
@@ -261,3 +261,10 @@ def report_omissions(summary: dict[str, Any]) -> None:
         logger.warning("train split: %d instances omitted from answers", summary["instances_left_out"])
     if summary["dropped_steps"]:
         logger.warning("%d steps dropped because of a non-finite loss or gradient", len(summary["dropped_steps"]))
+    if summary["overflowed_steps"]:
+        logger.warning(
+            "%d of %d steps not taken because gradients overflowed in float16; the loss scale ended at %g",
+            summary["overflowed_steps"],
+            summary["steps"],
+            summary["loss_scale"],
+        )

@@ -26,7 +26,7 @@ from satlisa.pretrained.model_directory import save_model
 from satlisa.processing.collator import Batch
 from satlisa.runtime.sharding import trained_state, unsharded
 from satlisa.training.fault_tolerance.checkpointing import checkpoint_is_due, save_checkpoint, stop
-from satlisa.training.fault_tolerance.fault_handling import count_skips, within_memory
+from satlisa.training.fault_tolerance.fault_handling import advice_when_not_finite, count_skips, within_memory
 from satlisa.training.loader import Loaded
 from satlisa.training.log import without_nan
 from satlisa.training.state import PendingStep, Run
@@ -59,7 +59,8 @@ def fit(run: Run) -> None:
             stop(run)
         elif validation:
             report_validation(run, validation)
-        write_model(run)
+        if has_learnt(run):
+            write_model(run)
         progress.epoch, progress.rows_done = progress.epoch + 1, 0
         save_checkpoint(run)
     run.bar.close()
@@ -73,6 +74,22 @@ def train_epoch(run: Run) -> None:
             break
         optimizer_step(run, loaded)
     log_pending(run)
+
+
+def has_learnt(run: Run) -> bool:
+    """Whether a step was taken so far; at the end of an epoch.
+
+    Raises:
+        SatlisaError: none was, and no epoch is left.
+    """
+    progress = run.progress
+    is_last = progress.step >= run.total_steps or progress.epoch + 1 >= run.settings.epochs
+    if is_last and not progress.taken:
+        raise SatlisaError(
+            f"none of {progress.step} steps was taken, because losses or gradients were not finite: nothing was learnt "
+            f"and no model is written. {advice_when_not_finite(run)}"
+        )
+    return progress.taken > 0
 
 
 def write_model(run: Run) -> None:
@@ -114,11 +131,12 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
         terms = run_batches(run, loaded.batches, num_tokens, num_masks)
         terms = run.accelerator.reduce(terms, "sum")
         lr = run.scheduler.get_last_lr()[0]
+        scale = run.scaler.scale(torch.ones_like(terms[0]))  # 1 except in float16
         grad_norm = clip_and_step(run, terms)
         progress.step += 1
         seconds, run.clock.step = time.perf_counter() - run.clock.step, time.perf_counter()
         rows = [index for batch in loaded.batches for index in batch.indices]
-        run.pending = PendingStep(progress.step, terms, grad_norm, lr, num_samples, rows, seconds)
+        run.pending = PendingStep(progress.step, terms, grad_norm, scale, lr, num_samples, rows, seconds)
     progress.rows_done = loaded.rows_done
     progress.left_out += left_out if progress.epoch == 0 else 0  # the same ones in every epoch
     if num_errors:
@@ -155,7 +173,8 @@ def run_batches(run: Run, batches: list[Batch], num_tokens: int, num_masks: int)
         weight = run.processes.size if is_own else 0  # DDP averages; the loss is a share of a sum already
         with nullcontext() if number == len(todo) - 1 else run.accelerator.no_sync(run.wrapped):
             losses: LossSums = run.wrapped(batch.to(run.accelerator.device)).losses
-            run.accelerator.backward(losses.total(run.model.config, num_tokens, num_masks) * weight)
+            loss = losses.total(run.model.config, num_tokens, num_masks) * weight
+            run.accelerator.backward(run.scaler.scale(loss))
         if is_own:
             terms += torch.stack(losses.means(num_tokens, num_masks)).detach()
     return terms
@@ -182,17 +201,16 @@ def clip_and_step(run: Run, terms: Tensor) -> Tensor:
 
     A step with non-finite losses `terms` (3,) or gradients changes nothing but the schedule.
     """
+    run.scaler.unscale_(run.optimizer.optimizer)
     trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
     norm = unsharded(run.accelerator.clip_grad_norm_(trained, run.settings.max_grad_norm or math.inf))
     is_finite = norm.isfinite() & terms.isfinite().all()
-    if run.accelerator.scaler is not None:
-        run.optimizer.step()  # the scaler has checked the gradients
-    elif run.optimizer.defaults["fused"]:
+    if run.optimizer.defaults["fused"]:
         run.optimizer.optimizer.found_inf = (~is_finite).float()
         run.optimizer.step()
     elif is_finite:
         run.optimizer.step()
-    if not run.accelerator.optimizer_step_was_skipped:  # fp16 scaling skips a step whose gradients overflowed
-        run.scheduler.step()
+    run.scaler.update()
+    run.scheduler.step()
     run.optimizer.zero_grad(set_to_none=True)
     return norm

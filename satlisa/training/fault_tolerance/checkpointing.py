@@ -132,13 +132,14 @@ def capture_state(run: Run, random_states: list[dict[str, Tensor]]) -> Checkpoin
         "dtype": dtype_name(run.model.compute_dtype),
         "identity": run.identity,
         "scheduler": scheduler,
-        "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler else None,
+        "scaler": run.scaler.state_dict(),
         "validations": run.log.validations,
         "skips": progress.skips.as_lists(),
         "val_skips": progress.val_skips.as_lists(),
         "left_out": progress.left_out,
         "dropped": progress.dropped,
         "streak": progress.streak,
+        "overflows": progress.overflows,
         "seconds": run.elapsed(),
     }
     random_state = {name: tensor for states in random_states for name, tensor in states.items()}
@@ -166,9 +167,9 @@ def restore_state(run: Run, checkpoint: Checkpoint) -> None:
     run.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
     for group, lr in zip(run.optimizer.param_groups, state["scheduler"]["_last_lr"], strict=True):
         group["lr"] = lr
-    if run.accelerator.scaler and state["scaler"]:
-        run.accelerator.scaler.load_state_dict(state["scaler"])
-    stored = {item.name: state[item.name] for item in fields(Progress)}
+    if state["scaler"]:
+        run.scaler.load_state_dict(state["scaler"])
+    stored = {item.name: state[item.name] for item in fields(Progress) if item.name in state}
     skips = {name: Skips.from_lists(state[name]) for name in ("skips", "val_skips")}
     run.progress, run.log.validations = Progress(**{**stored, **skips}), state["validations"]
     own = f"{run.processes.rank}/"

@@ -65,8 +65,40 @@ def note_dropped(run: Run, step: int, rows: Sequence[int]) -> None:
         raise SatlisaError(
             f"step {step}: {MOST_DROPPED} steps in a row had a loss or gradient that is not finite (the last one: "
             f"{where}). Nothing was learnt from them, and the checkpoints in {run.folder} are from before. Look at "
-            "these rows, or train again in another OUTPUT_DIR with a lower LEARNING_RATE or PRECISION=fp32"
+            f"these rows. {advice_when_not_finite(run)}"
         )
+
+
+def note_overflow(run: Run, step: int, loss_scale: float) -> None:
+    """Record a step of a float16 run that was not taken, because its gradients overflowed at this loss scale.
+
+    Each such step halves the scale, so a few of them at the start are normal.
+
+    Raises:
+        SatlisaError: the scale falls below 1, or it was the fifth in a row after a step had been taken.
+    """
+    progress, scale_now = run.progress, loss_scale / 2
+    had_taken = step - 1 > len(progress.dropped) + progress.overflows  # not `taken`: later steps may be on their way
+    progress.overflows += 1
+    progress.streak += had_taken
+    if run.processes.is_main:
+        logger.info("step %d: not taken, gradients overflow in float16; loss scale now %g", step, scale_now)
+    if scale_now < 1 or progress.streak == MOST_DROPPED:
+        raise SatlisaError(
+            f"step {step}: gradients overflow in float16 even at a loss scale of {loss_scale:g}; "
+            f"{progress.overflows} of {step} steps were not taken. {advice_when_not_finite(run)}"
+        )
+
+
+def advice_when_not_finite(run: Run) -> str:
+    """What to do about losses or gradients that are not finite."""
+    if run.scaler.is_enabled():
+        return (
+            "Train again in another OUTPUT_DIR with PRECISION=fp32, which fits a T4 as well (bf16 is emulated and slow "
+            "there), or with a lower LEARNING_RATE"
+        )
+    is_full = run.model.compute_dtype == torch.float32
+    return f"Train again in another OUTPUT_DIR with a lower LEARNING_RATE{'' if is_full else ' or PRECISION=fp32'}"
 
 
 @torch.no_grad()

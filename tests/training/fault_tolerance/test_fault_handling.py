@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,93 @@ def test_a_dropped_step_takes_no_random_numbers(
         run_module.train(made)
     assert json.loads((tmp_path / "often" / "train_summary.json").read_text())["dropped_steps"]
     assert differences(tmp_path / "often", tmp_path / "never") == []
+
+
+def overflow_in(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[int], bool]) -> None:
+    """The loss is finite, one gradient is not, in the steps (from 1) that `is_bad` names."""
+    original = trainer.clip_and_step
+
+    def clip_and_step(run: Any, terms: Any) -> Any:
+        if is_bad(run.progress.step + 1):
+            next(run.model.projector.parameters()).grad.view(-1)[0] = torch.nan
+        return original(run, terms)
+
+    monkeypatch.setattr(trainer, "clip_and_step", clip_and_step)
+
+
+FP16 = {"PRECISION": "fp16", "GRAD_ACCUM": "1", "BATCH_SIZE": "2", "VAL_SAMPLES": "1"}
+
+
+@pytest.mark.parametrize("steps", ["24", "4"])
+def test_a_float16_run_without_one_step_taken_is_no_success(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: str
+) -> None:
+    """The scale falls below 1 in step 17; a shorter run ends before that, and writes no model either."""
+    overflow_in(monkeypatch, lambda _: True)
+    made = settings(tiny_config, dataset_dir, tmp_path, **FP16, MAX_STEPS=steps, EPOCHS="9")
+    words = "step 17: gradients overflow in float16 even at a loss scale of 1;" if steps == "24" else "none of 4 steps"
+    with pytest.raises(SatlisaError, match=rf"{words}.*PRECISION=fp32, which fits a T4"):
+        run_module.train(made)
+    assert not list(tmp_path.glob("*.pt")) and not (tmp_path / "vlm_lora").exists()
+    assert [record["loss_scale"] for record in log_of(tmp_path)][:3] == [65536, 32768, 16384]
+    assert all(record["grad_norm"] is None and record["loss"] for record in log_of(tmp_path))
+
+
+def test_a_few_overflows_at_the_start_are_normal_and_shown(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    overflow_in(monkeypatch, lambda step: step <= 7)
+    caplog.set_level("INFO", "satlisa")
+    run_module.train(settings(tiny_config, dataset_dir, tmp_path, **FP16, MAX_STEPS="9", EPOCHS="3", MAX_SAMPLES="8"))
+    summary = json.loads((tmp_path / "train_summary.json").read_text())
+    assert (summary["overflowed_steps"], summary["dropped_steps"], summary["loss_scale"]) == (7, [], 512)
+    assert "step 7: not taken, gradients overflow in float16; loss scale now 512" in caplog.text
+    assert "7 of 9 steps not taken" in caplog.text
+    assert (tmp_path / "seg_projector.pt").exists()
+
+
+def test_five_overflows_in_a_row_stop_a_float16_run_that_had_learnt(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoints are from before them; four in a row, and five over and over but not in a row, are endured."""
+    overflow_in(monkeypatch, lambda step: step in (3, 4, 5, 6) or step >= 8)
+    made = settings(tiny_config, dataset_dir, tmp_path, **FP16, CHECKPOINT_EVERY="1", EPOCHS="9")
+    with pytest.raises(SatlisaError, match=r"step 12: gradients overflow .* 9 of 12 steps were not taken"):
+        run_module.train(made)
+    newest = read_checkpoint(list_checkpoints(tmp_path)[0]).state
+    assert (newest["step"], newest["streak"], newest["overflows"]) == (7, 0, 4)
+
+
+def test_five_losses_in_a_row_that_are_no_number_stop_a_float16_run(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, set(range(99)))
+    with pytest.raises(SatlisaError, match=r"step 5: 5 steps in a row .*PRECISION=fp32, which fits a T4"):
+        run_module.train(settings(tiny_config, dataset_dir, tmp_path, **FP16))
+
+
+def test_a_resumed_float16_run_goes_on_with_its_loss_scale(
+    tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflow_in(monkeypatch, lambda step: step in (1, 2))
+    options = {**FP16, "MAX_STEPS": "6", "EPOCHS": "1", "CHECKPOINT_EVERY": "3"}
+    run_module.train(settings(tiny_config, dataset_dir, tmp_path / "whole", **options))
+    made = settings(tiny_config, dataset_dir, tmp_path / "parts", **options)
+    original = trainer.optimizer_step
+
+    def killed(run: Any, loaded: Any) -> None:
+        if run.progress.step == 4:
+            raise KeyboardInterrupt
+        original(run, loaded)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "optimizer_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_module.train(made)
+    run_module.train(made)
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    assert [record["loss_scale"] for record in log_of(tmp_path / "parts")] == [65536, 32768, *[16384] * 4]
 
 
 def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
