@@ -82,17 +82,39 @@ install_commands() {
     fi
 }
 
+# A GPU that torch cannot use: mostly a driver that is older than the wheels' CUDA.
+explain_driver() {
+    local driver
+    driver="$({ nvidia-smi 2>/dev/null || true; } | sed -n 's/.*CUDA Version: *\([0-9.]*\).*/\1/p' | head -n 1)"
+    [ -n "$driver" ] || return 0
+    echo "nvidia-smi shows a GPU; its driver supports CUDA up to $driver, torch was built for CUDA \
+$("$python" -c 'import torch; print(torch.version.cuda or "none (CPU only)")')."
+    echo "Update the driver, or install wheels for CUDA 12.6, which every driver from 525 on supports:"
+    echo "  $python -m pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cu126"
+}
+
 install_kernels() {
     say "look for a CUDA device"
-    if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-        echo "none, so the CUDA kernels of the language model are not installed"
+    if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+        echo "none that torch can use, so the CUDA kernels of the language model are not installed"
+        explain_driver
         return
     fi
-    local package
-    for package in flash-linear-attention causal-conv1d; do
+    local package kernels=("causal-conv1d>=1.5,<2")
+    # flash-linear-attention refuses Hopper (compute capability 9.0) in the backward pass with triton from 3.4 to 3.7.0,
+    # whose results are wrong there. triton itself belongs to torch and is not changed.
+    if "$python" -c '
+import re, sys, torch, triton
+version = tuple(map(int, re.findall(r"\d+", triton.__version__)[:3]))
+sys.exit(torch.cuda.get_device_capability() == (9, 0) and (3, 4, 0) <= version < (3, 7, 1))'; then
+        kernels=("flash-linear-attention>=0.6,<0.7" "${kernels[@]}")
+    else
+        echo "flash-linear-attention is left out: on this GPU it needs another triton than this torch has"
+    fi
+    for package in "${kernels[@]}"; do
         # Some of them are compiled on the spot, which fails without a CUDA toolkit. Everything works without them.
         if ! install --no-build-isolation "$package"; then
-            echo "$package could not be installed; the language model takes its slower layers in plain PyTorch"
+            echo "${package%%>*} could not be installed; the language model takes its slower layers in plain PyTorch"
         fi
     done
 }

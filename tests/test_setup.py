@@ -111,8 +111,30 @@ def test_transformers_comes_from_git_only_without_qwen(sandbox: Sandbox) -> None
 def test_kernels_are_for_cuda_machines_only(sandbox: Sandbox) -> None:
     done = sandbox.run(CUDA="1")
     assert done.returncode == 0, done.stderr
-    kernels = [f"--no-build-isolation {name}" for name in ("flash-linear-attention", "causal-conv1d")]
+    kernels = [f"--no-build-isolation {name}" for name in ("flash-linear-attention>=0.6,<0.7", "causal-conv1d>=1.5,<2")]
     assert sandbox.pip() == ["-r requirements.txt", COMMANDS, *kernels]
+
+
+def test_hopper_with_a_triton_that_is_wrong_there_goes_without_that_kernel(sandbox: Sandbox) -> None:
+    done = sandbox.run(CUDA="1", FAIL="get_device_capability")
+    assert done.returncode == 0, done.stderr
+    assert sandbox.pip()[2:] == ["--no-build-isolation causal-conv1d>=1.5,<2"]
+    assert "flash-linear-attention is left out" in done.stdout
+
+
+def test_a_driver_that_is_too_old_is_told_what_fits(sandbox: Sandbox, tmp_path: Path) -> None:
+    tool = tmp_path / "path" / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '| NVIDIA-SMI 535.104  Driver Version: 535.104  CUDA Version: 12.2     |'\n")
+    tool.chmod(0o755)
+    done = sandbox.run()
+    assert done.returncode == 0, done.stderr
+    assert "supports CUDA up to 12.2" in done.stdout
+    assert (
+        "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cu126"
+        in done.stdout
+    )
+    tool.unlink()
+    assert "update the driver" not in sandbox.run().stdout.lower()
 
 
 def test_the_console_commands_may_fail(sandbox: Sandbox) -> None:

@@ -54,9 +54,12 @@ def run_command(prog: str, run: Callable[[], int], debug: bool = False) -> int:
 
 
 def start_logging(debug: bool = False) -> None:
-    """Send logs to stderr, of libraries from warnings up; Python's own warnings, for developers, only with `debug`."""
+    """Send logs to stderr, of libraries from warnings up. Announced changes of libraries, which are for developers, are
+    shown only with `debug`; other warnings as one line each."""
     if not debug:
-        warnings.simplefilter("ignore")
+        for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {one_line(str(message))}\n"
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("satlisa").setLevel(logging.DEBUG if debug else logging.INFO)
 

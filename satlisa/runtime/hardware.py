@@ -1,10 +1,18 @@
 """Device, precision and batch size, decided in one place from what the machine reports."""
 
+import logging
+import os
+import shutil
+import sys
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -13,13 +21,15 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 class Machine:
     """What torch reports about a machine; tests pass machines of their own.
 
-    `capability`: CUDA compute capability of the device, (major, minor); None without CUDA.
+    `capability`: CUDA compute capability of the device, (major, minor); None without CUDA. `cuda_fault`: why a torch
+    built for CUDA cannot use the NVIDIA GPU that is there, as with a driver that is too old; else empty.
     """
 
     capability: tuple[int, int] | None = None
     gpu_name: str = ""
     num_gpus: int = 0
     has_mps: bool = False
+    cuda_fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,13 @@ class Hardware:
 def probe(index: int = 0) -> Machine:
     """What torch reports about CUDA device `index` and MPS of this machine."""
     has_mps = torch.backends.mps.is_available()
-    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-        return Machine(num_gpus=torch.cuda.device_count() if torch.cuda.is_available() else 0, has_mps=has_mps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a reason for False; `_cuda_fault` asks for it
+        has_cuda = torch.cuda.is_available()
+    if not has_cuda:
+        return Machine(has_mps=has_mps, cuda_fault=_cuda_fault())
+    if index >= torch.cuda.device_count():
+        return Machine(num_gpus=torch.cuda.device_count(), has_mps=has_mps)
     properties = torch.cuda.get_device_properties(index)
     return Machine(
         capability=(properties.major, properties.minor),
@@ -46,7 +61,29 @@ def probe(index: int = 0) -> Machine:
     )
 
 
-def detect(device: str = "auto", precision: str = "auto", machine: Machine | None = None) -> Hardware:
+def _cuda_fault() -> str:
+    """torch's own reason not to use an NVIDIA GPU of this machine; empty where there is none, or it is hidden."""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    if torch.version.cuda is None or is_hidden or not _has_nvidia_gpu():
+        return ""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return first_line(error)
+    return "torch.cuda.is_available() is False"
+
+
+def _has_nvidia_gpu() -> bool:
+    """Whether the driver shows a GPU: its device file on Linux, its tool on Windows."""
+    if sys.platform == "win32":
+        return shutil.which("nvidia-smi") is not None
+    wsl = Path("/dev/dxg").exists() and Path("/usr/lib/wsl/lib/libcuda.so.1").exists()
+    return wsl or any(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia[0-9]*"))
+
+
+def detect(
+    device: str = "auto", precision: str = "auto", machine: Machine | None = None, *, may_fall_back: bool = True
+) -> Hardware:
     """Choose device, precision and batch size (docs/architecture.md#training-defaults).
 
     The precision follows the compute capability, not `torch.cuda.is_bf16_supported()`, which is True on a T4, where
@@ -56,6 +93,8 @@ def detect(device: str = "auto", precision: str = "auto", machine: Machine | Non
         device: auto, cpu, mps, cuda or cuda:N.
         precision: auto, fp32, fp16 or bf16.
         machine: the machine to decide for; by default this one.
+        may_fall_back: with auto, where torch cannot use the NVIDIA GPU that is there, warn and go on with the CPU;
+            else raise.
 
     Raises:
         SatlisaError: a device that does not exist here, or a precision that it does not support.
@@ -64,6 +103,14 @@ def detect(device: str = "auto", precision: str = "auto", machine: Machine | Non
     if kind not in ("auto", "cpu", "mps", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
         raise SatlisaError(f"device: expected auto, cpu, mps, cuda or cuda:N, found '{device}'")
     machine = probe(int(index or 0)) if machine is None else machine
+    if machine.cuda_fault and kind in ("auto", "cuda"):
+        fault = (
+            f"torch {torch.__version__} cannot use this machine's NVIDIA GPU ({machine.cuda_fault}); update the "
+            "driver, or install torch for an older CUDA (setup.sh names the command)"
+        )
+        if kind == "cuda" or not may_fall_back:
+            raise SatlisaError(f"device: {fault}, or choose the CPU with DEVICE=cpu or --device cpu")
+        logger.warning("device: %s. The CPU is used", fault)
     if kind == "auto":
         kind = "cuda" if machine.capability else "mps" if machine.has_mps else "cpu"
     if kind == "cuda" and machine.capability is None:

@@ -1,9 +1,13 @@
 """Device, precision and batch size for machines that are not here."""
 
+import re
+import warnings
+
 import pytest
 import torch
 
 from satlisa.errors import SatlisaError
+from satlisa.runtime import hardware
 from satlisa.runtime.hardware import Machine, detect, probe
 
 T4 = Machine((7, 5), "Tesla T4", 1)
@@ -119,6 +123,54 @@ def test_probe_asks_for_the_chosen_device() -> None:
     assert detect("cuda:1").dtype == torch.bfloat16
     with pytest.raises(SatlisaError, match="'cuda:2' requested, but 2 CUDA devices found"):
         detect("cuda:2")
+
+
+OLD_DRIVER = "The NVIDIA driver on your system is too old (found version 11040)"
+
+
+@pytest.fixture
+def old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch built for CUDA beside a GPU whose driver is older."""
+
+    def unavailable() -> bool:
+        warnings.warn(f"CUDA initialization: {OLD_DRIVER}", stacklevel=2)
+        return False
+
+    def init() -> None:
+        raise RuntimeError(f"{OLD_DRIVER}\nPlease update your GPU driver")
+
+    monkeypatch.setattr(torch.cuda, "is_available", unavailable)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(hardware, "_has_nvidia_gpu", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("old_driver")
+@pytest.mark.filterwarnings("error")
+def test_a_driver_that_is_too_old_is_no_silent_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = rf"^device: torch .* cannot use this machine's NVIDIA GPU \({re.escape(OLD_DRIVER)}\); .*DEVICE=cpu"
+    for device in ("auto", "cuda"):
+        with pytest.raises(SatlisaError, match=words):
+            detect(device, may_fall_back=False)
+    assert detect("cpu", may_fall_back=False).device.type == "cpu" and not caplog.records
+    assert detect().device.type == "cpu"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert OLD_DRIVER in line and line.endswith("The CPU is used")
+    caplog.clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
+    assert detect(may_fall_back=False).device.type == "cpu" and not caplog.records
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_a_torch_for_the_cpu_or_a_machine_without_a_gpu_has_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_has_nvidia_gpu", lambda: False)
+    assert probe().cuda_fault == ""
+    monkeypatch.setattr(hardware, "_has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert probe().cuda_fault == ""
 
 
 def test_probe_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
