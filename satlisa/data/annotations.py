@@ -7,7 +7,7 @@ from typing import Any
 
 from satlisa.data.dataset_paths import MASK_COLUMNS, REFUSED
 from satlisa.data.json_cells import describe, is_empty, parse_cell
-from satlisa.data.masks import is_run_lengths, mask_source, outline, read_mask_image, split_mask
+from satlisa.data.masks import is_run_lengths, mask_source
 from satlisa.data.polygons import OUTLINE_KEYS, POLYGON_KEYS, Reading, find_outline, find_regions, parse_regions
 from satlisa.geometry.regions import Region
 
@@ -56,7 +56,7 @@ def find_masks(row: Mapping[str, Any], metadata: Any, how: Reading) -> tuple[lis
     for column in MASK_COLUMNS:
         if (source := _mask_file(row.get(column), column)) is not None:
             try:
-                regions = _read_file(source, how)
+                regions = parse_regions(source, how) if how.decode else [()]
             except ValueError as error:
                 raise ColumnError(column, str(error)) from error
             if regions:
@@ -85,17 +85,6 @@ def _mask_file(cell: Any, column: str) -> Any:
     if isinstance(cell, Mapping) and cell.get("bytes") is None and isinstance(cell.get("path"), str):
         return Path(cell["path"])
     return mask_source(cell)
-
-
-def _read_file(source: Any, how: Reading) -> list[Region]:
-    if not how.decode:
-        return [()]
-    values = read_mask_image(source)
-    size = how.size
-    if size and abs(values.shape[1] * size[1] - values.shape[0] * size[0]) > max(size):
-        found = f"{values.shape[1]} × {values.shape[0]}"
-        raise ValueError(f"expected a mask of the image's shape ({size[0]} × {size[1]} pixels), found {found}")
-    return [(outline(mask),) for mask in split_mask(values, how.instances)]
 
 
 def _says_none(metadata: Any) -> bool:

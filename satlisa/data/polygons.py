@@ -4,9 +4,9 @@ The dataset does not document its format, so all common ones are read, mixtures 
 that names what was found, never a guess. `geometry/raster.py` turns the arrays into masks.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,8 +64,7 @@ class Reading:
     numbers: list[np.ndarray] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Mask:
+class _Mask(NamedTuple):
     """A mask of pixels among polygons: its outline in fractions, and its own (width, height)."""
 
     ring: np.ndarray
@@ -98,8 +97,8 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     """
     how = how or Reading()
     value = _as_list(value)
-    if is_encoded_mask(value):
-        return [region for mask in _mask_rings(value, how.instances) for region in _to_regions([[mask]], how)]
+    if is_encoded_mask(value):  # of instances it may hold several
+        return [region for mask in _read_masks(value, how.instances) for region in _to_regions([[mask]], how)]
     if not isinstance(value, Mapping | list):
         raise ValueError(f"expected polygons, found {describe(value)}")
     is_one = isinstance(value, Mapping) or (value and (not _is_container(value[0]) or _is_ring(value)))
@@ -175,17 +174,14 @@ def _is_one_object(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
     held = [_as_list(value[key]) for key in OUTLINE_KEYS if value.get(key) is not None]
-    return not any(isinstance(item, list) and item and _is_container(item[0]) and not _is_ring(item) for item in held)
+    return all(not isinstance(item, list) or not item or not _is_container(item[0]) or _is_ring(item) for item in held)
 
 
 def _rings(value: Any) -> list[_Ring]:
     """The polygons of one object as (P, 2) arrays, in the units of the input."""
     value = _as_list(value)
-    if is_encoded_mask(value):
-        return list(_mask_rings(value, instances=False))
-    if is_run_lengths(value):
-        mask = read_run_lengths(value)
-        return [_Mask(outline(mask), (mask.shape[1], mask.shape[0]))]
+    if is_encoded_mask(value) or is_run_lengths(value):
+        return [*_read_masks(value)]
     if isinstance(value, Mapping):
         rings = _object_rings(value)
         holes = next((value[name] for name in HOLE_KEYS if not is_empty(value.get(name))), None)
@@ -223,9 +219,7 @@ def _geojson_rings(value: Mapping[str, Any]) -> list[_Ring]:
     if kind not in ("Polygon", "MultiPolygon"):
         raise ValueError(f"expected a GeoJSON Polygon or MultiPolygon, found {describe(kind)}")
     rings = _as_list(value["coordinates"])
-    if not isinstance(rings, list) or not rings:
-        return []
-    if not _is_container(rings[0]) or _is_ring(rings):
+    if not isinstance(rings, list) or not rings or not _is_container(rings[0]) or _is_ring(rings):
         return _rings(rings)
     if not _is_polygon(rings):
         return [ring for item in rings for ring in _geojson_rings({"coordinates": item})]
@@ -240,10 +234,11 @@ def _is_polygon(value: Sequence[Any]) -> bool:
     return all(isinstance(item, list) and (not item or not _is_container(item[0]) or _is_ring(item)) for item in items)
 
 
-def _mask_rings(value: Any, instances: bool) -> Iterable[_Mask]:
-    values = read_mask_image(mask_source(value))
-    for mask in split_mask(values, instances):
-        yield _Mask(outline(mask), (mask.shape[1], mask.shape[0]))
+def _read_masks(value: Any, instances: bool = False) -> list[_Mask]:
+    """The masks of run lengths or of an image."""
+    is_image = not is_run_lengths(value)
+    masks = split_mask(read_mask_image(mask_source(value)), instances) if is_image else [read_run_lengths(value)]
+    return [_Mask(outline(mask), (mask.shape[1], mask.shape[0])) for mask in masks]
 
 
 def _flat_ring(value: Sequence[Any]) -> np.ndarray:
@@ -288,9 +283,10 @@ def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
 
 def _fit(mask: _Mask, size: tuple[int, int] | None) -> np.ndarray:
     """The outline of a mask, which must have the shape of the image, at any scale."""
-    if size and abs(mask.size[0] * size[1] - mask.size[1] * size[0]) > max(size):
-        found, expected = ("{} × {}".format(*sides) for sides in (mask.size, size))
-        raise ValueError(f"expected a mask of the image's shape ({expected} pixels), found {found}")
+    (width, height), (expected_width, expected_height) = mask.size, size or mask.size
+    if abs(width * expected_height - height * expected_width) > max(expected_width, expected_height):
+        expected = f"the image's shape ({expected_width} × {expected_height} pixels)"
+        raise ValueError(f"expected a mask of {expected}, found {width} × {height}")
     return mask.ring
 
 
