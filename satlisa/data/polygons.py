@@ -83,10 +83,8 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     polygons of a GeoJSON polygon, and those under `holes` or `interiors`, are cut out of the one around them.
 
     Coordinates are thousandths of the image. If all those of the list are within -1..2 and one is not an integer, or
-    `how.fractions`, they are taken as fractions: in thousandths, such a polygon would be invisible.
-
-    Args:
-        holes: polygons to cut out of those of `value`.
+    `how.fractions`, they are taken as fractions: in thousandths, such a polygon would be invisible. `holes` are further
+    polygons to cut out.
 
     Returns:
         Per region, arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or 2, which draws nothing.
@@ -265,8 +263,7 @@ def _box_ring(value: Any) -> np.ndarray:
 def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
     """Polygons in fractions: thousandths are converted, fractions are kept (see `parse_regions`), masks are checked."""
     rings = [ring for rings in objects for ring in rings if isinstance(ring, np.ndarray)]
-    numbers = np.concatenate([np.empty((0, 2)), *rings])
-    how.numbers.append(numbers)
+    how.numbers.append(numbers := np.concatenate([np.empty((0, 2)), *rings]))
     near = bool(np.all((numbers >= -1) & (numbers <= 2)))
     units = 1.0 if near and (how.fractions or np.any(numbers % 1)) else _UNITS
     if len(numbers) and numbers.max() > _HIGHEST * units:

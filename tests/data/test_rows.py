@@ -53,7 +53,7 @@ def test_the_largest_instances_are_kept_in_reading_order() -> None:
 
 
 def test_instances_that_draw_nothing_are_counted() -> None:
-    polygons = [[500, 500], [[5, 5], [9, 9]], SQUARE, square(3000, 10, 50), []]
+    polygons = [[500, 500], [[5, 5], [9, 9]], SQUARE, square(-3000, 10, 50), []]
     sample = read_sample(make_row("instance_segmentation", metadata={"polygons": polygons}), 0)
     assert (tops(sample), sample.left_out) == ([(0.1, 0.1)], 4)
     with pytest.raises(RowError, match="row 3: `metadata` holds 1 polygon, none of which covers any of the image"):
@@ -62,8 +62,9 @@ def test_instances_that_draw_nothing_are_counted() -> None:
 
 def test_the_task_decides_what_polygons_mean() -> None:
     flood = make_row("flood_assessment", answer="Yes, <SEG> at [1, 2, 3, 4].")
-    assert read_sample(flood, 0).regions == ()
-    assert read_sample(flood, 0).answer == "Yes, <SEG> at [1, 2, 3, 4]."  # a text answer stays as it is
+    plain = read_sample(make_row("flood_assessment", answer="Yes, at [1, 2, 3, 4]."), 0)
+    assert (plain.regions, plain.answer) == ((), "Yes, at [1, 2, 3, 4].")  # a text answer stays as it is
+    assert len(read_sample(flood, 0).regions) == 1  # `<SEG>` and polygons make a mask row of any task
     named = read_sample(flood, 0, seg_tasks=["Flood_Assessment"])
     assert (len(named.regions), named.answer) == (1, "Yes, at.")
     caption = read_sample(make_row("image_captioning", metadata='{"objects": [{"label": "x"}]}'), 0)
