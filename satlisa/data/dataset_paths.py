@@ -17,7 +17,7 @@ import datasets
 import huggingface_hub
 import yaml  # type: ignore[import-untyped]
 
-from satlisa.data.image_cells import decode_base64, read_zipped, split_zip, the_only
+from satlisa.data.image_cells import read_zipped, split_zip, unpack
 from satlisa.errors import SatlisaError, redact
 
 REFUSED = "refused"
@@ -170,19 +170,12 @@ class ImagePaths:
         """Check an image cell: base64 and members of the dataset's own archives become bytes; a refused one has
         `REFUSED` and neither bytes nor path."""
         try:
-            cell = the_only(cell)
+            cell = unpack(cell)
         except ValueError as error:
             return {"bytes": None, "path": None, REFUSED: str(error)}
-        held = cell.get("bytes") if isinstance(cell, Mapping) else None
-        path = (
-            held if isinstance(held, str) else cell.get("path") if isinstance(cell, Mapping) and held is None else cell
-        )
+        path = cell.get("path") if isinstance(cell, Mapping) and cell.get("bytes") is None else cell
         if not isinstance(path, str) or not path:
             return cell
-        if (content := decode_base64(path)) is not None:
-            return {"bytes": content, "path": None}
-        if isinstance(held, str):
-            return {"bytes": None, "path": None, REFUSED: f"has `bytes` that are not base64 of an image: {show(held)}"}
         try:
             return {"bytes": None, "path": None} | self._find(path)
         except (OSError, ValueError, RuntimeError) as error:  # an invalid path, or a symlink loop

@@ -5,6 +5,7 @@ import binascii
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,25 @@ _ZIP = re.compile(r"zip://(?P<member>.+?)::(?P<archive>.+)")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"BM", b"\0\0\0\x0cjP")
 
 
-def the_only(cell: Any) -> Any:
-    """The image of a list with one image; any other cell passes through.
+def unpack(cell: Any) -> Any:
+    """A cell of a list with one image, or of base64 in place of a path or of bytes, in its usual form; any other cell
+    passes through.
 
     Raises:
-        ValueError: a list of none or of several.
+        ValueError: a list of none or of several images, or text in place of bytes that is no image.
     """
-    if not isinstance(cell, list | tuple):
+    if isinstance(cell, list | tuple):
+        if len(cell) != 1:
+            raise ValueError(f"holds {len(cell)} images; a row is about one image")
+        return unpack(cell[0])
+    held = cell.get("bytes") if isinstance(cell, Mapping) else None
+    text = cell if not isinstance(cell, Mapping) else cell.get("path") if held is None else held
+    if not isinstance(text, str):
         return cell
-    if len(cell) != 1:
-        raise ValueError(f"holds {len(cell)} images; a row is about one image")
-    return cell[0]
+    content = decode_base64(text)
+    if content is None and held is not None:
+        raise ValueError(f"has `bytes` that are text, and not base64 of an image: {text[:40]!r}")
+    return cell if content is None else {"bytes": content, "path": None}
 
 
 def decode_base64(text: str) -> bytes | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from satlisa.data.image_cells import decode_base64
 from satlisa.data.images import MAX_PIXELS
@@ -98,6 +98,8 @@ def read_mask_image(source: Any) -> np.ndarray:
             raise ValueError(f"{opened.width:,} × {opened.height:,} pixels, at most {MAX_PIXELS:,} are read")
         opened.load()
         return _values(opened)
+    except UnidentifiedImageError as error:
+        raise ValueError("is not an image in a format that masks are read from") from error
     except Exception as error:  # broken files: Pillow's decoders raise many types
         raise ValueError(f"is a mask image that cannot be read ({first_line(error)})") from error
 

@@ -319,7 +319,7 @@ def _are_counts(value: Any) -> bool:
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, list | tuple | Mapping | np.ndarray)
+    return isinstance(value, list | tuple | Mapping | np.ndarray) or (isinstance(value, str) and is_encoded_mask(value))
 
 
 def _is_number(value: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from satlisa.data.annotations import ColumnError, find_masks
+from satlisa.data.annotations import ColumnError, find_masks, refuse_unread
 from satlisa.data.conversations import (
     count_segs,
     find_mask_answer,
@@ -16,6 +16,7 @@ from satlisa.data.conversations import (
     without_none,
 )
 from satlisa.data.dataset_paths import REFUSED
+from satlisa.data.image_cells import unpack
 from satlisa.data.images import open_image
 from satlisa.data.json_cells import describe, parse_cell
 from satlisa.data.polygons import Reading
@@ -80,9 +81,11 @@ def read_sample(
     if isinstance(cell, Mapping) and (refused := cell.get(REFUSED)):
         raise RowError(index, "image", refused)
     try:
-        image = open_image(cell)  # type: ignore[arg-type]  # open_image refuses other types
+        image = open_image(unpack(cell))
     except SatlisaError as error:
         raise RowError(index, "image", f"cannot be read: {error}") from error
+    except ValueError as error:
+        raise RowError(index, "image", str(error)) from error
     text = read_text(row, index, seg_tasks, Reading(size=image.size, fractions=fractions))
     chosen, left_out = _choose_regions(text.regions, text.instances, image.size, max_instances)
     if text.regions and not chosen:
@@ -127,6 +130,8 @@ def read_text(row: Mapping[str, Any], index: int, seg_tasks: Collection[str], ho
     try:
         regions, column, said_none = find_masks(row, metadata, how)
         cleared, place, in_answer = _clear_answers(turns, how)
+        if not regions and not in_answer:
+            refuse_unread(row, metadata)
     except ColumnError as error:
         raise RowError(index, error.column, str(error)) from error
     except ValueError as error:

@@ -100,7 +100,7 @@ def survey(sampler: Sampler, seg_tasks: Collection[str] = ()) -> Survey:
             near[_unit(numbers)] += 1
             if _unit(numbers) == "thousandths":
                 marks.append((numbers.max(axis=0), size or (0, 0)))
-    found.fractions = near["fractions"] > near["thousandths"]
+    found.fractions = near["fractions"] > near["thousandths"] or (near[""] > 0 and not near["thousandths"])
     found.units = _suspect(marks)
     return found
 
