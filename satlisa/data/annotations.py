@@ -79,8 +79,9 @@ def _own_columns(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
     found = []
     for name in POLYGON_KEYS:
         if row.get(name) is not None and (name not in MASK_COLUMNS or _mask_file(row[name], name) is None):
+            is_json = isinstance(row[name], str) and row[name].lstrip()[:1] in ("[", "{")
             try:
-                found.append((name, {name: parse_cell(row[name]) if str(row[name])[:1] in "[{" else row[name]}))
+                found.append((name, {name: parse_cell(row[name]) if is_json else row[name]}))
             except ValueError as error:
                 raise ColumnError(name, str(error)) from error
     return found

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 MOST_BYTES = 2**30
 """Largest file of an image: four bytes for each pixel of the largest image that is read, and some."""
 
@@ -37,6 +39,15 @@ def unpack(cell: Any) -> Any:
     if content is None and held is not None:
         raise ValueError(f"has `bytes` that are text, and not base64 of an image: {text[:40]!r}")
     return cell if content is None else {"bytes": content, "path": None}
+
+
+def is_image(cell: Any) -> bool:
+    """Whether the cell of another column is an image too: a file's bytes or path, a Pillow image, a list of these."""
+    if isinstance(cell, list | tuple):
+        return any(map(is_image, cell))
+    if isinstance(cell, Mapping):
+        return cell.get("bytes") is not None or cell.get("path") is not None
+    return isinstance(cell, bytes | Image.Image)
 
 
 def decode_base64(text: str) -> bytes | None:

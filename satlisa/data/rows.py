@@ -1,5 +1,6 @@
 """Read one row of a dataset into a `Sample`."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from satlisa.data.conversations import (
     without_none,
 )
 from satlisa.data.dataset_paths import REFUSED
-from satlisa.data.image_cells import unpack
+from satlisa.data.image_cells import is_image, unpack
 from satlisa.data.images import open_image
 from satlisa.data.json_cells import describe, parse_cell
 from satlisa.data.polygons import Reading
@@ -26,6 +27,7 @@ from satlisa.geometry.raster import covered_pixels
 from satlisa.geometry.regions import Region, reading_order
 
 _AREA_SIDE = 1024  # longest side, in pixels, at which areas are measured: SAM's input size, the finest in training
+_SECOND_IMAGE = re.compile(r"images|image_?(?:\d+|[a-d]|before|after|pre|post)", re.IGNORECASE)  # columns
 _NOTHING = "There is nothing to segment."  # in place of an answer of `[]`
 
 MASKS, NEGATIVE, BARE, TEXT = "mask rows", "negatives", "rows of segmentation tasks without geometry", "text rows"
@@ -80,6 +82,9 @@ def read_sample(
     cell = row.get("image")
     if isinstance(cell, Mapping) and (refused := cell.get(REFUSED)):
         raise RowError(index, "image", refused)
+    for name in filter(_SECOND_IMAGE.fullmatch, row):
+        if is_image(row[name]):
+            raise RowError(index, name, "holds a second image; a row is about one image")
     try:
         image = open_image(unpack(cell))
     except SatlisaError as error:

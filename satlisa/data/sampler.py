@@ -6,7 +6,7 @@ still takes each row once an epoch.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -93,11 +93,7 @@ class IndexedSampler:
     def tasks(self) -> list[str]:
         """The task of each row; of a table only that column is read."""
         try:
-            column = self.source["task"]
-        except TypeError:  # a list of rows
-            column = (row.get("task") if isinstance(row, Mapping) else None for row in self.source)
-        try:
-            tasks = [str(task) for task in islice(column, self.limit or None)]
+            tasks = [str(task) for task in islice(_column(self.source, "task"), self.limit or None)]
         except Exception:  # damaged files: their rows are counted where they are read
             tasks = [""] * (min(len(self.source), self.limit) if self.limit else len(self.source))
         return tasks if self.chosen is None else [tasks[number] for number in self.chosen]
@@ -111,6 +107,17 @@ class IndexedSampler:
     def _number(self, place: int) -> int:
         """Number in the split of the row at a place of the sampler."""
         return place if self.chosen is None else self.chosen[place]
+
+
+def _column(source: Any, name: str) -> Iterable[Any]:
+    """A column of texts, from a table of `datasets`, from columns by name, or from a list of rows."""
+    if hasattr(source, "select_columns"):
+        cells: list[Any] = source.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+        return cells
+    if isinstance(source, list):
+        return (row.get(name) if isinstance(row, Mapping) else None for row in source)
+    column: Iterable[Any] = source[name]
+    return column
 
 
 @dataclass(frozen=True)

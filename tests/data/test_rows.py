@@ -216,3 +216,10 @@ def test_lists_of_columns_are_read() -> None:
     assert len(read_sample(make_row("instance_segmentation", metadata=boxes), 0).regions) == 2
     one = {"objects": {"bbox": [100, 100, 200, 200]}}
     assert len(read_sample(make_row("instance_segmentation", metadata=one), 0).regions) == 1
+
+
+def test_a_second_image_column_is_refused() -> None:
+    for name in ("image2", "image_after", "images"):
+        with pytest.raises(RowError, match=f"`{name}` holds a second image"):
+            read_sample(make_row(**{name: {"bytes": png(), "path": None}}), 0)
+    assert read_sample(make_row(image2=None, image_id=5, images="no"), 0).regions
