@@ -1,14 +1,14 @@
-"""Parse the `conversations` column: its turns, and the text of an answer without coordinates."""
+"""Parse the `conversations` column: its turns, the answer that the masks belong to, its text without coordinates."""
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from satlisa.data.json_cells import decode_at, describe, parse_cell, without_surrogates
-from satlisa.data.polygons import POLYGON_KEYS, find_regions, holds_coordinates, parse_regions
-from satlisa.data.sample import Turn
+from satlisa.data.json_cells import as_objects, decode_at, describe, is_empty, parse_cell, without_surrogates
+from satlisa.data.polygons import POLYGON_KEYS, Reading, find_regions, holds_coordinates, parse_regions
+from satlisa.data.sample import Turn, answer_places
 from satlisa.geometry.regions import Region
 
 _ROLES = {"system": "system", "human": "user", "user": "user"}
@@ -17,28 +17,38 @@ _IMAGE_PARTS = ("image", "image_url", "img")
 
 # The lookbehind lets a match start only at the first blank of a run, here and in _tidy: without it 100 KB take minutes.
 _IMAGE_MARKER = re.compile(r"(?:(?<![ \t])[ \t]+)?<image>[ \t]*")
-_SEG = re.compile(r"[<\[]SEG[>\]]", re.IGNORECASE)
+_SEG = re.compile(r"[<\[] ?SEG ?[>\]]", re.IGNORECASE)
+
+# Questions that ask for masks, unless they ask about them ("How many did you segment?").
+_ASKS = re.compile(
+    r"\b(?:segment(?!ed)|mask|outline(?!d)|delineat|highlight(?!ed)|contour|polygon|mark\b|trace\b)", re.I
+)
+_ASKS_ABOUT = re.compile(r"\W*(?:how|what|which|why|when|who|is|are|was|were|do|does|did|has|have|had)\b", re.I)
 
 _MOST_BRACKETS = 1000  # brackets of an answer that may fail to parse as JSON; each may be scanned far before it fails
 _BRACKET = re.compile(r"""[\[{](?=\s*["\-\dtfnNI\[{\]}('])""")  # may start JSON, or an attempt at it
 # Coordinates start with [[, [{, [12, {"key": or, in invalid JSON, single quotes or [(12.
+_NO_OBJECTS = re.compile(rf"""\{{\s*"(?:{"|".join(POLYGON_KEYS)})"\s*:\s*(?:\[|\{{|null)""")
 _JSON_START = re.compile(r"""[\[{]\s*(?:[\[{]|\(\s*-?\d|-?\d+(?:\.\d+)?\s*,|["']\w+["']\s*:)""")
 
 
 def parse_turns(value: Any) -> list[Turn]:
-    """The turns of a `conversations` cell: JSON text or an already parsed list.
+    """The turns of a `conversations` cell: JSON text, an already parsed list, or an object of lists.
 
     A turn is `{"role", "content"}` or `{"from", "value"}`; its content is a string or a list of parts. `<image>`
     markers and image parts are dropped, since the chat template places the image, and so are system and user turns that
     hold nothing else.
 
     Raises:
-        ValueError: the message names what was found instead.
+        ValueError: more than one image, or no turns; the message names what was found instead.
     """
-    value = parse_cell(value)
+    value = as_objects(parse_cell(value))
     if not isinstance(value, list | tuple):
         raise ValueError(f"is not a list of turns: found {describe(value)}")
-    turns = [_parse_turn(item, number) for number, item in enumerate(value)]
+    items = [parse_cell(item) if isinstance(item, str) and item.lstrip()[:1] == "{" else item for item in value]
+    turns = [_parse_turn(item, number) for number, item in enumerate(items)]
+    if (images := sum(_count_images(item.get("content", item.get("value"))) for item in items)) > 1:
+        raise ValueError(f"names {images} images; a row is about one image")
     return [turn for turn in turns if turn.role == "assistant" or turn.text.strip()]
 
 
@@ -58,11 +68,46 @@ def split_answer(turns: list[Turn]) -> tuple[tuple[Turn, ...], str]:
     raise ValueError(f"has no question with an answer (roles of the turns with text: {roles})")
 
 
-def take_coordinates(answer: str) -> tuple[str, list[Region]]:
+def find_mask_answer(turns: Sequence[Turn], with_coordinates: Sequence[int]) -> int:
+    """The place of the answer that a row's masks belong to: the one with `<SEG>`, else the one with coordinates, else
+    the one to the question that asks for masks, else the first one.
+
+    Args:
+        turns: a conversation that ends with an answer.
+        with_coordinates: the places of the answers that hold coordinates.
+
+    Raises:
+        ValueError: several answers or questions of that kind.
+    """
+    places = answer_places(turns) or [len(turns) - 1]
+    if len(places) == 1:
+        return places[0]
+    with_seg = [place for place in places if count_segs(turns[place].text)]
+    asked = [place for place in places if _asks_for_masks(turns[place - 1].text)]
+    for what, found in (
+        ("<SEG> in", with_seg),
+        ("coordinates in", with_coordinates),
+        ("questions for masks before", asked),
+    ):
+        if len(found) > 1:
+            raise ValueError(
+                f"has {what} {len(found)} answers; to which the masks belong is unclear: make a row of each"
+            )
+        if found:
+            return found[0]
+    return places[0]
+
+
+def _asks_for_masks(question: str) -> bool:
+    return _ASKS.search(question) is not None and _ASKS_ABOUT.match(question) is None
+
+
+def take_coordinates(answer: str, how: Reading | None = None) -> tuple[str, list[Region]]:
     """Remove the JSON with coordinates from an answer.
 
-    Bare boxes `[x0, y0, x1, y1]` are removed too, but give no regions. The text of a JSON object under `text`,
-    `answer`, `description` or `caption` is kept. Typed `<SEG>` markers are removed: `chat.encode_answer` places them.
+    Bare boxes `[x0, y0, x1, y1]` and JSON of no objects are removed too, but give no regions. The text of a JSON object
+    under `text`, `answer`, `description` or `caption` is kept. Typed `<SEG>` markers are removed: `chat.encode_answer`
+    places them.
 
     Returns:
         the cleaned text, possibly empty, and the regions in the order of the text.
@@ -90,8 +135,11 @@ def take_coordinates(answer: str) -> tuple[str, list[Region]]:
                 raise ValueError(f"holds JSON that cannot be read: {describe(answer[start:])}") from error
             continue
         if _is_geometry(value):
-            regions += _regions(value)
+            regions += _regions(value, how)
             kept += [answer[position:start], _words(value)]
+            position = end
+        elif _is_none(value):
+            kept.append(answer[position:start])
             position = end
         elif isinstance(value, Mapping) and _count_numbers(value) >= 6:
             raise ValueError(f"holds JSON whose polygons are not under a known key: found {describe(value)}")
@@ -99,9 +147,20 @@ def take_coordinates(answer: str) -> tuple[str, list[Region]]:
     return _tidy(_SEG.sub(" ", "".join([*kept, answer[position:]]))), regions
 
 
-def says_seg(answer: str) -> bool:
-    """Whether an answer contains a typed `<SEG>`."""
-    return _SEG.search(answer) is not None
+def without_none(answer: str) -> str | None:
+    """An answer without JSON of no objects, `[]` or `{"polygons": []}`; None: it holds no such JSON."""
+    text = re.sub(r"\A\s*```\w*|```\s*\Z", "", answer).strip()
+    try:
+        if text[:1] in ("[", "{") and is_empty(parse_cell(text)):
+            return ""
+    except ValueError:
+        pass  # words beside it, or no JSON
+    return take_coordinates(answer)[0] if _NO_OBJECTS.search(answer) else None
+
+
+def count_segs(answer: str) -> int:
+    """Number of typed `<SEG>` in an answer."""
+    return len(_SEG.findall(answer))
 
 
 def _parse_turn(item: Any, number: int) -> Turn:
@@ -145,6 +204,14 @@ def _part(part: Any, number: int) -> str | None:
     raise ValueError(f"turn {number}: expected a text or image part, found {describe(part)}")
 
 
+def _count_images(content: Any) -> int:
+    """`<image>` markers and image parts of a turn's content."""
+    if isinstance(content, str):
+        return content.count("<image>")
+    parts = content if isinstance(content, list | tuple) else ()
+    return sum(_count_images(_part(part, 0) or "") + (_part(part, 0) is None) for part in parts)
+
+
 def _without_markers(text: str) -> str:
     """Text without `<image>`; a marker between words becomes one space."""
     if "<image>" not in text:
@@ -162,6 +229,11 @@ def _is_geometry(value: Any) -> bool:
     return known or holds_coordinates(value)
 
 
+def _is_none(value: Any) -> bool:
+    """Whether a JSON object says under a known key that there are no objects."""
+    return isinstance(value, Mapping) and any(key in value for key in POLYGON_KEYS) and is_empty(value)
+
+
 def _count_numbers(value: Any) -> int:
     if isinstance(value, Mapping):
         return sum(map(_count_numbers, value.values()))
@@ -170,11 +242,11 @@ def _count_numbers(value: Any) -> int:
     return int(isinstance(value, int | float))
 
 
-def _regions(value: Any) -> list[Region]:
+def _regions(value: Any, how: Reading | None) -> list[Region]:
     """Regions of a JSON value inside an answer; bare boxes and points give none."""
-    found = find_regions(value)
+    found = find_regions(value, how)
     if not found and isinstance(value, Mapping):
-        found = parse_regions(value)
+        found = parse_regions(value, how)
     return [region for region in found if any(len(ring) > 2 for ring in region)]
 
 

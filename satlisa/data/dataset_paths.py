@@ -17,12 +17,17 @@ import datasets
 import huggingface_hub
 import yaml  # type: ignore[import-untyped]
 
+from satlisa.data.image_cells import read_zipped, split_zip, unpack
 from satlisa.errors import SatlisaError, redact
 
 REFUSED = "refused"
 """Key that marks an image cell as refused; its value is the reason."""
 
+MASK_COLUMNS = ("mask", "label", "segmentation_mask", "masks", "segmentation", "annotation")
+"""Columns that may hold the image of a row's mask."""
+
 _LONGEST_SHOWN = 200
+_FILE_NAME = re.compile(r"[^\0]{1,4000}\.(?:png|tiff?|bmp|gif|webp|jpe?g|jp2)", re.IGNORECASE)
 _YAML_FILE = ".huggingface.yaml"
 
 
@@ -155,31 +160,56 @@ class ImagePaths:
 
     def __call__(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Check a batch's image column; callable by `with_transform` and `map(batched=True)` of `datasets`."""
-        if "image" not in columns:
-            return columns
-        return {**columns, "image": [self.check(cell) for cell in columns["image"]]}
+        checked = {name: [self.check(cell) for cell in columns[name]] for name in ("image",) if name in columns}
+        for name in MASK_COLUMNS:
+            if name in columns:
+                checked[name] = [self.check(cell) if _may_be_file(cell) else cell for cell in columns[name]]
+        return {**columns, **checked}
 
     def check(self, cell: Any) -> Any:
-        """Check an image cell; a refused one has `REFUSED` and neither bytes nor path."""
+        """Check an image cell: base64 and members of the dataset's own archives become bytes; a refused one has
+        `REFUSED` and neither bytes nor path."""
+        try:
+            cell = unpack(cell)
+        except ValueError as error:
+            return {"bytes": None, "path": None, REFUSED: str(error)}
         path = cell.get("path") if isinstance(cell, Mapping) and cell.get("bytes") is None else cell
         if not isinstance(path, str) or not path:
             return cell
         try:
-            found, reason = self._find(path)
+            return {"bytes": None, "path": None} | self._find(path)
         except (OSError, ValueError, RuntimeError) as error:  # an invalid path, or a symlink loop
-            found, reason = None, f"cannot be followed ({type(error).__name__})"
-        if found is None:
+            reason = f"cannot be followed ({type(error).__name__})" if type(error) is not ValueError else str(error)
             return {"bytes": None, "path": None, REFUSED: f"path {show(path)} {reason}"}
-        return {"bytes": None, "path": str(found)}
 
-    def _find(self, path: str) -> tuple[Path | None, str]:
+    def _find(self, path: str) -> dict[str, Any]:
+        """The path that is opened, or the bytes of an archive's member.
+
+        Raises:
+            ValueError: a path elsewhere; OSError, RuntimeError: one that cannot be followed.
+        """
+        if (zipped := split_zip(path)) and (archive := self._inside(zipped[1])).is_file():
+            return {"bytes": read_zipped(archive, zipped[0])}
         if _is_address(path):
-            return None, "is an address, and nothing is fetched for a row; put the image into the dataset"
+            raise ValueError("is an address, and nothing is fetched for a row; put the image into the dataset")
         if self.folder is None and not Path(path).is_absolute():
-            return None, "comes without bytes, and there is no folder that it could be in"
+            raise ValueError("comes without bytes, and there is no folder that it could be in")
+        found = self._inside(path)
+        if "\\" in path and not found.exists():  # written on Windows
+            found = self._inside(path.replace("\\", "/"))
+        return {"path": str(found)}
+
+    def _inside(self, path: str) -> Path:
         joined = Path(path) if self.folder is None else self.folder / path
         target = joined.resolve()
         if not any(target.is_relative_to(root) for root in self.roots):
             place = "the dataset's folder" if self.folder is not None else "what was downloaded of the dataset"
-            return None, f"leads outside {place}"
-        return joined, ""
+            raise ValueError(f"leads outside {place}")
+        return joined
+
+
+def _may_be_file(cell: Any) -> bool:
+    """Whether the cell of a column that may hold masks is a file, and not a word or a list of polygons."""
+    if isinstance(cell, Mapping):
+        return "bytes" in cell or "path" in cell
+    return isinstance(cell, str) and (_FILE_NAME.fullmatch(cell) is not None or cell.startswith(("zip://", "data:")))

@@ -40,7 +40,8 @@ def _all_texts(sampler: Sampler) -> Iterator[str]:
     source = sampler.source if isinstance(sampler, IndexedSampler) else None
     if not isinstance(source, datasets.Dataset):
         return
-    rows = source.select(range(len(sampler))).select_columns(_TEXTS).with_format("arrow")
+    names = [name for name in _TEXTS if name in source.column_names]
+    rows = source.select(range(len(sampler))).select_columns(names).with_format("arrow")
     for table in rows.iter(batch_size=_TEXTS_AT_A_TIME):
         yield json.dumps(table.to_pylist(), default=str)
 

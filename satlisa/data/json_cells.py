@@ -16,7 +16,7 @@ class _DuplicateKeyError(ValueError):
 
 
 def parse_cell(value: Any, levels: int = _LEVELS) -> Any:
-    """Parse a cell's JSON text; any other value passes through.
+    """Parse a cell's JSON text, also JSON that was encoded twice; any other value passes through.
 
     Raises:
         ValueError: not JSON, a duplicate key in an object, or nesting deeper than `levels` (callers are recursive).
@@ -31,8 +31,21 @@ def parse_cell(value: Any, levels: int = _LEVELS) -> Any:
             raise ValueError(f"{reason} (starts with {value[:20]!r})") from error
         except ValueError as error:  # an integer of more than 4,300 digits
             raise ValueError(f"is JSON that cannot be read: {first_line(error)}") from error
+        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):  # encoded twice
+            return parse_cell(value, levels)
     check_levels(value, levels)
     return value
+
+
+def as_objects(value: Any) -> Any:
+    """An object of equally long lists, as `datasets` stores a sequence of objects, as a list of objects; any other
+    value passes through."""
+    if not isinstance(value, Mapping) or not value:
+        return value
+    columns = [item.tolist() if hasattr(item, "tolist") else item for item in value.values()]
+    if not all(isinstance(column, list | tuple) and len(column) == len(columns[0]) for column in columns):
+        return value
+    return [dict(zip(value, items, strict=True)) for items in zip(*columns, strict=True)]
 
 
 def decode_at(text: str, start: int) -> tuple[Any, int]:
@@ -44,6 +57,13 @@ def decode_at(text: str, start: int) -> tuple[Any, int]:
     value, end = _DECODER.raw_decode(text, start)
     check_levels(value)
     return value, end
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value holds nothing: null, blank text, or lists and objects of nothing else."""
+    if isinstance(value, str):
+        return value.strip() in ("", "[]", "{}")
+    return value is None or (isinstance(value, Mapping | list | tuple) and all(map(is_empty, _items(value))))
 
 
 def check_levels(value: Any, levels: int = _LEVELS) -> None:

@@ -5,68 +5,128 @@ that names what was found, never a guess. `geometry/raster.py` turns the arrays 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from satlisa.data.json_cells import describe, parse_cell
+from satlisa.data.holes import cut_out
+from satlisa.data.json_cells import as_objects, describe, is_empty, parse_cell
+from satlisa.data.masks import (
+    is_encoded_mask,
+    is_run_lengths,
+    mask_source,
+    outline,
+    read_mask_image,
+    read_run_lengths,
+    split_mask,
+)
 from satlisa.geometry.regions import Region
 
-POLYGON_KEYS = ("polygons", "segmentation", "masks", "instances", "objects", "polygon", "points")
+POLYGON_KEYS = (
+    *("polygons", "segmentation", "masks", "instances", "objects", "polygon", "points"),
+    *("annotations", "features", "geometry", "coordinates", "exterior", "rle", "mask"),
+)
 """Keys that may hold a record's polygons; the first one with coordinates is read."""
 
-_OBJECT_KEYS = ("polygon", "segmentation", "points", "polygons")
+HOLE_KEYS = ("holes", "interiors")
+"""Keys that hold what is cut out of the polygons beside them."""
+
+_OBJECT_KEYS = ("polygon", "segmentation", "points", "polygons", "geometry", "coordinates", "exterior", "rle", "mask")
 _BOX_KEYS = ("bbox", "box")
+OUTLINE_KEYS = _OBJECT_KEYS + _BOX_KEYS
+_LISTS = ("objects", "instances", "annotations", "features")  # may be an object of lists (`as_objects`)
 _COUNTED = ("objects", "instances")  # other datasets use these keys for counts
 _UNITS = 1000.0  # coordinates are thousandths of the image's width and height
+_HIGHEST = 1.01  # as a fraction: half a pixel beyond the edge of an image of 64 pixels, and rounding
 _INNER_LEVELS = 8  # nesting limit of JSON inside a string; strings inside strings could add up and exhaust the stack
 # Limit on the horizontal length of all outlines, in image widths: 2,500 outlines of the full image. No annotation has
 # more, and more take seconds to draw.
 _MOST_WIDTHS = 5000
 
 
-def parse_regions(value: Any) -> list[Region]:
+@dataclass
+class Reading:
+    """How the coordinates of a row are read, and which were met.
+
+    Attributes:
+        size: (width, height) of the image in pixels, which a mask of pixels must fit; None: not known.
+        instances: a mask image may hold several objects, one for each of its values.
+        fractions: the dataset's coordinates are fractions, so whole numbers from 0 to 1 are fractions too.
+        decode: read the pixels of mask images in columns; else each stands for one region without polygons.
+        numbers: coordinates as they were written, (P, 2) per list of objects.
+    """
+
+    size: tuple[int, int] | None = None
+    instances: bool = False
+    fractions: bool = False
+    decode: bool = True
+    numbers: list[np.ndarray] = field(default_factory=list)
+
+
+class _Mask(NamedTuple):
+    """A mask of pixels among polygons: its outline in fractions, and its own (width, height)."""
+
+    ring: np.ndarray
+    size: tuple[int, int]
+
+
+_Ring = np.ndarray | _Mask
+
+
+def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> list[Region]:
     """Parse a list of objects into one region each; a single polygon or object counts as a list of one.
 
     A polygon is `[[x, y], …]`, flat `[x, y, x, y, …]`, `[{"x": …, "y": …}, …]`, a list of these (the parts of one
-    object, as in COCO's `segmentation`), or an object with `polygon`, `segmentation` or `points`. An object with only a
-    `bbox`/`box` `[x0, y0, x1, y1]` gives its rectangle. Coordinates are thousandths of the image. If all those of the
-    list are within -1..2 and one is not an integer, they are taken as fractions: in thousandths, such a polygon would
-    be invisible.
+    object, as in COCO's `segmentation`), run lengths `{"counts", "size"}`, a GeoJSON geometry, a mask image, or an
+    object with one of `_OBJECT_KEYS`. An object with only a `bbox`/`box` `[x0, y0, x1, y1]` gives its rectangle. Later
+    polygons of a GeoJSON polygon, and those under `holes` or `interiors`, are cut out of the one around them.
+
+    Coordinates are thousandths of the image. If all those of the list are within -1..2 and one is not an integer, or
+    `how.fractions`, they are taken as fractions: in thousandths, such a polygon would be invisible. `holes` are further
+    polygons to cut out.
 
     Returns:
         Per region, arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or 2, which draws nothing.
 
     Raises:
-        ValueError: anything but finite numbers, an odd number of them, or outlines too long to draw; the message names
-            what was found.
+        ValueError: anything but finite numbers, an odd number of them, numbers beyond the image's edge, a box whose
+            corners are swapped, or outlines too long to draw; the message names what was found.
     """
+    how = how or Reading()
     value = _as_list(value)
+    if is_encoded_mask(value):  # of instances it may hold several
+        return [region for mask in _read_masks(value, how.instances) for region in _to_regions([[mask]], how)]
     if not isinstance(value, Mapping | list):
         raise ValueError(f"expected polygons, found {describe(value)}")
     is_one = isinstance(value, Mapping) or (value and (not _is_container(value[0]) or _is_ring(value)))
     objects = [_rings(value)] if is_one else [_rings(item) for item in value]
-    return [tuple(rings) for rings in _to_fractions(objects)]
+    cut_out(objects, [] if is_empty(holes) else _rings(holes))
+    return _to_regions(objects, how)
 
 
-def find_regions(record: Any) -> list[Region]:
+def find_regions(record: Any, how: Reading | None = None) -> list[Region]:
     """The regions under the first of a record's `POLYGON_KEYS` that holds coordinates; empty if none does.
 
-    A list is read as the regions themselves. Labels, and counts under `objects` or `instances`, are ignored.
+    A list is read as the regions themselves. Labels, and counts under `objects` or `instances`, are ignored; objects
+    of which none has a point are none.
 
     Raises:
         ValueError: coordinates that cannot be read; the message names the key and what was found.
     """
     if not isinstance(record, Mapping):
-        return parse_regions(record) if holds_coordinates(record) else []
+        return _with_points(parse_regions(record, how)) if holds_coordinates(record) else []
     for key in POLYGON_KEYS:
-        if holds_coordinates(record.get(key)) and not (key in _COUNTED and _are_counts(record[key])):
+        value = record.get(key)
+        if holds_coordinates(value) and not (key in _COUNTED and _are_counts(value)):
+            holes = next((record[name] for name in HOLE_KEYS if record.get(name)), None)
+            value = {"coordinates": value, "type": record.get("type", "Polygon")} if key == "coordinates" else value
             try:
-                return parse_regions(record[key])
+                return _with_points(parse_regions(_objects_under(key, value), how, holes))
             except ValueError as error:
                 raise ValueError(f"`{key}`: {error}") from error
     for key in ("polygons", "segmentation", "masks", "polygon"):
-        if isinstance(record.get(key), str | list | Mapping) and record[key]:
+        if isinstance(record.get(key), str | list | Mapping) and not is_empty(record[key]):
             raise ValueError(f"`{key}`: expected polygons, found {describe(record[key])}")
     return []
 
@@ -74,8 +134,10 @@ def find_regions(record: Any) -> list[Region]:
 def holds_coordinates(value: Any) -> bool:
     """Whether a value looks like polygons or boxes, valid or not; labels, counts and empty values do not."""
     value = _as_list(value)
+    if is_encoded_mask(value) or is_run_lengths(value):
+        return True
     if isinstance(value, Mapping):
-        return _is_point(value) or any(value.get(key) is not None for key in _OBJECT_KEYS + _BOX_KEYS)
+        return _is_point(value) or any(value.get(key) is not None for key in OUTLINE_KEYS)
     return isinstance(value, list) and any(_is_number(item) or holds_coordinates(item) for item in value)
 
 
@@ -95,11 +157,34 @@ def find_outline(value: Any, place: str = "") -> str | None:
     return next((where for item in value if (where := find_outline(item, place))), None)
 
 
-def _rings(value: Any) -> list[np.ndarray]:
+def _objects_under(key: str, value: Any) -> Any:
+    """The objects under a record's key. COCO's may not be boxes alone: there `bbox` is [x, y, width, height]."""
+    value = as_objects(_decoded(value)) if key in _LISTS and not _is_one_object(value) else value
+    if key == "annotations":
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping) and not any(item.get(name) is not None for name in _OBJECT_KEYS):
+                raise ValueError(f"expected objects with `segmentation`, found {describe(item)}")
+    return value
+
+
+def _is_one_object(value: Any) -> bool:
+    """Whether an object holds one polygon or box, and not a list of them."""
+    if not isinstance(value, Mapping):
+        return False
+    held = [_as_list(value[key]) for key in OUTLINE_KEYS if value.get(key) is not None]
+    return all(not isinstance(item, list) or not item or not _is_container(item[0]) or _is_ring(item) for item in held)
+
+
+def _rings(value: Any) -> list[_Ring]:
     """The polygons of one object as (P, 2) arrays, in the units of the input."""
     value = _as_list(value)
+    if is_encoded_mask(value) or is_run_lengths(value):
+        return [*_read_masks(value)]
     if isinstance(value, Mapping):
-        return _object_rings(value)
+        rings = _object_rings(value)
+        holes = next((value[name] for name in HOLE_KEYS if not is_empty(value.get(name))), None)
+        cut_out([rings], [] if holes is None else _rings(holes))
+        return rings
     if not isinstance(value, list):
         raise ValueError(f"expected a list of coordinates, found {describe(value)}")
     if not value:
@@ -112,16 +197,46 @@ def _rings(value: Any) -> list[np.ndarray]:
     return [ring for item in value for ring in _rings(item)]
 
 
-def _object_rings(value: Mapping[str, Any]) -> list[np.ndarray]:
+def _object_rings(value: Mapping[str, Any]) -> list[_Ring]:
+    if value.get("coordinates") is not None:
+        return _geojson_rings(value)
     for key in _OBJECT_KEYS:
         if value.get(key) is not None:
             return _rings(value[key])
     for key in _BOX_KEYS:
         if value.get(key) is not None:
             return [_box_ring(value[key])]
-    if any(key in value for key in _OBJECT_KEYS + _BOX_KEYS):
+    if any(key in value for key in OUTLINE_KEYS):
         return []  # an explicit null: an object without outline
     raise ValueError(f"expected an object with polygon, segmentation, points or bbox, found {describe(value)}")
+
+
+def _geojson_rings(value: Mapping[str, Any]) -> list[_Ring]:
+    """The polygons of a GeoJSON geometry; the first ring of each is its outline, the others are holes (RFC 7946)."""
+    kind = value.get("type", "Polygon")
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise ValueError(f"expected a GeoJSON Polygon or MultiPolygon, found {describe(kind)}")
+    rings = _as_list(value["coordinates"])
+    if not isinstance(rings, list) or not rings or not _is_container(rings[0]) or _is_ring(rings):
+        return _rings(rings)
+    if not _is_polygon(rings):
+        return [ring for item in rings for ring in _geojson_rings({"coordinates": item})]
+    outer, *holes = map(_rings, rings)
+    cut_out([outer], [ring for hole in holes for ring in hole])
+    return outer
+
+
+def _is_polygon(value: Sequence[Any]) -> bool:
+    """Whether a list holds rings, and not lists of rings."""
+    items = [_as_list(item) for item in value]
+    return all(isinstance(item, list) and (not item or not _is_container(item[0]) or _is_ring(item)) for item in items)
+
+
+def _read_masks(value: Any, instances: bool = False) -> list[_Mask]:
+    """The masks of run lengths or of an image."""
+    is_image = not is_run_lengths(value)
+    masks = split_mask(read_mask_image(mask_source(value)), instances) if is_image else [read_run_lengths(value)]
+    return [_Mask(outline(mask), (mask.shape[1], mask.shape[0])) for mask in masks]
 
 
 def _flat_ring(value: Sequence[Any]) -> np.ndarray:
@@ -132,26 +247,48 @@ def _flat_ring(value: Sequence[Any]) -> np.ndarray:
 
 
 def _box_ring(value: Any) -> np.ndarray:
-    """A box as a polygon (4, 2); its two corners may come in either order."""
+    """A box [x0, y0, x1, y1] as a polygon (4, 2)."""
     value = _as_list(value)
     if not isinstance(value, list) or len(value) != 4:
         raise ValueError(f"expected a box [x0, y0, x1, y1], found {describe(value)}")
     x0, y0, x1, y1 = (_number(item) for item in value)
+    if x1 < x0 or y1 < y0:
+        raise ValueError(
+            f"expected a box [x0, y0, x1, y1] with x0 <= x1 and y0 <= y1, found {describe(value)}; "
+            "[x, y, width, height] is not read"
+        )
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
-def _to_fractions(objects: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    """Convert thousandths to fractions; numbers that are fractions already are kept (see `parse_regions`)."""
-    numbers = np.concatenate([np.empty((0, 2)), *(ring for rings in objects for ring in rings)])
+def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
+    """Polygons in fractions: thousandths are converted, fractions are kept (see `parse_regions`), masks are checked."""
+    rings = [ring for rings in objects for ring in rings if isinstance(ring, np.ndarray)]
+    how.numbers.append(numbers := np.concatenate([np.empty((0, 2)), *rings]))
     near = bool(np.all((numbers >= -1) & (numbers <= 2)))
-    units = 1.0 if near and np.any(numbers % 1) else _UNITS
-    fractions = [[ring / units for ring in rings] for rings in objects]
+    units = 1.0 if near and (how.fractions or np.any(numbers % 1)) else _UNITS
+    if len(numbers) and numbers.max() > _HIGHEST * units:
+        raise ValueError(
+            f"expected coordinates from 0 to 1000, thousandths of the image's width and height, found {numbers.max():g}"
+        )
     if len(numbers) > _MOST_WIDTHS:
-        steps = (np.diff(np.clip(ring[:, 0], 0, 1), append=np.clip(ring[:1, 0], 0, 1)) for r in fractions for ring in r)
+        steps = (np.diff(ring[:, 0], append=ring[:1, 0]) for ring in (np.clip(ring / units, 0, 1) for ring in rings))
         widths = sum(float(np.abs(step).sum()) for step in steps)
         if widths > _MOST_WIDTHS:
             raise ValueError(f"outlines run {widths:,.0f} times across the image; at most {_MOST_WIDTHS:,} are drawn")
-    return fractions
+    return [tuple(_fit(ring, how.size) if isinstance(ring, _Mask) else ring / units for ring in rs) for rs in objects]
+
+
+def _fit(mask: _Mask, size: tuple[int, int] | None) -> np.ndarray:
+    """The outline of a mask, which must have the shape of the image, at any scale."""
+    (width, height), (expected_width, expected_height) = mask.size, size or mask.size
+    if abs(width * expected_height - height * expected_width) > max(expected_width, expected_height):
+        expected = f"the image's shape ({expected_width} × {expected_height} pixels)"
+        raise ValueError(f"expected a mask of {expected}, found {width} × {height}")
+    return mask.ring
+
+
+def _with_points(regions: list[Region]) -> list[Region]:
+    return regions if any(len(ring) for region in regions for ring in region) else []
 
 
 def _as_list(value: Any) -> Any:
@@ -182,7 +319,7 @@ def _are_counts(value: Any) -> bool:
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, list | tuple | Mapping | np.ndarray)
+    return isinstance(value, list | tuple | Mapping | np.ndarray) or (isinstance(value, str) and is_encoded_mask(value))
 
 
 def _is_number(value: Any) -> bool:

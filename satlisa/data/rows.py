@@ -1,72 +1,159 @@
 """Read one row of a dataset into a `Sample`."""
 
+import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from satlisa.data.conversations import parse_turns, says_seg, split_answer, take_coordinates
+from satlisa.data.annotations import ColumnError, find_masks, refuse_unread
+from satlisa.data.conversations import (
+    count_segs,
+    find_mask_answer,
+    parse_turns,
+    split_answer,
+    take_coordinates,
+    without_none,
+)
 from satlisa.data.dataset_paths import REFUSED
+from satlisa.data.image_cells import is_image, unpack
 from satlisa.data.images import open_image
 from satlisa.data.json_cells import describe, parse_cell
-from satlisa.data.polygons import POLYGON_KEYS, find_outline, find_regions
-from satlisa.data.sample import RowError, Sample
+from satlisa.data.polygons import Reading
+from satlisa.data.sample import RowError, Sample, Turn, answer_places
 from satlisa.errors import SatlisaError
 from satlisa.geometry.raster import covered_pixels
 from satlisa.geometry.regions import Region, reading_order
 
 _AREA_SIDE = 1024  # longest side, in pixels, at which areas are measured: SAM's input size, the finest in training
+_SECOND_IMAGE = re.compile(r"images|image_?(?:\d+|[a-d]|before|after|pre|post)", re.IGNORECASE)  # columns
+_NOTHING = "There is nothing to segment."  # in place of an answer of `[]`
+
+MASKS, NEGATIVE, BARE, TEXT = "mask rows", "negatives", "rows of segmentation tasks without geometry", "text rows"
+
+
+@dataclass(frozen=True)
+class RowText:
+    """What a row says, without its image.
+
+    Attributes:
+        task, source: the row's own columns.
+        turns: the conversation up to its last answer, without coordinates where there are masks.
+        place: which of the turns is the answer that evaluation asks for, and that the masks belong to.
+        regions: every region, in the order of the row; column: the one that they come from.
+        instances: whether each region is a mask of its own.
+        kind: `MASKS`, `NEGATIVE` (a segmentation task's row that says that there are no objects), `BARE` (one that says
+            nothing about objects) or `TEXT`.
+    """
+
+    task: str
+    source: str
+    turns: tuple[Turn, ...]
+    place: int
+    regions: list[Region]
+    column: str
+    instances: bool
+    kind: str
 
 
 def read_sample(
-    row: Mapping[str, Any], index: int, *, max_instances: int = 32, seg_tasks: Collection[str] = ()
+    row: Mapping[str, Any],
+    index: int,
+    *,
+    max_instances: int = 32,
+    seg_tasks: Collection[str] = (),
+    fractions: bool = False,
 ) -> Sample:
     """Read one row.
 
-    A segmentation row has polygons and a task that contains "segmentation" or is in `seg_tasks`. The polygons come from
-    the metadata, else from JSON in the answer; an object with only a `bbox`/`box` gives its rectangle. A task that
-    contains "instance" has one region per object, any other one region of all polygons. Instances that cover no pixel
-    at `_AREA_SIDE`, and the smallest ones beyond `max_instances`, get no region and are counted in `left_out`. A text
-    row keeps its answer unchanged.
+    A mask row has polygons or a mask, and a task that contains "segmentation" or is in `seg_tasks`, or `<SEG>` in an
+    answer. The polygons come from the metadata, else from columns of the row's own, else from JSON in the answer; an
+    object with only a `bbox`/`box` gives its rectangle. A task that contains "instance" has one region per object, any
+    other one region of all polygons. Instances that cover no pixel at `_AREA_SIDE`, and the smallest ones beyond
+    `max_instances`, get no region and are counted in `left_out`. A text row keeps its answers unchanged.
+
+    Args:
+        fractions: the dataset's coordinates are fractions (`survey`), also where a row alone does not tell.
 
     Raises:
         RowError: unusable row; names the row, the column and what was found.
     """
-    task = row.get("task")
-    if not isinstance(task, str) or not task.strip():
-        raise RowError(index, "task", f"is not a task's name: found {describe(task)}")
-    metadata = _parse_metadata(row.get("metadata"), index)
-    try:
-        turns, answer = split_answer(parse_turns(row.get("conversations")))
-    except ValueError as error:
-        raise RowError(index, "conversations", str(error)) from error
-    regions: list[Region] = []
-    if is_mask_task(task, seg_tasks):
-        regions, column, text = _read_regions(metadata, answer, index)
-        answer = text if regions else answer
     cell = row.get("image")
     if isinstance(cell, Mapping) and (refused := cell.get(REFUSED)):
         raise RowError(index, "image", refused)
+    for name in filter(_SECOND_IMAGE.fullmatch, row):
+        if is_image(row[name]):
+            raise RowError(index, name, "holds a second image; a row is about one image")
     try:
-        image = open_image(cell)  # type: ignore[arg-type]  # open_image refuses other types
+        image = open_image(unpack(cell))
     except SatlisaError as error:
         raise RowError(index, "image", f"cannot be read: {error}") from error
-    chosen, left_out = _choose_regions(regions, "instance" in task.casefold(), image.size, max_instances)
-    if regions and not chosen:
-        count = f"{len(regions)} polygon{'s' * (len(regions) != 1)}"
-        raise RowError(index, column, f"holds {count}, none of which covers any of the image")
+    except ValueError as error:
+        raise RowError(index, "image", str(error)) from error
+    text = read_text(row, index, seg_tasks, Reading(size=image.size, fractions=fractions))
+    chosen, left_out = _choose_regions(text.regions, text.instances, image.size, max_instances)
+    if text.regions and not chosen:
+        count = f"{len(text.regions)} polygon{'s' * (len(text.regions) != 1)}"
+        raise RowError(index, text.column, f"holds {count}, none of which covers any of the image")
+    answer = text.turns[text.place].text
     if not chosen and not answer.strip():
         raise RowError(index, "conversations", "has an empty answer")
     if chosen and not answer:
         answer = "Here is the mask." if len(chosen) == 1 else "Here are the masks."
-    source = row.get("source")
-    source = source if isinstance(source, str) else "" if source is None else describe(source)
-    return Sample(index, task, source, image, turns, answer, chosen, left_out)
+    before, after = text.turns[: text.place], text.turns[text.place + 1 :]
+    return Sample(index, text.task, text.source, image, before, answer, chosen, left_out, after)
 
 
 def is_mask_task(task: str, seg_tasks: Collection[str] = ()) -> bool:
     """Whether a task asks for masks; a row of it without polygons is a negative sample."""
     return "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}
+
+
+def read_text(row: Mapping[str, Any], index: int, seg_tasks: Collection[str], how: Reading) -> RowText:
+    """Read everything of a row but its image.
+
+    Raises:
+        RowError: as `read_sample`.
+    """
+    task = row.get("task")
+    if not isinstance(task, str) or not task.strip():
+        raise RowError(index, "task", f"is not a task's name: found {describe(task)}")
+    source = row.get("source")
+    source = source if isinstance(source, str) else "" if source is None else describe(source)
+    metadata = _parse_metadata(row.get("metadata"), index)
+    try:
+        context, answer = split_answer(parse_turns(row.get("conversations")))
+    except ValueError as error:
+        raise RowError(index, "conversations", str(error)) from error
+    turns = (*context, Turn("assistant", answer))
+    num_segs = sum(count_segs(turns[place].text) for place in answer_places(turns))
+    is_named = is_mask_task(task, seg_tasks)
+    if not is_named and not num_segs:
+        return RowText(task, source, turns, len(turns) - 1, [], "", False, TEXT)
+    how.instances = "instance" in task.casefold()
+    try:
+        regions, column, said_none = find_masks(row, metadata, how)
+        cleared, place, in_answer = _clear_answers(turns, how)
+        if not regions and not in_answer:
+            refuse_unread(row, metadata)
+    except ColumnError as error:
+        raise RowError(index, error.column, str(error)) from error
+    except ValueError as error:
+        raise RowError(index, "conversations", str(error)) from error
+    regions, column = (regions, column) if regions else (in_answer, "conversations")
+    if not regions and num_segs:
+        raise RowError(index, "conversations", "has <SEG> in its answer, and the row has no polygons for it")
+    if regions:
+        instances = how.instances or (not is_named and num_segs > 1)
+        if instances and not is_named and 1 < num_segs != len(regions):
+            reason = (
+                f"has {num_segs} <SEG> in its answer for {len(regions)} polygons; expected one for all, or one for each"
+            )
+            raise RowError(index, "conversations", reason)
+        return RowText(task, source, cleared, place, regions, column, instances, MASKS)
+    turns, emptied = _word_negatives(turns)
+    return RowText(task, source, turns, len(turns) - 1, [], "", False, NEGATIVE if said_none or emptied else BARE)
 
 
 def _parse_metadata(value: Any, index: int) -> Any:
@@ -84,27 +171,27 @@ def _parse_metadata(value: Any, index: int) -> Any:
     return value
 
 
-def _read_regions(metadata: Any, answer: str, index: int) -> tuple[list[Region], str, str]:
-    """All regions of a segmentation row, the column they come from, and the answer without coordinates."""
-    column = "metadata"
-    try:
-        regions = find_regions(metadata)
-        column = "conversations"
-        text, in_answer = take_coordinates(answer)
-    except ValueError as error:
-        raise RowError(index, column, str(error)) from error
-    if not regions and not in_answer:
-        _refuse_unread(metadata, answer, index)
-    return (regions, "metadata", text) if regions else (in_answer, "conversations", text)
+def _clear_answers(turns: tuple[Turn, ...], how: Reading) -> tuple[tuple[Turn, ...], int, list[Region]]:
+    """The turns of a mask row without coordinates and `<SEG>`, the place of its masks' answer, and that one's regions.
+
+    Boxes in the other answers stay: they answer another question.
+    """
+    cleared = {place: take_coordinates(turns[place].text, how) for place in answer_places(turns) or [len(turns) - 1]}
+    place = find_mask_answer(turns, [number for number, (_, regions) in cleared.items() if regions])
+    found = list(turns)
+    for number, (text, regions) in cleared.items():
+        if number == place or regions:
+            found[number] = Turn("assistant", text)
+    return tuple(found), place, cleared[place][1]
 
 
-def _refuse_unread(metadata: Any, answer: str, index: int) -> None:
-    """Refuse polygons under an unknown key: they would silently turn a mask sample into a text sample."""
-    if place := find_outline(metadata):
-        expected = ", ".join(POLYGON_KEYS)
-        raise RowError(index, "metadata", f"has polygons under `{place}`, expected them under one of {expected}")
-    if says_seg(answer):
-        raise RowError(index, "conversations", "has <SEG> in its answer, and the row has no polygons for it")
+def _word_negatives(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], bool]:
+    """Turns in which an answer of empty JSON has words, and whether there was one."""
+    found = list(turns)
+    for place in answer_places(turns):
+        if (text := without_none(turns[place].text)) is not None:
+            found[place] = Turn("assistant", text or _NOTHING)
+    return tuple(found), found != list(turns)
 
 
 def _choose_regions(

@@ -3,6 +3,7 @@
 Coordinates are fractions of the image's width and height, so a region can be drawn at any size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -26,18 +27,31 @@ class Turn:
     text: str
 
 
+def answer_places(turns: Sequence[Turn]) -> list[int]:
+    """Which turns are answers, and so supervised: those of the assistant right after the user's, unless blank."""
+    return [
+        place
+        for place, turn in enumerate(turns)
+        if place and turn.role == "assistant" and turns[place - 1].role == "user" and turn.text.strip()
+    ]
+
+
 @dataclass(frozen=True)
 class Sample:
     """One row of a dataset.
+
+    Every answer is supervised (`answer_places`). `answer` is the one that evaluation asks for: the one with the masks,
+    or the last one. Earlier answers are in `turns`, later ones in `later`.
 
     Attributes:
         index: row number in its split.
         task, source: the row's own columns.
         image: RGB, EXIF-oriented.
         turns: the conversation before the answer; the last turn is the user's, earlier ones may have any role.
-        answer: expected text; that of a segmentation row has neither coordinates nor `<SEG>`.
+        answer: expected text; that of a mask row has neither coordinates nor `<SEG>`.
         regions: one per `<SEG>` of the answer, in reading order; () for a text sample.
         left_out: instances without a `<SEG>`: those beyond `max_instances`, and those that cover no pixel.
+        later: the conversation after the answer; the last turn is an answer. () where the answer is the last one.
     """
 
     index: int
@@ -48,6 +62,7 @@ class Sample:
     answer: str
     regions: tuple[Region, ...]
     left_out: int = 0
+    later: tuple[Turn, ...] = ()
 
 
 class RowError(SatlisaError, ValueError):

@@ -5,8 +5,9 @@ the epoch already taken. A run can therefore be interrupted anywhere and resumed
 still takes each row once an epoch.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
@@ -41,6 +42,12 @@ class Sampler(Protocol):
     def probe(self, count: int) -> Iterator[RowRef]:
         """Up to `count` rows that are cheap to read, always the same ones."""
 
+    def tasks(self) -> list[str]:
+        """The task of each row."""
+
+    def choose(self, count: int, seed: int) -> "Sampler":
+        """At most `count` of the rows (0: all), chosen by the seed and spread over the tasks; in order."""
+
 
 def batched(rows: Iterator[RowRef], size: int) -> Iterator[list[RowRef]]:
     """Lists of `size` rows; the last may be shorter."""
@@ -56,19 +63,23 @@ class IndexedSampler:
         source: `source[i]` is row i.
         limit: only the first rows are taken; 0: all.
         seed: of a new permutation in each epoch; None keeps the order.
+        chosen: row numbers in the split; None: all rows up to `limit`.
     """
 
     source: Any
     limit: int = 0
     seed: int | None = None
+    chosen: Sequence[int] | None = None
 
     def __len__(self) -> int:
+        if self.chosen is not None:
+            return len(self.chosen)
         return min(len(self.source), self.limit) if self.limit else len(self.source)
 
     def rows(self, epoch: int, start: int) -> Iterator[RowRef]:
         """The rows of an epoch, the first `start` of them skipped."""
         order = np.arange(len(self)) if self.seed is None else shuffled(len(self), self.seed, epoch)
-        return (self.row(int(index)) for index in order[start:])
+        return (self.row(self._number(int(place))) for place in order[start:])
 
     def row(self, index: int) -> RowRef:
         """One row by its number in the split."""
@@ -77,7 +88,36 @@ class IndexedSampler:
     def probe(self, count: int) -> Iterator[RowRef]:
         """Rows spread over the split."""
         number = min(count, len(self))
-        return (self.row(place * len(self) // number) for place in range(number))
+        return (self.row(self._number(place * len(self) // number)) for place in range(number))
+
+    def tasks(self) -> list[str]:
+        """The task of each row; of a table only that column is read."""
+        try:
+            tasks = [str(task) for task in islice(_column(self.source, "task"), self.limit or None)]
+        except Exception:  # damaged files: their rows are counted where they are read
+            tasks = [""] * (min(len(self.source), self.limit) if self.limit else len(self.source))
+        return tasks if self.chosen is None else [tasks[number] for number in self.chosen]
+
+    def choose(self, count: int, seed: int) -> "IndexedSampler":
+        """At most `count` of the rows (0: all), chosen by the seed and spread over the tasks; in order."""
+        if not 0 < count < len(self):
+            return self
+        return replace(self, chosen=[self._number(place) for place in spread(self.tasks(), count, seed)])
+
+    def _number(self, place: int) -> int:
+        """Number in the split of the row at a place of the sampler."""
+        return place if self.chosen is None else self.chosen[place]
+
+
+def _column(source: Any, name: str) -> Iterable[Any]:
+    """A column of texts, from a table of `datasets`, from columns by name, or from a list of rows."""
+    if hasattr(source, "select_columns"):
+        cells: list[Any] = source.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+        return cells
+    if isinstance(source, list):
+        return (row.get(name) if isinstance(row, Mapping) else None for row in source)
+    column: Iterable[Any] = source[name]
+    return column
 
 
 @dataclass(frozen=True)
@@ -89,18 +129,25 @@ class StreamingSampler:
         length: number of rows taken.
         buffer: rows in memory at a time, their images still encoded.
         seed: of a new permutation of each buffer in each epoch; None keeps the order.
+        chosen: numbers of the rows that are used, of `length` that are read; None: all.
     """
 
     source: Any
     length: int
     buffer: int = 1
     seed: int | None = None
+    chosen: Sequence[int] | None = None
 
     def __len__(self) -> int:
-        return self.length
+        return self.length if self.chosen is None else len(self.chosen)
 
     def rows(self, epoch: int, start: int) -> Iterator[RowRef]:
         """The rows of an epoch, the first `start` of them skipped."""
+        if self.chosen is not None:
+            wanted = set(self.chosen[start:])
+            read = enumerate(islice(iter(self.source), max(wanted, default=-1) + 1))
+            yield from (RowRef(number, partial(_same, row)) for number, row in read if number in wanted)
+            return
         first = start // self.buffer * self.buffer  # start of the buffer that holds row `start`
         stream = iter(self.source.skip(first) if first else self.source)
         for begin in range(first, self.length, self.buffer):
@@ -118,9 +165,29 @@ class StreamingSampler:
         rows = islice(iter(self.source), min(count, self.length))
         return (RowRef(index, partial(_same, row)) for index, row in enumerate(rows))
 
+    def tasks(self) -> list[str]:
+        """The task of each row; reads the stream."""
+        tasks = [str(row.get("task")) for row in islice(iter(self.source), self.length)]
+        return tasks if self.chosen is None else [tasks[number] for number in self.chosen]
+
+    def choose(self, count: int, seed: int) -> "StreamingSampler":
+        """At most `count` of the rows (0: all), chosen by the seed and spread over the tasks; in order. They are read
+        from the stream in each epoch, up to the last one."""
+        return replace(self, chosen=spread(self.tasks(), count, seed)) if 0 < count < self.length else self
+
 
 def _same(row: Any) -> Any:
     return row
+
+
+def spread(tasks: Sequence[str], count: int, seed: int) -> list[int]:
+    """At most `count` places, in order: as many of each task as of any other that has enough, taken from a seeded
+    shuffle."""
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for place in shuffled(len(tasks), seed):
+        waiting[tasks[place]].append(int(place))
+    turns = sorted((turn, task) for task, places in waiting.items() for turn in range(len(places)))
+    return sorted(waiting[task][turn] for turn, task in turns[:count])
 
 
 def shuffled(length: int, seed: int, *more: int) -> np.ndarray:

@@ -80,10 +80,9 @@ def open_stream(dataset: str, split: str, limit: int = 0, buffer: int = 1, seed:
         return IndexedSampler(load_rows(dataset, split), limit, seed)
     files: dict[str, list[str]] = {}
 
-    def load(builder: Any) -> dict[str, Any]:
+    def load(builder: Any, name: str) -> Any:
         files.update(builder.config.data_files or {})
-        streams = builder.as_streaming_dataset()
-        return {name: stream._resolve_features() for name, stream in streams.items()}
+        return builder.as_streaming_dataset(split=name)._resolve_features()
 
     found = open_split(dataset, split, load)
     if isinstance(found, datasets.Dataset):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -28,6 +29,7 @@ from satlisa.data.fingerprint import rows_key
 from satlisa.data.rows import is_mask_task, read_sample
 from satlisa.data.sample import Sample
 from satlisa.data.sampler import IndexedSampler
+from satlisa.data.survey import survey
 from satlisa.errors import SatlisaError, first_line
 from satlisa.evaluation.metrics import exact_match, intersection_union, iou, is_correct, summarise
 from satlisa.evaluation.partial_report import Entry, PartialReport
@@ -44,6 +46,7 @@ _BATCHES_AHEAD = 4  # read while the batches before are answered; 32 images of 5
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "pillow")
 
 AnswerFn = Callable[..., list[Answer]]
+ReadFn = Callable[[int], Sample | str]
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,11 @@ def evaluate(
     processes = report.processes if report else ProcessGroup()
     own = [number for number in range(len(windows)) if number not in done][processes.rank :: processes.size]
     total = sum(len(windows[number]) for number in own)
-    scored = _score_windows(model, rows, [windows[number] for number in own], settings, answer_fn)
+    looked_at = survey(IndexedSampler(rows), settings.seg_tasks)
+    for warning in looked_at.warnings() if processes.is_main else ():
+        logger.warning("%s split: %s", settings.split, warning)
+    read = partial(_read, rows, settings.seg_tasks, looked_at.fractions)
+    scored = _score_windows(model, read, [windows[number] for number in own], settings, answer_fn)
     with tqdm(total=total, desc="evaluating", unit="sample", disable=not processes.is_main) as progress:
         for number, window in zip(own, scored, strict=True):
             if report:
@@ -189,12 +196,12 @@ def _tasks(rows: Any) -> list[str]:
 
 
 def _score_windows(
-    model: Any, rows: Rows, windows: Sequence[Sequence[Pick]], settings: EvalSettings, answer_fn: AnswerFn
+    model: Any, read_row: ReadFn, windows: Sequence[Sequence[Pick]], settings: EvalSettings, answer_fn: AnswerFn
 ) -> Iterator[list[tuple[Entry, Pictures | None]]]:
     """Per window: an entry for each pick, in order, and its pictures. A thread reads the next window meanwhile."""
 
     def read(window: Sequence[Pick]) -> list[Sample | str]:
-        return [_read(rows, pick.index, settings.seg_tasks) for pick in window]
+        return [read_row(pick.index) for pick in window]
 
     with ThreadPoolExecutor(max_workers=1) as reader:
         coming = reader.submit(read, windows[0] if windows else [])
@@ -225,10 +232,11 @@ def _score_window(
     return [scored[pick] for pick in window]
 
 
-def _read(rows: Rows, index: int, seg_tasks: Collection[str]) -> Sample | str:
+def _read(rows: Rows, seg_tasks: Collection[str], fractions: bool, index: int) -> Sample | str:
     """The sample of a row, or the reason why it cannot be read."""
     try:
-        return read_sample(rows[index], index, max_instances=_ALL_INSTANCES, seg_tasks=seg_tasks)
+        most = _ALL_INSTANCES
+        return read_sample(rows[index], index, max_instances=most, seg_tasks=seg_tasks, fractions=fractions)
     except Exception as error:  # besides RowError, what the readers raise on damaged files
         logger.debug("row %d was not read", index, exc_info=True)
         return _reason(error)

@@ -8,7 +8,7 @@ threads can share one model.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from satlisa.data.json_cells import without_surrogates
-from satlisa.data.sample import Turn
+from satlisa.data.sample import Sample, Turn, answer_places
 from satlisa.errors import SatlisaError
 
 IGNORE_INDEX = -100  # label of unsupervised positions, torch's default ignore_index
@@ -35,12 +35,14 @@ class Prompt:
         position_ids: (3, T) int64 rotary positions (time, height, width).
         pixel_values: (P, channels * temporal patch * patch²) float32, the processor's patches.
         image_grid_thw: (1, 3) int64, patches in time, height and width.
+        supervised: (E,) int64, places in `input_ids` of earlier answers and their ends; training alone uses them.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     pixel_values: Tensor
     image_grid_thw: Tensor
+    supervised: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
 def limit_image_tokens(processor: Any, max_image_tokens: int) -> None:
@@ -81,11 +83,31 @@ def render_prompt(processor: Any, turns: Sequence[Turn], pixel_values: Tensor, g
     merge = processor.image_processor.merge_size
     num_image_tokens = int(grid.prod()) // merge**2
     ids: list[int] = []
-    for token in _encode_turns(processor, turns):
+    supervised: list[int] = []
+    for token, is_answer in _encode_turns(processor, turns):
+        supervised += [len(ids)] * is_answer
         ids.extend([token] * (num_image_tokens if token == processor.image_token_id else 1))
     input_ids = torch.tensor(ids)
     positions = rotary_positions(input_ids, processor.image_token_id, grid[0, 1:] // merge)
-    return Prompt(input_ids, positions, pixel_values, grid)
+    return Prompt(input_ids, positions, pixel_values, grid, torch.tensor(supervised, dtype=torch.int64))
+
+
+def encode_later(processor: Any, sample: Sample) -> tuple[Tensor, Tensor]:
+    """The tokens of a conversation after its answer (L,) int64, and the places of later answers among them (E,) int64.
+
+    The last answer is in the form in which it would be generated, those before it as the template renders a history.
+    """
+    if not sample.later:
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    *between, last = sample.later
+    turns = (*sample.turns, Turn("assistant", sample.answer), *between)
+    rendered = _encode_turns(processor, turns, after=len(sample.turns))
+    if rendered[0][0] == processor.tokenizer.eos_token_id:
+        rendered = rendered[1:]  # the answer's own end is supervised already
+    rendered += [(token, True) for token in _tokenize_plain(processor.tokenizer, last.text)]
+    rendered.append((processor.tokenizer.eos_token_id, True))
+    ids, is_answer = zip(*rendered, strict=True)
+    return torch.tensor(ids), torch.tensor(is_answer).nonzero()[:, 0]
 
 
 def encode_image(processor: Any, image: Image.Image) -> tuple[Tensor, Tensor]:
@@ -97,8 +119,9 @@ def encode_image(processor: Any, image: Image.Image) -> tuple[Tensor, Tensor]:
     return features["pixel_values"], features["image_grid_thw"]
 
 
-def _encode_turns(processor: Any, turns: Sequence[Turn]) -> list[int]:
-    """Token ids of the rendered chat, with a single placeholder token for the image."""
+def _encode_turns(processor: Any, turns: Sequence[Turn], after: int = -1) -> list[tuple[int, bool]]:
+    """Token ids of the rendered chat after a turn, with a single placeholder token for the image; each with whether it
+    belongs to an answer or ends one."""
     first_user = next(number for number, turn in enumerate(turns) if turn.role == "user")
     messages = []
     for number, turn in enumerate(turns):
@@ -106,14 +129,20 @@ def _encode_turns(processor: Any, turns: Sequence[Turn]) -> list[int]:
         messages.append({"role": turn.role, "content": [{"type": "image"}] * (number == first_user) + parts})
     form = dict(tokenize=False, add_generation_prompt=True, enable_thinking=False)
     rendered = processor.tokenizer.apply_chat_template(messages, chat_template=processor.chat_template, **form)
-    ids: list[int] = []
+    tokens: list[tuple[int, bool]] = []
+    answers, is_answer, shown = answer_places(turns), False, after < 0
     for number, piece in enumerate(_PLACES.split(rendered)):
         # re.split alternates the template's own text with the turn numbers captured from the placeholders.
         if number % 2 == 0:
-            ids += _tokenize(processor.tokenizer, piece)
+            ids = _tokenize(processor.tokenizer, piece)
+            ends = is_answer and ids[:1] == [processor.tokenizer.eos_token_id]
+            found = [(token, ends and place == 0) for place, token in enumerate(ids)]
         else:
-            ids += _tokenize_plain(processor.tokenizer, turns[int(piece)].text)
-    return ids
+            is_answer = int(piece) in answers
+            found = [(token, is_answer) for token in _tokenize_plain(processor.tokenizer, turns[int(piece)].text)]
+        tokens += found if shown else []
+        shown = shown or (number % 2 == 1 and int(piece) == after)
+    return tokens
 
 
 def _tokenize(tokenizer: Any, text: str) -> list[int]:

@@ -7,7 +7,7 @@ searches a tensor on the GPU, which would force a synchronization.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class Encoded:
         sam_pixels: (3, image_size, image_size) float32; None for a text sample, or if the cache has the embedding.
         sam_recalled: (C, e, e) float16, the image's embedding from the cache, or None.
         mask_targets: (N, m, m) float32 covered fractions, mask_valid: (N, m, m) bool; mask frame, in `<SEG>` order.
+        later_ids: (L,) int64, the conversation after the answer; later_answers: (E,) int64, places of answers in it.
     """
 
     index: int
@@ -39,11 +40,24 @@ class Encoded:
     sam_recalled: Tensor | None
     mask_targets: Tensor
     mask_valid: Tensor
+    later_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    later_answers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def length(self) -> int:
-        """Number of tokens in prompt and answer."""
-        return len(self.prompt.input_ids) + len(self.answer_ids)
+        """Number of tokens of the whole conversation."""
+        return len(self.prompt.input_ids) + len(self.answer_ids) + len(self.later_ids)
+
+    @property
+    def input_ids(self) -> Tensor:
+        """The whole conversation, (T,) int64."""
+        return torch.cat([self.prompt.input_ids, self.answer_ids, self.later_ids])
+
+    @property
+    def supervised(self) -> Tensor:
+        """Places in `input_ids` of the tokens of every answer, (A,) int64."""
+        start, stop = len(self.prompt.input_ids), len(self.prompt.input_ids) + len(self.answer_ids)
+        return torch.cat([self.prompt.supervised, torch.arange(start, stop), stop + self.later_answers])
 
 
 @dataclass(frozen=True)
@@ -109,9 +123,9 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
     for s in samples:
         if len(s.seg_places) != len(s.mask_targets):
             raise ValueError(f"{len(s.seg_places)} <SEG> tokens for {len(s.mask_targets)} masks (row {s.index})")
-    ids = [torch.cat([s.prompt.input_ids, s.answer_ids]) for s in samples]
+    ids = [s.input_ids for s in samples]
     length = max(map(len, ids))
-    placed = [(row * length + len(s.prompt.input_ids), s) for row, s in enumerate(samples)]  # where answers start
+    placed = [(row * length, s) for row, s in enumerate(samples)]  # where each begins in the flattened (B·T)
     images = {s.image_key: s.prompt for s in samples}
     numbers = {key: number for number, key in enumerate(images)}
     recalled = {s.image_key: s.sam_recalled for s in samples if s.sam_recalled is not None}
@@ -121,10 +135,12 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
         indices=[s.index for s in samples],
         input_ids=pad_sequence(ids, batch_first=True, padding_value=pad_token_id),
         attention_mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-        position_ids=stack_positions([answer_positions(s.prompt.position_ids, len(s.answer_ids)) for s in samples]),
-        supervised=torch.cat([start - 1 + torch.arange(len(s.answer_ids)) for start, s in placed]),
-        targets=torch.cat([s.answer_ids for s in samples]),
-        seg_positions=torch.cat([start + s.seg_places for start, s in placed]),
+        position_ids=stack_positions(
+            [answer_positions(s.prompt.position_ids, s.length - len(s.prompt.input_ids)) for s in samples]
+        ),
+        supervised=torch.cat([start - 1 + s.supervised for start, s in placed]),
+        targets=torch.cat([s.input_ids[s.supervised] for s in samples]),
+        seg_positions=torch.cat([start + len(s.prompt.input_ids) + s.seg_places for start, s in placed]),
         pixel_values=torch.cat([prompt.pixel_values for prompt in images.values()]),
         image_grid_thw=torch.cat([prompt.image_grid_thw for prompt in images.values()]),
         image_of_row=[numbers[s.image_key] for s in samples],

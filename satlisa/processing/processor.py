@@ -9,7 +9,7 @@ from satlisa.config import ModelConfig
 from satlisa.data.images import fingerprint
 from satlisa.data.sample import RowError, Sample
 from satlisa.errors import SatlisaError
-from satlisa.processing.chat import encode_answer, encode_prompt
+from satlisa.processing.chat import encode_answer, encode_later, encode_prompt
 from satlisa.processing.collator import Encoded
 from satlisa.processing.sam_inputs import SamInputs
 
@@ -27,7 +27,8 @@ def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config:
     except SatlisaError as error:
         raise RowError(sample.index, "image", str(error)) from error
     answer_ids = encode_answer(processor.tokenizer, sample.answer, len(sample.regions), config.seg_token_id)
-    length = len(prompt.input_ids) + len(answer_ids)
+    later_ids, later_answers = encode_later(processor, sample)
+    length = len(prompt.input_ids) + len(answer_ids) + len(later_ids)
     if length > config.max_seq_length:
         reason = f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}"
         raise RowError(sample.index, "conversations", reason)
@@ -46,4 +47,6 @@ def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config:
         sam_recalled=recalled,
         mask_targets=torch.from_numpy(targets).float(),
         mask_valid=torch.from_numpy(frame.valid).expand(shape),
+        later_ids=later_ids,
+        later_answers=later_answers,
     )

@@ -43,6 +43,7 @@ class RowEncoder:
     sam_inputs: SamInputs
     config: ModelConfig
     seg_tasks: Collection[str] = ()
+    fractions: bool = False  # the dataset's coordinates (`survey`)
 
     def __call__(self, row: RowRef) -> tuple[Encoded | RowError, int]:
         """Read and encode one row."""
@@ -51,7 +52,8 @@ class RowEncoder:
         except Exception as error:  # a damaged file makes readers raise anything
             return RowError(row.index, "image", f"cannot be read from its file ({first_line(error)})"), 0
         try:
-            sample = read_sample(cells, row.index, max_instances=self.config.max_instances, seg_tasks=self.seg_tasks)
+            most, tasks = self.config.max_instances, self.seg_tasks
+            sample = read_sample(cells, row.index, max_instances=most, seg_tasks=tasks, fractions=self.fractions)
             return encode_sample(sample, self.processor, self.sam_inputs, self.config), sample.left_out
         except RowError as error:
             return error, 0

@@ -134,8 +134,8 @@ def _line(step: StepLog) -> str:
 
 
 def without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """The values, with None for non-finite numbers, which strict JSON cannot hold."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    """The values, with None for non-finite numbers, which strict JSON cannot hold; None stays."""
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
 
 
 def _or_nan(value: Any) -> Any:

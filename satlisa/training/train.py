@@ -19,6 +19,7 @@ from satlisa.config import ModelConfig
 from satlisa.data.dataset import SplitError, load_rows
 from satlisa.data.sampler import IndexedSampler, Sampler
 from satlisa.data.streaming import open_stream
+from satlisa.data.survey import Survey, describe_tasks, survey
 from satlisa.errors import SatlisaError
 from satlisa.model.assemble import assemble, enable_gradient_checkpointing
 from satlisa.model.delta_net import describe_kernels
@@ -45,6 +46,8 @@ from satlisa.training.trainer import fit
 
 logger = logging.getLogger(__name__)
 
+_STREAMED_TO_CHOOSE = 10  # rows of a stream that are read for each validation row, so that more than one task is met
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -58,11 +61,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Data:
-    """The model's configuration, and the samplers of both splits."""
+    """The model's configuration, the samplers of both splits, and what the rows are."""
 
     config: ModelConfig
     train: Sampler
     validation: Sampler
+    survey: Survey
 
 
 def train(settings: TrainConfig) -> Path:
@@ -108,14 +112,34 @@ def set_up(settings: TrainConfig) -> Setup:
 
 
 def open_data(settings: TrainConfig) -> Data:
-    """Open both splits. Where the dataset has no validation split, warn and train without validation."""
+    """Open both splits, and log what the rows are taken for. Without a validation split, warn and train without one."""
     rows = _open_split(settings, "train", settings.max_samples, settings.shuffle_buffer, settings.seed)
+    looked_at = survey(rows, settings.seg_task_names())
+    _log_split("train", rows, f"the first {len(rows):,} rows" if settings.max_samples else f"{len(rows):,} rows")
+    logger.info("train split: %s", looked_at.line())
+    for warning in looked_at.warnings():
+        logger.warning("train split: %s", warning)
+    return Data(settings.new_model_config(), rows, _open_validation(settings), looked_at)
+
+
+def _open_validation(settings: TrainConfig) -> Sampler:
+    """The rows of the validation split that are used: a seeded choice of `val_samples`, spread over the tasks."""
+    count = settings.val_samples
     try:
-        validation = _open_split(settings, "validation", settings.val_samples)
+        rows = _open_split(settings, "validation", count * _STREAMED_TO_CHOOSE if settings.streaming else 0)
     except SplitError as error:
         logger.warning("%s: training without validation", error)
-        validation = IndexedSampler([])
-    return Data(settings.new_model_config(), rows, validation)
+        return IndexedSampler([])
+    chosen = rows.choose(count, settings.seed)
+    some = f"{len(chosen):,} of {len(rows):,} rows, chosen by SEED over the tasks"
+    _log_split("validation", chosen, some if len(chosen) < len(rows) else f"{len(rows):,} rows")
+    return chosen
+
+
+def _log_split(split: str, rows: Sampler, which: str) -> None:
+    """Log how many rows of a split are used, and their tasks where that does not read a stream."""
+    tasks = f": {describe_tasks(rows.tasks())}" if isinstance(rows, IndexedSampler) else ""
+    logger.info("%s split: %s%s", split, which, tasks)
 
 
 def _open_split(settings: TrainConfig, split: str, limit: int, buffer: int = 1, seed: int | None = None) -> Sampler:
@@ -174,7 +198,9 @@ def _make_run(
         model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)
     if settings.grad_checkpoint:
         enable_gradient_checkpointing(model.qwen.model.language_model)
-    encoder = RowEncoder(model.processor, model.segmenter.inputs, model.config, settings.seg_task_names())
+    encoder = RowEncoder(
+        model.processor, model.segmenter.inputs, model.config, settings.seg_task_names(), data.survey.fractions
+    )
     make_loader = partial(
         StepLoader,
         encoder=encoder,

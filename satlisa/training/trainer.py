@@ -110,13 +110,14 @@ def write_model(run: Run) -> None:
         ) from error
 
 
-def report_validation(run: Run, validation: dict[str, float]) -> None:
+def report_validation(run: Run, validation: dict[str, float | None]) -> None:
     """Log what `validate` found after an epoch."""
     epoch, step = run.progress.epoch + 1, run.progress.step
     run.log.validations.append({"epoch": epoch, "step": step, **without_nan(validation)})
-    run.accelerator.log({f"validation/{name}": value for name, value in validation.items()}, step=step)
+    known = {name: value for name, value in validation.items() if value is not None}
+    run.accelerator.log({f"validation/{name}": value for name, value in known.items()}, step=step)
     if run.processes.is_main:
-        run.bar.write(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in validation.items()))
+        run.bar.write(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()))
 
 
 def optimizer_step(run: Run, loaded: Loaded) -> None:

@@ -11,12 +11,13 @@ from satlisa.training.state import Run
 
 
 @torch.no_grad()
-def validate(run: Run) -> dict[str, float] | None:
+def validate(run: Run) -> dict[str, float | None] | None:
     """Loss and mask IoU over the validation rows, each process doing its share.
 
     Returns:
         loss, loss_text, loss_bce, loss_dice (means over all tokens and masks), mask_iou (mean over masks, in the
-        mask frame without its padding; empty in both counts 1), masks. None when a process was asked to stop.
+        mask frame without its padding; empty in both counts 1), masks. A mean over nothing is None, and so is
+        everything when a process was asked to stop.
     """
     run.model.eval()
     with unsharded_parameters(run.model, run.accelerator):
@@ -29,8 +30,10 @@ def validate(run: Run) -> dict[str, float] | None:
     if stopped:
         return None
     text, bce, dice = loss_means(text, bce, dice, tokens, masks)
-    terms = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text, "loss_bce": bce, "loss_dice": dice}
-    return {**terms, "mask_iou": iou / max(masks, 1), "masks": masks}
+    of_text = {"loss": weigh(run.model.config, text, bce, dice), "loss_text": text}
+    of_masks = {"loss_bce": bce, "loss_dice": dice, "mask_iou": iou / max(masks, 1)}
+    found: dict[str, float | None] = {**of_text, **of_masks, "masks": masks}
+    return found | dict.fromkeys(of_text if not tokens else ()) | dict.fromkeys(of_masks if not masks else ())
 
 
 def _own_share(run: Run) -> tuple[Tensor, list[RowError]]:

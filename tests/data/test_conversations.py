@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from satlisa.data.conversations import parse_turns, split_answer, take_coordinates
+from satlisa.data.conversations import find_mask_answer, parse_turns, split_answer, take_coordinates
 from satlisa.data.sample import Turn
 
 QUESTION, ANSWER = "Segment the buildings", "Two buildings."
@@ -175,3 +175,62 @@ def test_no_question_takes_long() -> None:
     started = time.perf_counter()
     turns = parse_turns([{"role": "user", "content": "a" + " " * 100_000 + "b <image>"}])
     assert len(turns[0].text) == 100_002 and time.perf_counter() - started < 2
+
+
+def conversation(*texts: str) -> list[Turn]:
+    return [Turn(("user", "assistant")[number % 2], text) for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "with_coordinates", "place"),
+    [
+        (("Segment it", "Here."), [], 1),
+        (("Segment the buildings", "Here.", "How many are there?", "Two."), [], 1),
+        (("How many?", "Two.", "Please segment them", "Here."), [], 3),
+        (("Segment it", "Here.", "How many did you segment?", "Two."), [], 1),
+        (("Where could people live?", "There.", "How many?", "Two."), [], 1),  # nothing tells: the first
+        (("Segment it", "I cannot.", "Why?", "Now: <SEG>"), [], 3),
+        (("What is this?", "A town.", "Where?", f"At {RING}."), [3], 3),
+        (("Where?", f"At {RING}.", "Show it", "Here: <SEG>"), [1], 3),
+    ],
+)
+def test_the_answer_that_masks_belong_to(texts: tuple[str, ...], with_coordinates: list[int], place: int) -> None:
+    assert find_mask_answer(conversation(*texts), with_coordinates) == place
+
+
+@pytest.mark.parametrize(
+    ("texts", "with_coordinates", "message"),
+    [
+        (("a", "<SEG>", "b", "[SEG]"), [], "has <SEG> in 2 answers"),
+        (("a", RING, "b", RING), [1, 3], "has coordinates in 2 answers"),
+        (("Segment the roofs", "Here.", "Segment the roads", "Here."), [], "questions for masks before 2 answers"),
+    ],
+)
+def test_masks_that_may_belong_to_several_answers(
+    texts: tuple[str, ...], with_coordinates: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_mask_answer(conversation(*texts), with_coordinates)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"role": ["user", "assistant"], "content": [QUESTION, ANSWER]},
+        {"from": ("human", "gpt"), "value": (QUESTION, ANSWER)},
+        json.dumps(json.dumps([{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}])),
+        [json.dumps({"role": "user", "content": QUESTION}), json.dumps({"role": "assistant", "content": ANSWER})],
+    ],
+)
+def test_lists_of_columns_and_json_in_json(value: Any) -> None:
+    assert parse_turns(value) == TURNS
+
+
+def test_two_images_are_refused() -> None:
+    for content in (
+        "<image> <image>",
+        [{"type": "image"}, "x", {"image_url": "b.png"}],
+        ["<image>", {"type": "image"}],
+    ):
+        with pytest.raises(ValueError, match="names 2 images; a row is about one image"):
+            parse_turns([{"role": "user", "content": content}, {"role": "assistant", "content": "a"}])

@@ -9,7 +9,10 @@ import datasets
 import pytest
 
 from satlisa.data.dataset import COLUMNS, load_rows
+from satlisa.data.fingerprint import rows_key
 from satlisa.data.rows import read_sample
+from satlisa.data.sample import RowError
+from satlisa.data.sampler import IndexedSampler
 from satlisa.errors import SatlisaError
 from tests.helpers.dataset_fixtures import as_dataset, make_row, png, write_parquet, write_saved
 
@@ -116,3 +119,76 @@ def test_real_rows_are_all_read(shared_data: Path, own_cache: None) -> None:
         assert all(sample.answer and "<image>" not in sample.turns[-1].text for sample in samples)
         others = Counter(bool(sample.regions) for sample in samples if "segmentation" not in sample.task)
         assert others[True] == 0
+
+
+def converted(tmp_path: Path) -> set[str]:
+    """The splits of which there are Arrow files in the cache."""
+    return {path.stem.split("-")[-1] for path in (tmp_path / "cache").rglob("*.arrow")}
+
+
+@pytest.mark.parametrize("card", [False, True])
+def test_only_the_split_that_is_asked_for_is_converted(card: bool, tmp_path: Path, own_cache: None) -> None:
+    folder = tmp_path / "set"
+    write_parquet(folder, {"train": 3, "validation": 2, "test": 1})
+    if card:  # says how large the splits are
+        splits = "".join(f"  - {{name: {name}, num_examples: {n}}}\n" for name, n in (("train", 3), ("validation", 2)))
+        files = "".join(f"  - {{split: {name}, path: data/{name}-*}}\n" for name in ("train", "validation", "test"))
+        configs = f"configs:\n- config_name: default\n  data_files:\n{files}"
+        (folder / "README.md").write_text(f"---\n{configs}dataset_info:\n  splits:\n{splits}---\n")
+    assert len(load_rows(str(folder), "val")) == 2 and converted(tmp_path) == {"validation"}
+    assert len(load_rows(str(folder), "train")) == 3 and converted(tmp_path) == {"validation", "train"}
+    assert [len(load_rows(str(folder), name)) for name in ("validation", "test")] == [2, 1]
+
+
+def test_splits_that_were_converted_together_are_used(tmp_path: Path, own_cache: None) -> None:
+    folder = tmp_path / "set"
+    write_parquet(folder, {"train": 3, "validation": 2})
+    datasets.load_dataset(str(folder.absolute()))
+    before = set((tmp_path / "cache").rglob("*.arrow"))
+    assert len(load_rows(str(folder), "validation")) == 2
+    assert set((tmp_path / "cache").rglob("*.arrow")) == before
+
+
+def test_a_source_is_optional(tmp_path: Path, own_cache: None) -> None:
+    as_dataset(2).remove_columns("source").save_to_disk(str(tmp_path / "set"))
+    rows = load_rows(str(tmp_path / "set"), "train")
+    assert read_sample(rows[1], 1).source == "" and rows_key(IndexedSampler(rows))
+
+
+def test_sequences_of_objects(tmp_path: Path, own_cache: None) -> None:
+    """`datasets` stores them as objects of lists."""
+    turn = {"role": datasets.Value("string"), "content": datasets.Value("string")}
+    features = datasets.Features(
+        {
+            **dict.fromkeys(("task", "source", "metadata"), datasets.Value("string")),
+            "image": datasets.Image(),
+            "conversations": {name: datasets.List(kind) for name, kind in turn.items()},
+        }
+    )
+    rows = [make_row(conversations={"role": ["user", "assistant"], "content": ["Segment", "Here."]})]
+    datasets.Dataset.from_list(rows, features=features).save_to_disk(str(tmp_path / "set"))
+    sample = read_sample(load_rows(str(tmp_path / "set"), "train")[0], 0)
+    assert (sample.turns[0].text, sample.answer) == ("Segment", "Here.")
+
+
+def test_mask_columns_of_datasets(tmp_path: Path, own_cache: None) -> None:
+    """The `Image` type, which `datasets` would decode; and paths, which must lie in the dataset's folder."""
+    rows = [make_row(metadata="{}", mask={"bytes": png((255, 255, 255)), "path": None})]
+    table = (
+        datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).cast_column("mask", datasets.Image())
+    )
+    table.save_to_disk(str(tmp_path / "set"))
+    assert len(read_sample(load_rows(str(tmp_path / "set"), "train")[0], 0).regions) == 1
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    for place in (folder, tmp_path):
+        (place / "m.png").write_bytes(png((255, 255, 255)))
+    (folder / "a.png").write_bytes(png())
+    names = ("m.png", "../m.png", str(tmp_path / "m.png"))
+    lines = [json.dumps(make_row(metadata="{}", image="a.png", mask=name)) for name in names]
+    (folder / "train.jsonl").write_text("\n".join(lines))
+    found = load_rows(str(folder), "train")
+    assert len(read_sample(found[0], 0).regions) == 1
+    for index in (1, 2):
+        with pytest.raises(RowError, match=r"`mask` path .* leads outside the dataset's folder"):
+            read_sample(found[index], index)

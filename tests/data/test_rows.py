@@ -53,7 +53,7 @@ def test_the_largest_instances_are_kept_in_reading_order() -> None:
 
 
 def test_instances_that_draw_nothing_are_counted() -> None:
-    polygons = [[500, 500], [[5, 5], [9, 9]], SQUARE, square(3000, 10, 50), []]
+    polygons = [[500, 500], [[5, 5], [9, 9]], SQUARE, square(-3000, 10, 50), []]
     sample = read_sample(make_row("instance_segmentation", metadata={"polygons": polygons}), 0)
     assert (tops(sample), sample.left_out) == ([(0.1, 0.1)], 4)
     with pytest.raises(RowError, match="row 3: `metadata` holds 1 polygon, none of which covers any of the image"):
@@ -62,8 +62,9 @@ def test_instances_that_draw_nothing_are_counted() -> None:
 
 def test_the_task_decides_what_polygons_mean() -> None:
     flood = make_row("flood_assessment", answer="Yes, <SEG> at [1, 2, 3, 4].")
-    assert read_sample(flood, 0).regions == ()
-    assert read_sample(flood, 0).answer == "Yes, <SEG> at [1, 2, 3, 4]."  # a text answer stays as it is
+    plain = read_sample(make_row("flood_assessment", answer="Yes, at [1, 2, 3, 4]."), 0)
+    assert (plain.regions, plain.answer) == ((), "Yes, at [1, 2, 3, 4].")  # a text answer stays as it is
+    assert len(read_sample(flood, 0).regions) == 1  # `<SEG>` and polygons make a mask row of any task
     named = read_sample(flood, 0, seg_tasks=["Flood_Assessment"])
     assert (len(named.regions), named.answer) == (1, "Yes, at.")
     caption = read_sample(make_row("image_captioning", metadata='{"objects": [{"label": "x"}]}'), 0)
@@ -154,3 +155,71 @@ def test_what_cannot_be_read_names_row_and_column(changes: dict[str, Any], messa
 def test_a_text_row_needs_an_answer() -> None:
     with pytest.raises(RowError, match="`conversations` has an empty answer"):
         read_sample(make_row("image_captioning", answer=" "), 0)
+
+
+def chat(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+
+
+def test_masks_go_to_the_answer_that_they_belong_to() -> None:
+    row = make_row(conversations=chat("Segment the buildings", "Here they are.", "How many?", "Two."))
+    sample = read_sample(row, 0)
+    assert ([turn.text for turn in sample.turns], sample.answer) == (["Segment the buildings"], "Here they are.")
+    assert [turn.text for turn in sample.later] == ["How many?", "Two."] and len(sample.regions) == 1
+    row = make_row(conversations=chat("How many?", "Two.", "Mark them", f"{json.dumps([SQUARE])} <SEG>."), metadata="")
+    sample = read_sample(row, 0)
+    assert [turn.text for turn in sample.turns] == ["How many?", "Two.", "Mark them"]
+    assert (sample.answer, len(sample.regions), sample.later) == ("Here is the mask.", 1, ())
+
+
+def test_coordinates_leave_every_answer_of_a_mask_row() -> None:
+    row = make_row(
+        conversations=chat("Where?", f"At {SQUARE}.", "Show it", "Here: <SEG>", "Its box?", "[100, 100, 200, 200]")
+    )
+    sample = read_sample(row, 0)
+    assert [turn.text for turn in sample.turns] == ["Where?", "At.", "Show it"]
+    assert (sample.answer, sample.later[-1].text) == ("Here", "[100, 100, 200, 200]")  # a box answers its question
+
+
+def test_masks_of_no_certain_answer_are_refused() -> None:
+    row = make_row(conversations=chat("Segment the roofs", "Here.", "Segment the roads", "Here."))
+    with pytest.raises(RowError, match="`conversations` has questions for masks before 2 answers"):
+        read_sample(row, 0)
+
+
+@pytest.mark.parametrize("marker", ["<SEG>", "[SEG]", "<seg>"])
+def test_a_marker_and_polygons_make_a_mask_row_of_any_task(marker: str) -> None:
+    sample = read_sample(make_row("reason_seg", f"Sure, it is {marker}."), 0)
+    assert (len(sample.regions), sample.answer) == (1, "Sure, it is.")
+    two = read_sample(make_row("reason_seg", f"{marker} and {marker}"), 0)
+    assert (len(two.regions), two.answer) == (2, "and")
+    with pytest.raises(RowError, match="has 3 <SEG> in its answer for 2 polygons"):
+        read_sample(make_row("reason_seg", marker * 3), 0)
+    for task in ("reason_seg", "captioning"):
+        with pytest.raises(RowError, match="has <SEG> in its answer, and the row has no polygons"):
+            read_sample(make_row(task, marker, metadata=""), 0)
+
+
+@pytest.mark.parametrize("highest", [1011, 1024, 3600])
+def test_coordinates_beyond_the_edge_are_refused(highest: int) -> None:
+    with pytest.raises(
+        RowError, match=f"`metadata` `polygons`: expected coordinates from 0 to 1000, .* found {highest}"
+    ):
+        read_sample(make_row(metadata={"polygons": [[[0, 0], [500, 0], [500, highest]]]}), 0)
+
+
+def test_lists_of_columns_are_read() -> None:
+    """As `datasets` stores a sequence of objects."""
+    metadata = {"objects": {"label": ["a", "b"], "polygon": [square(100, 100, 50), square(600, 600, 50)]}}
+    assert len(read_sample(make_row("instance_segmentation", metadata=metadata), 0).regions) == 2
+    boxes = {"objects": {"bbox": [[100, 100, 200, 200], [300, 300, 400, 400]], "category": [1, 2]}}
+    assert len(read_sample(make_row("instance_segmentation", metadata=boxes), 0).regions) == 2
+    one = {"objects": {"bbox": [100, 100, 200, 200]}}
+    assert len(read_sample(make_row("instance_segmentation", metadata=one), 0).regions) == 1
+
+
+def test_a_second_image_column_is_refused() -> None:
+    for name in ("image2", "image_after", "images"):
+        with pytest.raises(RowError, match=f"`{name}` holds a second image"):
+            read_sample(make_row(**{name: {"bytes": png(), "path": None}}), 0)
+    assert read_sample(make_row(image2=None, image_id=5, images="no"), 0).regions

@@ -99,7 +99,7 @@ def test_formats_and_mistakes(folder: Path, tmp_path: Path) -> None:
     stream = open_stream(str(lines), "train")
     assert [ref.fetch()["source"] for ref in stream.rows(0, 0)] == list("01234")
     (lines / "train.jsonl").write_text(json.dumps({"task": "t"}) + "\n")
-    with pytest.raises(SatlisaError, match="no column source, image"):
+    with pytest.raises(SatlisaError, match="no column image"):
         open_stream(str(lines), "train")
     damaged = tmp_path / "damaged"
     (damaged / "data").mkdir(parents=True)

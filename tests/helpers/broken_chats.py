@@ -34,7 +34,7 @@ _CELLS: dict[str, tuple[Any, Usable | Skipped]] = {
     "a number": ("5", skipped(_NOT_A_LIST + "5")),
     "a number of 5,000 digits": ("1" * 5000, skipped("4300 digits")),
     "a string": ('"hello"', skipped(_NOT_A_LIST + "'hello'")),
-    "JSON twice": (json.dumps(chat()), skipped(_NOT_A_LIST)),
+    "JSON twice": (json.dumps(chat()), GOOD),
     "true": ("true", skipped(_NOT_A_LIST + "True")),
     "JSON null": ("null", skipped(_NOT_A_LIST + "None")),
     "NaN": ("NaN", skipped(_NOT_A_LIST + "nan")),
@@ -86,9 +86,15 @@ _CELLS: dict[str, tuple[Any, Usable | Skipped]] = {
     ),
     "only <image> as question": (chat("<image>"), skipped("no question with an answer")),
     "<image> in a turn of its own": (turns(("user", "<image>\n"), ASKED, ANSWERED), GOOD),
-    "<image> everywhere": (
-        chat("<image><image> What <image>is\n<image>\nthis?"),
-        Usable(0, "What is\n\nthis?", ANSWER),
+    "<image> in the middle": (chat("What <image>is\nthis?"), Usable(0, "What is\nthis?", ANSWER)),
+    "<image> twice": (chat("<image><image> What is this?"), skipped("names 2 images; a row is about one image")),
+    "<image> in two turns": (
+        turns(("user", "<image> Hello."), ("assistant", "Hi."), ("user", f"<image>{QUESTION}"), ANSWERED),
+        skipped("names 2 images"),
+    ),
+    "two image parts": (
+        chat([{"type": "image", "image": "a.png"}, {"type": "image", "image": "b.png"}, QUESTION]),
+        skipped("names 2 images"),
     ),
     "half a character": (
         '[{"role":"user","content":"a\\ud800b"},{"role":"assistant","content":"\\udc00"}]',
@@ -151,7 +157,9 @@ CASES: list[Case] = [
     *(
         case(
             f"chat: {token} typed",
-            Usable(0, f"a{token}b {token}", f"{token} c{token}"),
+            skipped("has <SEG> in its answer")
+            if token == "<SEG>"
+            else Usable(0, f"a{token}b {token}", f"{token} c{token}"),
             conversations=chat(f"a{token}b {token}", f"{token} c{token}"),
         )
         for token in SPECIAL
@@ -167,6 +175,12 @@ CASES: list[Case] = [
     mask_case(
         "answer: coordinates outside of the image",
         skipped("holds 1 polygon, none of which covers any of the image"),
+        "{}",
+        conversations=chat(answer="At [[-600, -600], [-100, -600], [-100, -100]]."),
+    ),
+    mask_case(
+        "answer: coordinates beyond the image's edge",
+        skipped("expected coordinates from 0 to 1000"),
         "{}",
         conversations=chat(answer="At [[1100, 1100], [1600, 1100], [1600, 1600]]."),
     ),

@@ -85,7 +85,7 @@ def _dumps(value: Any) -> str:
 
 json_values = nests(scalars)
 
-points = st.tuples(st.integers(-300, 1300), st.integers(-300, 1300))
+points = st.tuples(st.integers(-300, 1009), st.integers(-300, 1009))
 polygons = st.lists(points, min_size=3, max_size=12)
 """Polygons in thousandths, as (x, y) of whole numbers; any order of corners."""
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from satlisa.data.sample import RowError
+from satlisa.data.sample import RowError, Turn
 from satlisa.model.satlisa import SatLisa
+from satlisa.processing.chat import encode_prompt
 from satlisa.processing.processor import encode_sample
-from tests.helpers.model_fixtures import box, encode, make_samples, picture
+from tests.helpers.model_fixtures import batch_of, box, encode, make_samples, picture
 
 
 def test_regions_become_masks_and_seg_tokens(tiny_model: SatLisa) -> None:
@@ -36,3 +37,38 @@ def test_a_sample_that_is_too_long_is_refused_uncut(tiny_model: SatLisa) -> None
     config = replace(tiny_model.config, max_seq_length=length - 1)
     with pytest.raises(RowError, match=rf"row 7: `conversations` {length} tokens, .*max_seq_length is {length - 1}"):
         encode_sample(sample, tiny_model.processor, tiny_model.segmenter.inputs, config)
+
+
+def test_every_answer_is_supervised(tiny_model: SatLisa) -> None:
+    """Text rows: with the end of each answer, and nothing of the questions."""
+    turns = (Turn("user", "What?"), Turn("assistant", "A road."), Turn("user", "Where?"))
+    sample = replace(make_samples(1)[0], turns=turns, answer="North.", regions=())
+    batch = batch_of(tiny_model, [sample])
+    tokenizer = tiny_model.processor.tokenizer
+    assert tokenizer.decode(batch.targets) == "A road.<|im_end|>North.<|im_end|>"
+    assert batch.targets.tolist() == batch.input_ids[0][batch.supervised + 1].tolist()
+    asked = encode_prompt(tiny_model.processor, turns, sample.image).input_ids
+    assert batch.input_ids[0, : len(asked)].tolist() == asked.tolist()  # as in inference
+
+
+def test_the_mask_may_belong_to_an_earlier_answer(tiny_model: SatLisa) -> None:
+    later = (Turn("user", "How many?"), Turn("assistant", "Two."), Turn("user", "Sure?"), Turn("assistant", "Yes."))
+    mask = make_samples(2)[1]
+    sample = replace(mask, turns=(Turn("user", "Segment"),), answer="Here", later=later)
+    batch = batch_of(tiny_model, [mask, sample])
+    tokenizer = tiny_model.processor.tokenizer
+    alone = len(batch_of(tiny_model, [mask]).targets)
+    assert tokenizer.decode(batch.targets[alone:]) == "Here <SEG><|im_end|>Two.<|im_end|>Yes.<|im_end|>"
+    ids = batch.input_ids.flatten()
+    assert batch.targets.tolist() == ids[batch.supervised + 1].tolist()
+    assert batch.seg_positions.tolist() == (ids == tiny_model.seg_token_id).nonzero()[:, 0].tolist()
+    ending = "Sure?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nYes.<|im_end|>"
+    assert tokenizer.decode(batch.input_ids[1][batch.attention_mask[1].bool()]).endswith(ending)
+    encoded = encode(tiny_model, sample)
+    assert encoded.length == len(encoded.input_ids) == int(batch.attention_mask[1].sum())
+
+
+def test_a_greeting_is_no_answer(tiny_model: SatLisa) -> None:
+    turns = (Turn("assistant", "Hello."), Turn("user", "What?"))
+    batch = batch_of(tiny_model, [replace(make_samples(1)[0], turns=turns, answer="A road.", regions=())])
+    assert tiny_model.processor.tokenizer.decode(batch.targets) == "A road.<|im_end|>"

@@ -84,3 +84,19 @@ def test_a_folder_is_never_written_over_silently(tiny_config: ModelConfig, datas
     assert (tmp_path / "notes.txt").read_text() == "mine"
     run_module.train(settings(tiny_config, dataset_dir, tmp_path, OVERWRITE="1", MAX_STEPS="1"))
     assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "seg_projector.pt").exists()
+
+
+def test_the_first_screen_says_what_the_rows_are(
+    tiny_config: ModelConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = [{**row, "metadata": ""} for row in rows(1)]
+    write_dataset(tmp_path / "data", {"train": [*rows(12), *bare]})
+    caplog.set_level("INFO")
+    run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", MAX_SAMPLES="13", MAX_STEPS="1"))
+    tasks = "building_segmentation 5, instance_segmentation 4, scene_classification 4"
+    assert f"train split: the first 13 rows: {tasks}" in caplog.text
+    counts = "7 mask rows, 4 text rows, 1 rows of segmentation tasks without geometry, 1 that cannot be used"
+    assert f"train split: of 13 rows looked at: {counts}" in caplog.text
+    assert "1 of the rows looked at cannot be used; the first: row 9: `conversations` is not JSON" in caplog.text
+    assert "1 rows of segmentation tasks have neither masks nor a word" in caplog.text
+    assert caplog.text.index("train split") < caplog.text.index("no split 'validation'")

@@ -1,0 +1,174 @@
+"""Masks of pixels as polygons: COCO's run lengths, and images whose pixels say where the objects are.
+
+A mask becomes one polygon around its pixels, exact at the mask's own size, so that whatever is done with polygons can
+be done with masks.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from satlisa.data.image_cells import decode_base64
+from satlisa.data.images import MAX_PIXELS
+from satlisa.data.json_cells import describe
+from satlisa.errors import first_line
+
+_MOST_EDGES = 500_000  # horizontal pieces of a mask's outline; more is noise, and takes seconds to draw
+_MOST_OBJECTS = 1000  # values of an image of instances
+_MOST_DIGITS = 13  # of a compressed run length, five bits each
+_DARK, _LIGHT = 32, 223  # values of a black and white image that was saved as JPEG or smoothed
+_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG", "JPEG2000")
+
+
+def is_run_lengths(value: Any) -> bool:
+    """Whether a value is COCO's `{"counts", "size"}`, valid or not."""
+    return isinstance(value, Mapping) and "counts" in value
+
+
+def read_run_lengths(value: Mapping[str, Any]) -> np.ndarray:
+    """A mask (H, W) bool from COCO's run lengths `{"counts", "size": [H, W]}`, counts as a list or compressed.
+
+    Raises:
+        ValueError: sizes or counts that are no such mask.
+    """
+    size, counts = value.get("size"), value["counts"]
+    if not (isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+        raise ValueError(f"expected run lengths with `size` [height, width], found {describe(value)}")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"expected run lengths of at most {MAX_PIXELS:,} pixels, found {size[0]:,} × {size[1]:,}")
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", "replace")
+    runs = _decompress(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list | tuple) or not all(type(run) is int and 0 <= run <= MAX_PIXELS for run in runs):
+        raise ValueError(f"expected run lengths, found {describe(value)} whose counts are {describe(counts)}")
+    if sum(runs) != size[0] * size[1]:
+        reason = f"whose counts add up to {sum(runs):,} pixels, not {size[0]} × {size[1]}"
+        raise ValueError(f"expected run lengths, found {describe(value)} {reason}")
+    mask: np.ndarray = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[1], size[0]).T  # column by column
+    return mask
+
+
+def _decompress(text: str) -> list[int] | None:
+    """The counts of COCO's compressed form: base 32 digits, from the third on differences; None: no such text."""
+    runs: list[int] = []
+    value = digits = 0
+    for letter in text:
+        code = ord(letter) - 48
+        if not 0 <= code < 64 or digits == _MOST_DIGITS:
+            return None
+        value |= (code & 31) << (5 * digits)
+        digits += 1
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << (5 * digits)
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = digits = 0
+    return runs if digits == 0 else None
+
+
+def mask_source(value: Any) -> Any:
+    """The file of a mask image in a cell or in JSON: its bytes, its path, a Pillow image; None: no image."""
+    if isinstance(value, Mapping):
+        inner = value.get("bytes")
+        return mask_source(inner if inner is not None else value.get("path"))
+    if isinstance(value, bytes | bytearray | Image.Image | Path):
+        return value
+    return decode_base64(value) if isinstance(value, str) else None
+
+
+def is_encoded_mask(value: Any) -> bool:
+    """Whether a value in JSON is the file of a mask image: bytes, base64, or an object that holds them."""
+    return not (isinstance(value, Mapping) and "bytes" not in value) and mask_source(value) is not None
+
+
+def read_mask_image(source: Any) -> np.ndarray:
+    """The values of a mask image, (H, W) integers: grey levels, palette numbers, or a number per colour (0: black).
+
+    Raises:
+        ValueError: not an image, broken or too large.
+    """
+    try:
+        opened = source if isinstance(source, Image.Image) else Image.open(_stream(source), formats=_FORMATS)
+        if opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"{opened.width:,} × {opened.height:,} pixels, at most {MAX_PIXELS:,} are read")
+        opened.load()
+        return _values(opened)
+    except UnidentifiedImageError as error:
+        raise ValueError("is not an image in a format that masks are read from") from error
+    except Exception as error:  # broken files: Pillow's decoders raise many types
+        raise ValueError(f"is a mask image that cannot be read ({first_line(error)})") from error
+
+
+def _stream(source: Any) -> Any:
+    return source if isinstance(source, str | Path) else io.BytesIO(source)
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    if image.mode in ("1", "L", "P", "I;16", "I"):
+        return np.asarray(image).astype(np.int64)
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not np.isfinite(values).all() or (values % 1).any():
+            raise ValueError("its values are fractions")
+        return values.astype(np.int64)
+    pixels = np.asarray(image.convert("RGBA")).astype(np.int64)
+    red, green, blue, alpha = np.moveaxis(pixels, 2, 0)
+    is_grey = bool((red == green).all() and (green == blue).all())
+    return np.where(alpha > 0, red if is_grey else red << 16 | green << 8 | blue, 0)
+
+
+def split_mask(values: np.ndarray, instances: bool) -> list[np.ndarray]:
+    """The objects of a mask image, (H, W) bool each: its non-zero pixels, or, of instances, a mask per value.
+
+    Raises:
+        ValueError: more values than that: which of them are the object would be a guess.
+    """
+    levels = np.unique(values)
+    levels = levels[levels != 0]
+    if len(levels) < 2:
+        return [values != 0] if len(levels) else []
+    if _is_smoothed(values):
+        return [values > 127]
+    if instances and len(levels) <= _MOST_OBJECTS:
+        return [values == level for level in levels]
+    some = ", ".join(map(str, levels[:5].tolist())) + ", …" * (len(levels) > 5)
+    raise ValueError(f"is a mask image of {len(levels)} values besides 0 ({some}); expected one value for the object")
+
+
+def _is_smoothed(values: np.ndarray) -> bool:
+    """Whether an image is black and white, but for the greys that JPEG or smoothing puts between them."""
+    light, dark = int((values >= _LIGHT).sum()), int((values <= _DARK).sum())
+    return (
+        int(values.max()) <= 255 and light > 0 and light + dark >= 0.9 * values.size and 2 * light >= values.size - dark
+    )
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """A polygon (P, 2) in fractions that covers exactly the pixels of a mask (H, W) bool, by the even-odd rule.
+
+    It runs down to each horizontal piece of the pixels' outline, along it, and up again; vertical lines enclose
+    nothing, and what is passed twice cancels. (0, 2) for an empty mask.
+
+    Raises:
+        ValueError: a mask of noise.
+    """
+    height, width = mask.shape
+    padded = np.zeros((height + 2, width + 2), dtype=bool)
+    padded[1:-1, 1:-1] = mask
+    edges = padded[1:] != padded[:-1]  # (H + 1, W + 2): between this row and the one above
+    y, left = np.nonzero(edges[:, 1:] & ~edges[:, :-1])
+    right = np.nonzero(edges[:, :-1] & ~edges[:, 1:])[1]
+    if len(y) > _MOST_EDGES:
+        raise ValueError(f"is a mask with an outline of {len(y):,} pieces; at most {_MOST_EDGES:,} are read")
+    if not len(y):
+        return np.empty((0, 2))
+    order = np.argsort(left, kind="stable")
+    y, left, right = y[order], left[order], right[order]
+    top = np.full_like(y, y.min())
+    corners = np.stack([np.stack([left, left, right, right], 1), np.stack([top, y, y, top], 1)], axis=2)
+    return corners.reshape(-1, 2) / (width, height)

@@ -1,0 +1,169 @@
+"""Where the masks of a row are, what says that it has none, and that nothing that may be masks goes unread."""
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from satlisa.data.polygons import Reading
+from satlisa.data.rows import BARE, MASKS, NEGATIVE, read_sample, read_text
+from satlisa.data.sample import RowError
+from satlisa.geometry.raster import covered_pixels
+from tests.helpers.dataset_fixtures import make_row
+
+MASK = np.zeros((48, 64), dtype=np.uint8)
+MASK[10:30, 10:40] = 255  # 600 pixels
+RUNS = {"size": [48, 64], "counts": [490] + [20, 28] * 29 + [20, 1170]}  # the same, down the columns
+POLYGON = [[100, 100], [600, 100], [600, 700]]
+
+
+def encode(values: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "PNG")
+    return stream.getvalue()
+
+
+TEXT = base64.b64encode(encode(MASK)).decode()
+
+
+def pixels(row: dict[str, Any]) -> list[int]:
+    regions = list(read_sample(row, 0).regions)
+    return [int(count) for count in covered_pixels(regions, 48, 64)]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        RUNS,
+        {"rle": RUNS},
+        {"segmentation": RUNS, "area": 600},
+        {"masks": [RUNS, RUNS]},
+        {"annotations": [{"segmentation": RUNS, "bbox": [10, 10, 30, 20], "category_id": 1}]},
+        {"objects": [{"label": "house", "segmentation": RUNS}]},
+        {"mask": TEXT},
+        {"label": f"data:image/png;base64,{TEXT}"},
+        {"segmentation_mask": {"bytes": TEXT, "path": None}},
+        {"masks": [TEXT]},
+        {"mask": {"bytes": encode(MASK), "path": None}},
+    ],
+)
+def test_masks_in_metadata(metadata: Any) -> None:
+    assert pixels(make_row(metadata=metadata)) == [600]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"mask": {"bytes": encode(MASK), "path": None}},
+        {"label": {"bytes": encode(MASK // 255), "path": None}},
+        {"segmentation_mask": Image.fromarray(MASK)},
+        {"mask": {"bytes": encode(MASK[::2, ::2]), "path": None}},  # at half the image's size
+        {"rle": json.dumps(RUNS)},
+        {"annotations": [{"segmentation": RUNS}]},
+    ],
+)
+def test_masks_in_columns_of_their_own(columns: dict[str, Any]) -> None:
+    assert pixels(make_row(metadata="{}", **columns)) == [600]
+
+
+def test_a_mask_column_may_be_a_label() -> None:
+    assert read_text(make_row(metadata="{}", label=3, mask=None), 0, (), Reading()).kind == BARE
+    assert read_text(make_row(metadata="{}", label="house"), 0, (), Reading()).kind == BARE
+
+
+def test_an_image_of_instances() -> None:
+    values = MASK // 255
+    values[40:44, 40:44] = 2
+    row = make_row("instance_segmentation", metadata="{}", mask={"bytes": encode(values), "path": None})
+    assert pixels(row) == [600, 16]
+    with pytest.raises(RowError, match="`mask` is a mask image of 2 values besides 0"):
+        read_sample({**row, "task": "building_segmentation"}, 0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"mask": {"bytes": encode(MASK[:, :48]), "path": None}}, r"`mask` expected a mask of the image's shape"),
+        ({"mask": {"bytes": b"hello", "path": None}}, "`mask` is not an image"),
+        ({"mask": {"bytes": None, "path": "/nowhere/m.png"}}, "`mask` is a mask image that cannot be read"),
+        ({"ground_truth": {"bytes": encode(MASK), "path": None}}, "`ground_truth` holds an image, and masks are read"),
+        ({"metadata": {"rle": {**RUNS, "size": [64, 48]}}}, r"`rle`: expected a mask of the image's shape"),
+    ],
+)
+def test_masks_that_do_not_fit(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(RowError, match=message):
+        read_sample(make_row(**{"metadata": "{}", **columns}), 0)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"wkt": "POLYGON((1 1, 5 5, 9 9))"},
+        {"geometry": "POLYGON((1 1, 5 5, 9 9))"},
+        {"objects": ["POLYGON((1 1, 5 5, 9 9))"]},
+        {"objects": [{"wkt": "POLYGON((1 1, 5 5, 9 9))"}]},
+        {"regions": [{"shape_attributes": {"all_points_x": [1, 5, 9], "all_points_y": [1, 9, 9]}}]},
+        {"objects": [{"xmin": 100, "ymin": 100, "xmax": 600, "ymax": 600}]},
+        {"objects": [{"label": "house"}]},
+        {"annotations": [{"bbox": [100, 100, 600, 600]}]},
+        {"bbox": [100, 100, 600, 600]},
+        {"rle": "10 5 20 5"},
+        {"mask": "mask.png"},
+        {"mask_path": "mask.png"},
+        {"labels": ["0 0.5 0.5 0.2 0.2"]},
+        {"shape_of_the_house": 5},
+    ],
+)
+def test_what_is_not_read_is_refused(metadata: Any) -> None:
+    with pytest.raises(RowError, match="row 7: `metadata` ") as caught:
+        read_sample(make_row(metadata=metadata), 7)
+    assert next(iter(metadata)) in str(caught.value)
+
+
+def test_coordinates_in_the_answer_do_without_metadata() -> None:
+    assert len(read_sample(make_row(answer=f"Here: {POLYGON}", metadata={"unknown": 5}), 0).regions) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        (make_row(), MASKS),
+        *(
+            (make_row(answer="There are none.", metadata=metadata), NEGATIVE)
+            for metadata in (
+                {"polygons": [[]]},
+                {"objects": []},
+                {"objects": [{"label": "house", "polygon": []}]},
+                {"masks": [[], []], "width": 64},
+                {"annotations": []},
+            )
+        ),
+        (make_row(answer="[]", metadata="{}"), NEGATIVE),
+        (make_row(answer="None.", metadata="{}", mask={"bytes": encode(MASK * 0), "path": None}), NEGATIVE),
+        (make_row(metadata={"image_id": 5, "width": 64, "height": 48, "date": "2020-01-01 10:00"}), BARE),
+        (make_row(metadata=""), BARE),
+    ],
+)
+def test_kinds(row: dict[str, Any], kind: str) -> None:
+    assert read_text(row, 0, (), Reading()).kind == kind
+    assert len(read_sample(row, 0).regions) == (kind == MASKS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("[]", "There is nothing to segment."),
+        ('{"polygons": []}', "There is nothing to segment."),
+        ('```json\n{"objects": [[]]}\n```', "There is nothing to segment."),
+        ('No buildings: {"polygons": []}', "No buildings"),
+        ("There are [3] ponds.", "There are [3] ponds."),
+    ],
+)
+def test_an_answer_of_empty_json_gets_words(answer: str, expected: str) -> None:
+    assert read_sample(make_row(answer=answer, metadata="{}"), 0).answer == expected
+    plain = make_row("object_detection", answer=answer, metadata="{}")
+    assert read_sample(plain, 0).answer == answer  # of a text row it is the answer
