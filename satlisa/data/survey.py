@@ -17,7 +17,7 @@ from satlisa.data.dataset import COLUMNS
 from satlisa.data.dataset_paths import REFUSED
 from satlisa.data.polygons import Reading
 from satlisa.data.rows import BARE, MASKS, NEGATIVE, TEXT, read_text
-from satlisa.data.sample import RowError, answer_places
+from satlisa.data.sample import RowError, Turn, answer_places
 from satlisa.data.sampler import IndexedSampler, RowRef, Sampler
 from satlisa.errors import first_line
 
@@ -37,6 +37,7 @@ class Survey:
         kinds: rows by `RowText.kind`.
         answers: supervised answers of the rows with several.
         errors: rows that cannot be used, of which `first_error` is the first.
+        conversations: of the text rows that were read, each up to its last answer.
         fractions: the dataset's coordinates are fractions of the image; applies where a row alone does not tell.
         units: "pixels" or "percents" where the coordinates look like these; "" otherwise.
     """
@@ -45,6 +46,7 @@ class Survey:
     answers: list[int] = field(default_factory=list)
     errors: int = 0
     first_error: str = ""
+    conversations: list[tuple[Turn, ...]] = field(default_factory=list, repr=False)
     fractions: bool = False
     units: str = ""
 
@@ -90,6 +92,8 @@ def survey(sampler: Sampler, seg_tasks: Collection[str] = ()) -> Survey:
             size = _size(ref) if number < _MOST_IMAGES else None
             text = read_text(row, ref.index, seg_tasks, how)
             found.kinds[text.kind] += 1
+            if not text.regions:
+                found.conversations.append(text.turns)
             if (count := len(answer_places(text.turns))) > 1:
                 found.answers.append(count)
         except RowError as error:

@@ -110,6 +110,12 @@ def encode_later(processor: Any, sample: Sample) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids), torch.tensor(is_answer).nonzero()[:, 0]
 
 
+def count_tokens(processor: Any, turns: Sequence[Turn], num_image_tokens: int) -> int:
+    """Tokens of a conversation that ends with an answer, about an image of that many tokens."""
+    answer = _tokenize_plain(processor.tokenizer, turns[-1].text)
+    return len(_encode_turns(processor, turns[:-1])) - 1 + num_image_tokens + len(answer) + 1
+
+
 def encode_image(processor: Any, image: Image.Image) -> tuple[Tensor, Tensor]:
     """The VLM's input for an image: patches (P, patch values) float32 and their grid (1, 3)."""
     try:

@@ -29,6 +29,7 @@ class Encoded:
         sam_recalled: (C, e, e) float16, the image's embedding from the cache, or None.
         mask_targets: (N, m, m) float32 covered fractions, mask_valid: (N, m, m) bool; mask frame, in `<SEG>` order.
         later_ids: (L,) int64, the conversation after the answer; later_answers: (E,) int64, places of answers in it.
+        shortened: whether the row's conversation is longer than what is encoded here.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Encoded:
     mask_valid: Tensor
     later_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     later_answers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    shortened: bool = False
 
     @property
     def length(self) -> int:

@@ -1,37 +1,32 @@
 """Encode a `Sample` as tensors."""
 
-from typing import Any
+from bisect import bisect_right
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from satlisa.config import ModelConfig
 from satlisa.data.images import fingerprint
 from satlisa.data.sample import RowError, Sample
 from satlisa.errors import SatlisaError
-from satlisa.processing.chat import encode_answer, encode_later, encode_prompt
+from satlisa.processing.chat import Prompt, encode_answer, encode_image, encode_later, render_prompt
 from satlisa.processing.collator import Encoded
 from satlisa.processing.sam_inputs import SamInputs
+from satlisa.processing.shortening import answer_range, cut_answer, first_answers
 
 
 def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config: ModelConfig) -> Encoded:
     """Encode one sample.
 
+    A conversation longer than `max_seq_length` loses its last answers, and the end of a text answer (`shortening`).
+
     Raises:
-        RowError: an image that the processor cannot resize, or a sample longer than `max_seq_length`. Samples are never
-            truncated: that could split the image tokens or drop a `<SEG>`.
+        RowError: an image that the processor cannot resize, or a sample whose question or `<SEG>` does not fit.
     """
     assert config.seg_token_id is not None
-    try:
-        prompt = encode_prompt(processor, sample.turns, sample.image)
-    except SatlisaError as error:
-        raise RowError(sample.index, "image", str(error)) from error
-    answer_ids = encode_answer(processor.tokenizer, sample.answer, len(sample.regions), config.seg_token_id)
-    later_ids, later_answers = encode_later(processor, sample)
-    length = len(prompt.input_ids) + len(answer_ids) + len(later_ids)
-    if length > config.max_seq_length:
-        reason = f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}"
-        raise RowError(sample.index, "conversations", reason)
+    (prompt, answer_ids, (later_ids, later_answers)), shortened = _fit(sample, processor, config)
     image_key = fingerprint(sample.image)
     recalled = sam_inputs.recall(image_key) if sample.regions else None
     frame = sam_inputs.frame((sample.image.height, sample.image.width))
@@ -49,4 +44,50 @@ def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config:
         mask_valid=torch.from_numpy(frame.valid).expand(shape),
         later_ids=later_ids,
         later_answers=later_answers,
+        shortened=shortened,
     )
+
+
+class _Text(NamedTuple):
+    """A conversation in tokens: prompt, answer (A,), and what comes after it (`encode_later`)."""
+
+    prompt: Prompt
+    answer: Tensor
+    later: tuple[Tensor, Tensor]
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.prompt.input_ids) + len(self.answer) + len(self.later[0])
+
+
+def _encode_text(sample: Sample, processor: Any, image: tuple[Tensor, Tensor], config: ModelConfig) -> _Text:
+    prompt = render_prompt(processor, sample.turns, *image)
+    answer = encode_answer(processor.tokenizer, sample.answer, len(sample.regions), config.seg_token_id or 0)
+    return _Text(prompt, answer, encode_later(processor, sample))
+
+
+def _fit(sample: Sample, processor: Any, config: ModelConfig) -> tuple[_Text, bool]:
+    """As much of a conversation as fits `max_seq_length`, and whether that is less than all of it."""
+    try:
+        image = encode_image(processor, sample.image)
+    except SatlisaError as error:
+        raise RowError(sample.index, "image", str(error)) from error
+    most, whole = config.max_seq_length, _encode_text(sample, processor, image, config)
+    if whole.length <= most:
+        return whole, False
+    fewest, count = answer_range(sample)
+
+    def text_of(number: int) -> _Text:
+        return _encode_text(first_answers(sample, number), processor, image, config)
+
+    # How many answers fit, counted from the fewest
+    fitting = bisect_right(range(fewest, count), most, key=lambda number: text_of(number).length)
+    if not sample.regions:  # of the answer that does not fit, the beginning
+        text = text_of(fewest + fitting)
+        if (room := most - len(text.prompt.input_ids)) > 0:
+            return text._replace(answer=cut_answer(processor.tokenizer, text.answer, room)), True
+    if fitting:
+        return text_of(fewest + fitting - 1), True
+    reason = f"{whole.length} tokens, {len(whole.answer)} of them the answer's; max_seq_length is {most}"
+    raise RowError(sample.index, "conversations", reason)

@@ -26,12 +26,14 @@ class Loaded:
         batches: samples of similar length, the longest first; empty when no row could be used.
         errors: rows that could not be used.
         left_out: instances omitted from the answers (`max_instances`).
+        shortened: rows whose conversation is longer than `max_seq_length` and was cut.
         rows_done: rows of the epoch taken by all processes, this step included.
     """
 
     batches: list[Batch]
     errors: list[RowError]
     left_out: int
+    shortened: int
     rows_done: int
 
 
@@ -126,7 +128,8 @@ class StepLoader(IterableDataset[Loaded]):
         usable.sort(key=lambda sample: -sample.length)
         parts = [usable[start : start + self.batch_size] for start in range(0, len(usable), self.batch_size)]
         errors = [item for item, _ in items if isinstance(item, RowError)]
-        return Loaded([self._collate(part) for part in parts], errors, sum(count for _, count in items), rows_done)
+        left_out, shortened = sum(count for _, count in items), sum(sample.shortened for sample in usable)
+        return Loaded([self._collate(part) for part in parts], errors, left_out, shortened, rows_done)
 
     def _collate(self, samples: Sequence[Encoded]) -> Batch:
         return collate(samples, self.encoder.processor.tokenizer.pad_token_id)

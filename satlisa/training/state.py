@@ -45,6 +45,7 @@ class Progress:
         epoch, rows_done: complete epochs, and rows taken of the current one.
         skips, val_skips: rows that could not be used.
         left_out: instances omitted from answers.
+        shortened: rows whose conversation was cut to `max_seq_length`.
         dropped: steps with a non-finite loss or gradient, and the rows at fault; `streak` counts the latest in a row.
         overflows: steps of a float16 run whose gradients were too large for the loss scale.
         seconds: duration of earlier starts of this run.
@@ -56,6 +57,7 @@ class Progress:
     skips: Skips = field(default_factory=Skips)
     val_skips: Skips = field(default_factory=Skips)
     left_out: int = 0
+    shortened: int = 0
     dropped: list[dict[str, Any]] = field(default_factory=list)
     streak: int = 0
     overflows: int = 0

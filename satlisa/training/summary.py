@@ -50,4 +50,5 @@ def _results(run: Run) -> dict[str, Any]:
         "skipped_rows": progress.skips.summary(),
         "skipped_validation_rows": progress.val_skips.summary(),
         "instances_left_out": progress.left_out,
+        "shortened_rows": progress.shortened,
     }

@@ -25,6 +25,7 @@ from satlisa.model.assemble import assemble, enable_gradient_checkpointing
 from satlisa.model.delta_net import describe_kernels
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts
+from satlisa.processing.chat import count_tokens
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.hardware import Hardware, detect, dtype_name
 from satlisa.runtime.locations import writing_to
@@ -175,6 +176,7 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
     checkpoint = read_checkpoint(start.checkpoint) if start.checkpoint else None
     step_size = checkpoint.state["step_size"] if checkpoint else 0
     run = _make_run(setup, data, identity, stop_request, model, step_size)
+    _log_lengths(data, model)
     setup.processes.on_main_process(partial(prepare_folder, settings, identity, start))
     if settings.trackers():
         setup.accelerator.init_trackers("logs", config=settings.values())
@@ -184,6 +186,20 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
         with writing_to(run.folder, "OUTPUT_DIR"):
             run.log.begin()
     return run
+
+
+def _log_lengths(data: Data, model: SatLisa) -> None:
+    """Say how many of the text rows looked at will be cut, if their images take as many tokens as they may."""
+    most, image, rows = data.config.max_seq_length, data.config.max_image_tokens, data.survey.conversations
+    too_long = sum(count_tokens(model.processor, turns, image) > most for turns in rows)
+    if too_long:
+        logger.warning(
+            "train split: up to %d of the %d text rows looked at are longer than max_seq_length %d; the ends of their "
+            "answers are cut, not their questions",
+            too_long,
+            len(rows),
+            most,
+        )
 
 
 def _make_run(
@@ -285,6 +301,8 @@ def report_omissions(summary: dict[str, Any]) -> None:
             logger.warning("%s split: %s", split, line)
     if summary["instances_left_out"]:
         logger.warning("train split: %d instances omitted from answers", summary["instances_left_out"])
+    if summary["shortened_rows"]:
+        logger.warning("train split: %d rows cut, longer than max_seq_length", summary["shortened_rows"])
     if summary["dropped_steps"]:
         logger.warning("%d steps dropped because of a non-finite loss or gradient", len(summary["dropped_steps"]))
     if summary["overflowed_steps"]:

@@ -127,7 +127,7 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
     progress is updated before anything else can fail.
     """
     progress, previous = run.progress, run.pending
-    num_tokens, num_masks, num_samples, num_errors, left_out = effective_counts(run, loaded)
+    num_tokens, num_masks, num_samples, num_errors, left_out, shortened = effective_counts(run, loaded)
     if num_tokens:
         terms = run_batches(run, loaded.batches, num_tokens, num_masks)
         terms = run.accelerator.reduce(terms, "sum")
@@ -139,7 +139,9 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
         rows = [index for batch in loaded.batches for index in batch.indices]
         run.pending = PendingStep(progress.step, terms, grad_norm, scale, lr, num_samples, rows, seconds)
     progress.rows_done = loaded.rows_done
-    progress.left_out += left_out if progress.epoch == 0 else 0  # the same ones in every epoch
+    if progress.epoch == 0:  # the same ones in every epoch
+        progress.left_out += left_out
+        progress.shortened += shortened
     if num_errors:
         count_skips(run, run.processes.gather(loaded.errors))
     if num_tokens:
@@ -191,10 +193,12 @@ def num_passes(run: Run, num_batches: int) -> int:
 
 
 def effective_counts(run: Run, loaded: Loaded) -> list[int]:
-    """Supervised tokens, masks, samples, broken rows and omitted instances of a step, summed over all processes."""
+    """Supervised tokens, masks, samples, broken rows, omitted instances and shortened rows of a step, summed over all
+    processes."""
     batches = loaded.batches
     tokens, masks = sum(b.num_tokens for b in batches), sum(b.num_masks for b in batches)
-    return run.processes.sum([tokens, masks, sum(len(b.indices) for b in batches), len(loaded.errors), loaded.left_out])
+    samples, omitted = sum(len(b.indices) for b in batches), [loaded.left_out, loaded.shortened]
+    return run.processes.sum([tokens, masks, samples, len(loaded.errors), *omitted])
 
 
 def clip_and_step(run: Run, terms: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ def test_a_text_sample_has_nothing_for_sam(tiny_model: SatLisa) -> None:
     assert encoded.sam_pixels is None and encoded.mask_targets.shape == (0, 32, 32) and len(encoded.seg_places) == 0
 
 
-def test_a_sample_that_is_too_long_is_refused_uncut(tiny_model: SatLisa) -> None:
-    sample = replace(make_samples(1)[0], index=7, answer="word " * 60)
+def test_a_mask_sample_that_is_too_long_is_refused_uncut(tiny_model: SatLisa) -> None:
+    sample = replace(make_samples(1)[0], index=7, answer="word " * 60, regions=make_samples(2)[1].regions)
     length = encode(tiny_model, sample).length
     config = replace(tiny_model.config, max_seq_length=length)
     assert encode_sample(sample, tiny_model.processor, tiny_model.segmenter.inputs, config).length == length

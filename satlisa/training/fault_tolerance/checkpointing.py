@@ -137,6 +137,7 @@ def capture_state(run: Run, random_states: list[dict[str, Tensor]]) -> Checkpoin
         "skips": progress.skips.as_lists(),
         "val_skips": progress.val_skips.as_lists(),
         "left_out": progress.left_out,
+        "shortened": progress.shortened,
         "dropped": progress.dropped,
         "streak": progress.streak,
         "overflows": progress.overflows,
