@@ -74,6 +74,12 @@ class Opened:
             pixels = pixels[..., ::-1]
         return pixels[..., ::-1, :] if number in (3, 4, 6, 7) else pixels
 
+    def stored(self) -> Image.Image:
+        """The image on the pixel grid of the source, not turned."""
+        if self.orientation == 1:
+            return self.rgb
+        return Image.fromarray(self.to_stored(np.asarray(self.rgb).transpose(2, 0, 1)).transpose(1, 2, 0))
+
 
 def open_image(source: ImageSource) -> Image.Image:
     """Load an image completely, as upright RGB; the source and its file may be closed or changed afterwards.
@@ -124,18 +130,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return _turn(_show_loaded(image, name), _orientation(image))
 
 
-def fingerprint(source: ImageSource) -> str:
-    """Hash of an image: of its encoded bytes if it has any, else of mode, size and pixels."""
+def fingerprint(image: Image.Image, source: Any = None) -> str:
+    """Hash that identifies an image: of its encoded bytes, or of mode, size and pixels.
+
+    Args:
+        source: where the image comes from; bytes, a path or a dataset's cell of either give the encoded bytes.
+    """
+    digest = hashlib.blake2b(digest_size=32)  # faster than SHA-256 on processors without instructions for it
     if isinstance(source, Mapping):
-        source = source["path"] if source.get("bytes") is None else source["bytes"]
-    digest = hashlib.blake2b(digest_size=32)  # four times as fast as SHA-256 without its processor instructions
-    if isinstance(source, Image.Image):
-        digest.update(f"{source.mode} {source.size} ".encode())
-        digest.update(np.ascontiguousarray(source).data)
-    elif isinstance(source, bytes):
-        digest.update(source)
-    else:
-        digest.update(Path(str(source)).read_bytes())
+        source = source.get("path") if source.get("bytes") is None else source["bytes"]
+    try:
+        encoded = source if isinstance(source, bytes) else Path(source).read_bytes()
+        digest.update(encoded)
+    except (OSError, TypeError, ValueError):  # no file: an array, a Pillow image, text that holds the image
+        digest.update(f"{image.mode} {image.size} ".encode())
+        digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 

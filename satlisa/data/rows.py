@@ -61,7 +61,7 @@ def read_sample(
         answer = "Here is the mask." if len(chosen) == 1 else "Here are the masks."
     source = row.get("source")
     source = source if isinstance(source, str) else "" if source is None else describe(source)
-    return Sample(index, task, source, image, turns, answer, chosen, left_out)
+    return Sample(index, task, source, image, turns, answer, chosen, left_out, cell)
 
 
 def is_mask_task(task: str, seg_tasks: Collection[str] = ()) -> bool:

@@ -4,6 +4,7 @@ Coordinates are fractions of the image's width and height, so a region can be dr
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -38,6 +39,7 @@ class Sample:
         answer: expected text; that of a segmentation row has neither coordinates nor `<SEG>`.
         regions: one per `<SEG>` of the answer, in reading order; () for a text sample.
         left_out: instances without a `<SEG>`: those beyond `max_instances`, and those that cover no pixel.
+        image_source: the row's image as it is stored, whose bytes identify it; None: the pixels do.
     """
 
     index: int
@@ -48,6 +50,7 @@ class Sample:
     answer: str
     regions: tuple[Region, ...]
     left_out: int = 0
+    image_source: Any = None
 
 
 class RowError(SatlisaError, ValueError):

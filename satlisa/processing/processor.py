@@ -14,8 +14,13 @@ from satlisa.processing.collator import Encoded
 from satlisa.processing.sam_inputs import SamInputs
 
 
-def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config: ModelConfig) -> Encoded:
+def encode_sample(
+    sample: Sample, processor: Any, sam_inputs: SamInputs, config: ModelConfig, *, is_alone: bool = False
+) -> Encoded:
     """Encode one sample.
+
+    Args:
+        is_alone: it is the only one of its batch. Its image is then not hashed unless embeddings are cached.
 
     Raises:
         RowError: an image that the processor cannot resize, or a sample longer than `max_seq_length`. Samples are never
@@ -31,7 +36,9 @@ def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config:
     if length > config.max_seq_length:
         reason = f"{length} tokens, {len(answer_ids)} of them the answer's; max_seq_length is {config.max_seq_length}"
         raise RowError(sample.index, "conversations", reason)
-    image_key = fingerprint(sample.image)
+    image_key = ""
+    if sam_inputs.cache is not None or not is_alone:
+        image_key = fingerprint(sample.image, sample.image_source)
     recalled = sam_inputs.recall(image_key) if sample.regions else None
     frame = sam_inputs.frame((sample.image.height, sample.image.width))
     shape = (len(sample.regions), sam_inputs.mask_size, sam_inputs.mask_size)

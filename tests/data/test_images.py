@@ -220,12 +220,16 @@ def test_a_mask_goes_back_to_the_pixel_grid_of_the_file(orientation: int, form: 
 def test_fingerprints_are_of_encoded_bytes(tmp_path: Path) -> None:
     data = encoded(Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3)), "PNG")
     (tmp_path / "a.png").write_bytes(data)
-    sources = [data, tmp_path / "a.png", {"bytes": data, "path": "x"}, {"bytes": None, "path": str(tmp_path / "a.png")}]
-    assert len({fingerprint(source) for source in sources}) == 1
-    assert fingerprint(data + b" ") != fingerprint(data)
     image = open_image(data)
-    assert fingerprint(image) == fingerprint(image.copy()) != fingerprint(image.convert("L"))
-    assert fingerprint(image) != fingerprint(image.rotate(180))
+    for source in (data, tmp_path / "a.png", {"bytes": data, "path": "x"}, {"bytes": None, "path": tmp_path / "a.png"}):
+        assert fingerprint(image, source) == fingerprint(image, data) != fingerprint(image)
+    assert fingerprint(image, data + b" ") != fingerprint(image, data)
+    for other in (None, np.asarray(image), {"bytes": "aGVsbG8=" * 999}, {"bytes": None, "path": "gone"}, [data], "a\0"):
+        assert fingerprint(image, other) == fingerprint(image.copy())
+    assert (
+        len({fingerprint(same) for same in (image, image.convert("L"), image.rotate(180), image.crop((0, 0, 2, 2)))})
+        == 4
+    )
     assert fingerprint(Image.new("L", (2, 3))) != fingerprint(Image.new("L", (3, 2)))
 
 
