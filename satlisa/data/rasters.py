@@ -33,13 +33,13 @@ _CODESTREAM = b"\xff\x4f\xff\x51"  # JPEG 2000: the markers SOC and SIZ
 _JPEG2000_STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", _CODESTREAM)
 
 # Tags and values of TIFF
-_BITS, _COMPRESSION, _ORIENTATION, _SAMPLE_FORMAT = 258, 259, 274, 339
+_BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 259, 262, 274, 339
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _JPEG, _LERC, _WEBP = 7, 34887, 50001
 _JPEG2000 = {33003, 33004, 33005, 34712}
 _DECODED = {1, 5, 8, 32773, 32946, 34925, 50000, _JPEG, _LERC, _WEBP} | _JPEG2000
-_LEFT_TO_PILLOW = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}  # codecs that its wheels contain
+_LEFT_TO_PILLOW = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}  # codecs that all its wheels contain
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def read_deep(image: Image.Image, name: str) -> Raster | None:
         return None
     if image.format == "TIFF" and (_is_deep_tiff(image) or _has_mask(image)):
         return _read_tiff(file, name)
-    if image.format == "PNG" and len(image.getbands()) > 1 and "16" in str(getattr(image, "tile", "")):
+    if image.format == "PNG" and len(image.getbands()) > 1 and ";16" in str(getattr(image, "tile", "")):
         return _read_png(file, image.info.get("transparency"), name)
     if image.format == "JPEG2000" and _is_deep_jpeg2000(file):
         return _read_jpeg2000(file, name)
@@ -138,6 +138,8 @@ def _is_deep_tiff(image: Image.Image) -> bool:
     bits, formats = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
     deep_colour = max(bits) > 8 and len(bits) > 1
     misread = (max(bits) == 8 and 2 in formats) or (max(bits) == 32 and 1 in formats)  # signed bytes, large unsigned
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        misread |= max(bits) > 8 or _GDAL_NODATA in tags  # not inverted, or nodata inverted with the rest
     return deep_colour or misread or tags.get(_COMPRESSION, 1) not in _LEFT_TO_PILLOW
 
 
@@ -157,14 +159,14 @@ def _read_tiff(file: BinaryIO, name: str) -> Raster:
         page = tiff.pages[0]
         bands, alpha = _choose_bands(page, name)
         values = _read_bands(page, [*bands, *([] if alpha is None else [alpha])], name)
-        nodata = page.tags.get(_GDAL_NODATA)
-        orientation = page.tags.get(_ORIENTATION)
+        tags = {tag: page.tags[tag].value for tag in (_GDAL_NODATA, _ORIENTATION) if tag in page.tags}
+        nodata, shown = _number(tags.get(_GDAL_NODATA)), _read_mask(tiff, name)
+        if nodata is not None and page.photometric in (_WHITE_IS_ZERO, _PALETTE):  # of the values before they change
+            data = values[..., 0] != nodata
+            nodata, shown = None, data if shown is None else data & shown
+        colours = _colours(page, values[..., : len(bands)])
         return Raster(
-            _colours(page, values[..., : len(bands)]),
-            None if alpha is None else values[..., -1],
-            None if nodata is None else _number(nodata.value),
-            _read_mask(tiff, name),
-            1 if orientation is None else int(orientation.value),
+            colours, None if alpha is None else values[..., -1], nodata, shown, int(tags.get(_ORIENTATION, 1))
         )
 
 

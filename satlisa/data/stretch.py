@@ -36,7 +36,7 @@ def to_8_bit(values: np.ndarray, nodata: float | None = None, shown: np.ndarray 
         values = values.astype(np.uint8) * np.uint8(255)
     scaled = values.copy() if values.dtype == np.uint8 else _scale(values, nodata, shown)
     if nodata is not None:
-        scaled[(values == nodata).all(axis=-1)] = 0
+        scaled[_equal(values, nodata).all(axis=-1)] = 0
     if shown is not None:
         scaled[~shown] = 0
     return scaled
@@ -87,11 +87,17 @@ def _valid(values: np.ndarray, nodata: float | None, shown: np.ndarray | None) -
     """The values that are data, (K,)."""
     keep = _is_number(values)
     if nodata is not None:
-        keep &= values != nodata
+        keep &= ~_equal(values, nodata)
     if shown is not None:
         keep &= shown[..., None]
     valid: np.ndarray = values[keep]
     return valid
+
+
+def _equal(values: np.ndarray, nodata: float) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a number that the type cannot hold
+        equal: np.ndarray = values == nodata
+    return equal
 
 
 def _is_number(values: np.ndarray) -> np.ndarray:

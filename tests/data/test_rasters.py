@@ -82,8 +82,26 @@ def test_palettes_and_negatives() -> None:
     for codec in ("zlib", "zstd", "lerc"):
         data = tiff(indices, photometric="palette", colormap=table, compression=codec)
         assert np.array_equal(seen(data), np.asarray(PALETTE.convert("RGB")))
-    negative = tiff(255 - RGB[..., 0], photometric="miniswhite", compression="lerc")
-    assert np.array_equal(seen(negative)[..., 0], RGB[..., 0])
+    clear = tiff(bordered(indices, 7), nodata="7", photometric="palette", colormap=table, compression="zstd")
+    assert not seen(clear)[:HIDDEN].any() and not seen(clear)[indices == 7].any()
+
+
+@pytest.mark.parametrize("codec", [None, "lerc"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_negatives(codec: str | None, deep: bool) -> None:
+    """White is zero, also where zero means "no data"."""
+    values = DEEP[..., 0] if deep else RGB[..., 0]
+    stored = values.dtype.type(65_535 if deep else 255) - values
+    assert (
+        np.abs(
+            seen(tiff(stored, photometric="miniswhite", compression=codec))[..., 0]
+            - (stretched(values) if deep else values)
+        ).max()
+        <= 1
+    )
+    found = seen(tiff(bordered(stored, 0), nodata="0", photometric="miniswhite", compression=codec))[..., 0]
+    expected = stretched(values[HIDDEN:]) if deep else values[HIDDEN:]
+    assert not found[:HIDDEN].any() and np.abs(found[HIDDEN:] - expected.astype(float)).max() <= 1
 
 
 def bordered(values: np.ndarray, nothing: float) -> np.ndarray:
@@ -205,7 +223,9 @@ def test_without_the_packages_the_message_names_them(monkeypatch: pytest.MonkeyP
     for kind in ("16-bit colour", "eight bands", "PNG", "JPEG 2000"):
         with pytest.raises(SatlisaError, match="pip install tifffile imagecodecs"):
             open_image(DEEP_FILES[kind])
-    assert np.array_equal(seen(tiff(RGB)), RGB)
+    for form in ("TIFF", "PNG"):
+        for side in (16, 32, SIZE):
+            assert np.array_equal(seen(encoded(Image.fromarray(RGB[:side, :16]), form)), RGB[:side, :16])
 
 
 @pytest.mark.parametrize(
