@@ -2,20 +2,23 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS
-from satlisa.data.images import open_image
+from satlisa.data.images import open_oriented
 from satlisa.errors import SatlisaError, first_line
 from satlisa.geometry.overlay import mask_image, overlay
 from satlisa.runtime.atomic_files import atomic_replace
 from satlisa.runtime.locations import check_writable
+
+_LOSSLESS = ("PNG", "TIFF", "BMP", "PPM")  # formats that keep a mask's 0 and 255
 
 PROG = called_as("inference.py", "satlisa-ask")
 
@@ -30,13 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(PROG, "Ask a trained model about one image.")
     parser.add_argument("--model_dir", required=True, help="folder that train.py wrote, or a hub id")
-    parser.add_argument("--image", required=True, help="image file")
+    parser.add_argument("--image", required=True, type=os.path.expanduser, help="image file")
     parser.add_argument("--prompt", required=True, help='question, e.g. "Segment the buildings"')
-    parser.add_argument("--output_mask", metavar="PNG", help="write the union of the answer's masks (0/255)")
-    parser.add_argument("--output_instances", metavar="DIR", help="write one PNG per mask into this folder")
-    parser.add_argument("--overlay", metavar="PNG", help="write the image with the masks drawn on it")
+    parser.add_argument(
+        "--output_mask", type=os.path.expanduser, metavar="PNG", help="write the union of the answer's masks (0/255)"
+    )
+    parser.add_argument(
+        "--output_instances", type=os.path.expanduser, metavar="DIR", help="write one PNG per mask into this folder"
+    )
+    parser.add_argument(
+        "--overlay", type=os.path.expanduser, metavar="PNG", help="write the image with the masks drawn on it"
+    )
     parser.add_argument("--max_new_tokens", type=_positive, default=DEFAULT_MAX_NEW_TOKENS, help="default: %(default)s")
-    parser.add_argument("--device", help="cuda, cuda:1, cpu or mps (default: best available)")
+    parser.add_argument("--device", help="cuda, cuda:1 or 1, cpu or mps (default: best available)")
     return parser
 
 
@@ -48,17 +57,13 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     _check_outputs(options)
-    image = open_image(options.image)
+    image = open_oriented(options.image)
 
     # torch and transformers take seconds; --help and mistakes in the call do not wait for them
-    from transformers.utils.logging import disable_progress_bar
+    from satlisa.inference.api import ask, load_model
 
-    from satlisa.inference.api import load_model
-    from satlisa.inference.generation import answer
-
-    disable_progress_bar()  # a line of its own for each part that is loaded
     model = load_model(options.model_dir, options.device)
-    found = answer(model, [image], [options.prompt], max_new_tokens=options.max_new_tokens)[0]
+    found = ask(model, image, options.prompt, options.max_new_tokens)
     print(found.text)
     if not (options.output_mask or options.output_instances or options.overlay):
         return 0
@@ -69,12 +74,26 @@ def _run(options: argparse.Namespace) -> int:
     if options.output_mask:
         _save(mask_image(union), Path(options.output_mask))
     if options.overlay:
-        _save(overlay(image, found.masks), Path(options.overlay))
-    for number, (mask, score) in enumerate(zip(found.masks, found.scores, strict=True)):
-        if options.output_instances:
+        _save(overlay(image.stored(), found.masks), Path(options.overlay), orientation=image.orientation)
+    if options.output_instances:
+        for number, (mask, score) in enumerate(zip(found.masks, found.scores, strict=True)):
             path = Path(options.output_instances) / f"instance_{number:03d}.png"
-            _save(mask_image(mask), path, f"predicted IoU {score:.2f}")
+            _save(mask_image(mask), path, f"score {score:.2f}")
+        _remove_older(Path(options.output_instances), found.num_segs)
     return 0
+
+
+def _remove_older(folder: Path, count: int) -> None:
+    """Remove the masks that an answer with more than `count` instances left in the folder."""
+    numbered = [(re.fullmatch(r"instance_(\d{3,})\.png", path.name), path) for path in folder.iterdir()]
+    older = [path for name, path in numbered if name and int(name[1]) >= count]
+    for path in older:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise SatlisaError(f"{path} is of another answer and cannot be removed ({first_line(error)})") from error
+    if older:
+        print(f"removed {len(older)} instance_*.png of another answer from {folder}", file=sys.stderr)
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
@@ -86,8 +105,11 @@ def _check_outputs(options: argparse.Namespace) -> None:
         path = Path(value)
         if path.is_dir():
             raise SatlisaError(f"{option}: {path} is a folder; name a .png file in it")
-        if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        kind = Image.registered_extensions().get(path.suffix.lower())
+        if kind not in Image.SAVE:
             raise SatlisaError(f"{option}: {path}: pictures are not written as '{path.suffix}'; name a .png file")
+        if option == "--output_mask" and kind not in _LOSSLESS:
+            raise SatlisaError(f"{option}: {path}: {kind} does not keep a mask's values 0 and 255; name a .png file")
         if other := taken.get(os.path.realpath(path)):
             raise SatlisaError(f"{option}: {path} is the file of {other} too; name another one")
         taken[os.path.realpath(path)] = option
@@ -96,12 +118,16 @@ def _check_outputs(options: argparse.Namespace) -> None:
         check_writable(Path(options.output_instances), "--output_instances")
 
 
-def _save(picture: Image.Image, path: Path, note: str = "") -> None:
-    """Write a picture atomically, and say so."""
+def _save(picture: Image.Image, path: Path, note: str = "", orientation: int = 1) -> None:
+    """Write a picture atomically, and say so. `orientation`: EXIF's, for viewers to turn it as they turn the photo."""
     kind = Image.registered_extensions()[path.suffix.lower()]
+    options = {}
+    if orientation != 1:
+        options["exif"] = Image.Exif()
+        options["exif"][ExifTags.Base.Orientation] = orientation
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_replace(path, lambda temporary: picture.save(temporary, kind))
+        atomic_replace(path, lambda temporary: picture.save(temporary, kind, **options))
     except (OSError, ValueError) as error:  # ValueError: a format that cannot hold the picture's mode
         raise SatlisaError(f"{path}: cannot be written ({first_line(error)}); name a .png file elsewhere") from error
     print(f"wrote {path} {note}".rstrip(), file=sys.stderr)

@@ -1,7 +1,8 @@
 """Load images: any source becomes an upright 8-bit RGB image.
 
-Pillow's `convert("RGB")` saturates 16-bit images and turns floats in [0, 1] black, so values are scaled first.
-Transparency is composited over black, the "no data" convention of satellite tiles.
+Pillow's `convert("RGB")` saturates 16-bit images and turns floats in [0, 1] black, so values are scaled first
+(`stretch.to_8_bit`). Files that Pillow does not read at full depth are read by `rasters`. Transparency and pixels
+without data are black, the convention of satellite tiles.
 
 Images are untrusted: one whose header claims more than `MAX_PIXELS` is refused before memory is allocated for it.
 """
@@ -12,21 +13,32 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from satlisa.data.rasters import (
+    MAX_PIXELS,
+    Raster,
+    check_pixels,
+    nodata_of,
+    note,
+    read_deep,
+    read_unidentified,
+    too_large,
+)
+from satlisa.data.stretch import full_scale, is_transparency, to_8_bit
 from satlisa.errors import SatlisaError, first_line
+from satlisa.runtime.locations import existing_place
 
-MAX_PIXELS = 178_956_970
-"""Largest image in pixels, half a gigabyte as RGB: twice Pillow's `MAX_IMAGE_PIXELS`, above which Pillow raises."""
-
-ImageSource = str | Path | bytes | Mapping[str, Any] | Image.Image | np.ndarray
+ImageSource = str | Path | bytes | IO[bytes] | Mapping[str, Any] | Image.Image | np.ndarray
 
 _log = logging.getLogger(__name__)
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # what it does not read, `rasters` may read
 _pillow_limit = threading.Lock()
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -38,25 +50,62 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_BANDS = 16  # of an array whose axis of bands is not 1, 3 or 4 long
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An image as a person sees it, and how its source stores it.
+
+    Attributes:
+        rgb: upright, 8-bit RGB.
+        orientation: EXIF's, 1 to 8; 1: stored upright.
+    """
+
+    rgb: Image.Image
+    orientation: int = 1
+
+    def to_stored(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (..., H, W) of the upright image on the pixel grid of the source, as `Image.open` sees it."""
+        number = self.orientation
+        if number in (5, 6, 7, 8):
+            pixels = pixels.swapaxes(-2, -1)
+        if number in (2, 3, 7, 8):
+            pixels = pixels[..., ::-1]
+        return pixels[..., ::-1, :] if number in (3, 4, 6, 7) else pixels
+
+    def stored(self) -> Image.Image:
+        """The image on the pixel grid of the source, not turned."""
+        if self.orientation == 1:
+            return self.rgb
+        return Image.fromarray(self.to_stored(np.asarray(self.rgb).transpose(2, 0, 1)).transpose(1, 2, 0))
 
 
 def open_image(source: ImageSource) -> Image.Image:
     """Load an image completely, as upright RGB; the source and its file may be closed or changed afterwards.
 
     Args:
-        source: a path, an encoded file's bytes, a dataset's `{"bytes": …, "path": …}` (bytes take precedence), a Pillow
-            image, or a uint8 array (H, W, 3) in RGB order. Only the first frame of a multi-frame file is read.
+        source: a path, an encoded file's bytes, a file opened in binary mode, a dataset's `{"bytes": …, "path": …}`
+            (bytes take precedence), a Pillow image, or an array: (H, W), (H, W, C) in RGB order, or (C, H, W) where the
+            shape leaves no doubt, of booleans, integers or floats. Only the first frame of a file is read.
 
     Raises:
         SatlisaError: file not found, not an image, broken or too large, or an unsupported type of source.
     """
+    return open_oriented(source).rgb
+
+
+def open_oriented(source: ImageSource) -> Opened:
+    """`open_image`, with the orientation of the source."""
     if isinstance(source, Mapping):
         data, path = source.get("bytes"), source.get("path")
         if data is None and path is None:
             raise SatlisaError("the image has neither `bytes` nor `path`; give one of them")
         return _read(path if data is None else data, name=f"image {path}" if path else None)
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return Opened(_show(_from_array(source), "array"))
+    if isinstance(source, str | Path) and str(source).startswith("~"):
+        source = existing_place(str(source)) or source
     return _read(source)
 
 
@@ -64,50 +113,65 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Upright RGB copy of a Pillow image, without metadata; idempotent.
 
     - EXIF orientation is applied; unreadable EXIF is logged and ignored.
-    - Alpha, palette transparency and a transparent colour are composited over black.
-    - Integers (`I;16`, `I`): 0..255 is kept; 16-bit values that use the top bit (up to 65,535) are divided by 257;
-      anything else, such as 11- or 12-bit sensor data, is stretched from its own minimum..maximum to 0..255.
-    - Floats (`F`): 0..1 becomes 0..255, any other range is stretched; NaN and infinities ("no data") become black.
-
-    Pillow itself reduces 16-bit *colour* files to 8 bits, the upper byte of each channel.
+    - Alpha, palette transparency and a transparent colour are composited over black. An alpha band whose values are
+      spread like a sensor's is near infrared that a program marked by default: it is left out, and this is logged.
+    - Numbers that are not 8-bit are scaled as `stretch.to_8_bit` says, 16-bit colour at its full depth if the image was
+      opened from a file and is not loaded yet.
+    - Pixels that the file marks as "no data" (GDAL's tag, a mask, NaN, ±3.4e38) are black.
 
     Raises:
         OSError and other errors of Pillow: a lazily read file is broken; `open_image` turns them into `SatlisaError`.
     """
+    name = _name_of(image)
+    raster = read_deep(image, name)
+    if raster is not None:
+        return _turn(_show(raster, name), raster.orientation if image.format == "TIFF" else _orientation(image))
     image.load()  # before EXIF: Pillow rotates TIFFs while loading and then removes the tag
-    image = _upright(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(_to_8_bit(np.asarray(image)))
-    elif image.has_transparency_data:
-        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    rgb = image.convert("RGB")
-    rgb.info = {}
-    return rgb
+    return _turn(_show_loaded(image, name), _orientation(image))
 
 
-def fingerprint(image: Image.Image) -> str:
-    """SHA-256 of mode, size and pixels."""
-    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+def fingerprint(image: Image.Image, source: Any = None) -> str:
+    """Hash that identifies an image: of its encoded bytes, or of mode, size and pixels.
+
+    Args:
+        source: where the image comes from; bytes, a path or a dataset's cell of either give the encoded bytes.
+    """
+    digest = hashlib.blake2b(digest_size=32)  # faster than SHA-256 on processors without instructions for it
+    if isinstance(source, Mapping):
+        source = source.get("path") if source.get("bytes") is None else source["bytes"]
+    try:
+        encoded = source if isinstance(source, bytes) else Path(source).read_bytes()
+        digest.update(encoded)
+    except (OSError, TypeError, ValueError):  # no file: an array, a Pillow image, text that holds the image
+        digest.update(f"{image.mode} {image.size} ".encode())
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
 
 
-def _read(source: Any, name: str | None = None) -> Image.Image:
+def _name_of(image: Image.Image) -> str:
+    return f"image {getattr(image, 'filename', '') or 'object'}"
+
+
+def _read(source: Any, name: str | None = None) -> Opened:
     opened: Image.Image | Path | io.BytesIO
     if isinstance(source, Image.Image):
-        name, opened = name or f"image {getattr(source, 'filename', '') or 'object'}", source
+        name, opened = name or _name_of(source), source
     elif isinstance(source, str | Path):
         name, opened = f"image {source}", Path(source)
     elif isinstance(source, bytes):
         name, opened = name or f"image of {len(source):,} bytes", io.BytesIO(source)
+    elif hasattr(source, "read"):
+        return _read(_read_file(source), f"image {getattr(source, 'name', 'file')}")
     else:
-        raise SatlisaError(f"expected an image (path, bytes, Pillow image or array), found {type(source).__name__}")
+        raise SatlisaError(
+            f"expected an image (path, bytes, open file, Pillow image or array), found {type(source).__name__}"
+        )
     try:
         if isinstance(opened, Path) and opened.is_dir():
             raise SatlisaError(f"{name}: expected a file, found a folder; name an image in it")
         if isinstance(opened, Image.Image):
-            return _to_rgb_within_limit(opened, name)
-        with _open(opened) as image:
-            return _to_rgb_within_limit(image, name)
+            return _within_limit(opened, name)
+        return _decode(opened, name)
     except SatlisaError:
         raise
     except FileNotFoundError as error:
@@ -116,10 +180,36 @@ def _read(source: Any, name: str | None = None) -> Image.Image:
         raise SatlisaError(f"{name} is not an image in a format that is read; give a PNG, JPEG or TIFF") from error
     except Image.DecompressionBombError as error:  # above twice MAX_IMAGE_PIXELS; the message has only the pixel count
         pixels = re.search(r"\d+", str(error))
-        raise _too_large(name, f"{int(pixels.group()):,} pixels" if pixels else first_line(error)) from error
+        raise too_large(name, f"{int(pixels.group()):,} pixels" if pixels else first_line(error)) from error
     except Exception as error:  # broken files: Pillow's decoders raise many types
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise SatlisaError(f"{name} cannot be read ({reason}); save or download it again") from error
+
+
+def _read_file(file: Any) -> bytes:
+    """All bytes of an open file, from its start where it can seek."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        data = file.read()
+    except (OSError, ValueError, AttributeError) as error:  # closed, or opened for writing
+        raise SatlisaError(f"the open file of the image cannot be read ({first_line(error)}); open it again") from error
+    if not isinstance(data, bytes):
+        raise SatlisaError('the file of the image is open as text; open it with "rb"')
+    return data
+
+
+def _decode(source: Path | io.BytesIO, name: str) -> Opened:
+    try:
+        image = _open(source)
+    except UnidentifiedImageError:
+        with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else source.open("rb") as file:
+            raster = read_unidentified(file, name)
+        if raster is None:
+            raise
+        return Opened(_turn(_show(raster, name), raster.orientation))
+    with image:
+        return _within_limit(image, name)
 
 
 def _open(source: Path | io.BytesIO) -> Image.Image:
@@ -139,49 +229,100 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name != "EPS")
 
 
-def _to_rgb_within_limit(image: Image.Image, name: str) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, f"{image.width:,} × {image.height:,} pixels")
-    return to_rgb(image)
+def _within_limit(image: Image.Image, name: str) -> Opened:
+    check_pixels(image.width, image.height, name)
+    rgb = to_rgb(image)
+    # Pillow itself shows a TIFF upright, and says its size so.
+    return Opened(rgb, 1 if image.format == "TIFF" else _orientation(image, logging.DEBUG))
 
 
-def _too_large(name: str, size: str) -> SatlisaError:
-    return SatlisaError(
-        f"{name} is too large: {size}, at most {MAX_PIXELS:,} are read; cut it into tiles or scale it down"
-    )
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise SatlisaError(
-            f"expected an image array (height, width, 3) of uint8, found {array.shape} of {array.dtype}; "
-            "convert it, or give a Pillow image"
-        )
-    return Image.fromarray(array.copy())  # fromarray may share memory
-
-
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image, level: int = logging.WARNING) -> int:
     try:
-        transpose = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        found = int(image.getexif().get(_ORIENTATION, 1))
     except Exception as error:  # broken EXIF raises SyntaxError, struct.error, …; the pixels are valid
-        _log.warning("EXIF of %s is unreadable (%s); the image is taken as upright", image, error)
-        return image
-    return image if transpose is None else image.transpose(transpose)
+        _log.log(level, "EXIF of %s is unreadable (%s); the image is taken as upright", image, error)
+        return 1
+    return found if found in _UPRIGHT else 1
 
 
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Scale (H, W) integers or floats to uint8 by the rules in `to_rgb`."""
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = float(values[finite].min()), float(values[finite].max())
-    offset, top = low, high
-    if low >= 0 and values.dtype.kind == "f" and high <= 1:
-        offset, top = 0.0, 1.0
-    elif low >= 0 and values.dtype.kind != "f" and (high <= 255 or 32768 <= high <= 65535):
-        offset, top = 0.0, (255.0 if high <= 255 else 65535.0)
-    elif low == high:  # constant image: one grey, on the scale of its type
-        offset, top = 0.0, (65535.0 if values.dtype.kind != "f" else 255.0)
-    # Halved first, because differences of extreme floats overflow.
-    scaled = (np.where(finite, values, offset) / 2 - offset / 2) / (top / 2 - offset / 2) * 255.0
-    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _show_loaded(image: Image.Image, name: str) -> Image.Image:
+    """The pixels of a loaded Pillow image as RGB."""
+    nodata = nodata_of(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _show(Raster(np.asarray(image)[..., None], nodata=nodata), name)
+    shown = image
+    if image.mode in ("RGBA", "LA") and not _is_clear(np.asarray(image.getchannel("A")), name):
+        shown = image.convert("RGBA").convert("RGB")
+    elif image.has_transparency_data:
+        shown = _over_black((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+    rgb = shown.convert("RGB")
+    rgb.info = {}
+    if nodata is not None and image.mode in ("L", "LA", "P", "RGB", "RGBA", "RGBX"):
+        stored = np.asarray(image).reshape(image.height, image.width, -1)
+        colours = stored[..., : 3 if image.mode.startswith("RGB") else 1]
+        rgb.paste(0, mask=Image.fromarray((colours == nodata).all(axis=-1)))
+        _say_if_black(rgb, name)
+    return rgb
+
+
+def _show(raster: Raster, name: str) -> Image.Image:
+    """The pixels of a raster as RGB, not turned."""
+    alpha, shown = raster.alpha, raster.shown
+    if alpha is not None and _is_clear(alpha, name):
+        shown = alpha > 0 if shown is None else shown & (alpha > 0)
+    levels = to_8_bit(raster.values, raster.nodata, shown)
+    rgb = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).convert("RGB")
+    _say_if_black(rgb, name)
+    if alpha is not None and shown is not None:
+        opacity = np.clip(np.nan_to_num(alpha / np.float32(full_scale(alpha))), 0, 1)
+        rgb.putalpha(Image.fromarray(np.rint(opacity * 255).astype(np.uint8)))
+        rgb = _over_black(rgb).convert("RGB")
+    return rgb
+
+
+def _say_if_black(rgb: Image.Image, name: str) -> None:
+    if rgb.getbbox() is None:
+        note(name, "is black everywhere: no pixel holds data")
+
+
+def _is_clear(alpha: np.ndarray, name: str) -> bool:
+    """Whether a band marked as alpha is transparency; where it is not, this is said."""
+    if is_transparency(alpha):
+        return True
+    note(
+        name,
+        "has a last band marked as transparency with the values of a sensor's band, such as near infrared; "
+        "it is left out",
+    )
+    return False
+
+
+def _over_black(rgba: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+
+
+def _from_array(array: np.ndarray) -> Raster:
+    """An array with its bands last, the fourth or second of them as alpha."""
+    values = array[..., None] if array.ndim == 2 else array
+    if values.ndim != 3 or values.size == 0 or values.dtype.kind not in "buif" or (bands := _band_axis(values)) is None:
+        raise SatlisaError(
+            "expected an image array (height, width), (height, width, 1, 3 or 4) or the same with the bands first, "
+            f"of integers or floats, found {array.shape} of {array.dtype}; convert it, or give a Pillow image"
+        )
+    values = np.moveaxis(values, bands, -1)
+    check_pixels(values.shape[1], values.shape[0], "array")
+    count = values.shape[2]
+    return Raster(values[..., :3] if count > 2 else values[..., :1], values[..., -1] if count in (2, 4) else None)
+
+
+def _band_axis(array: np.ndarray) -> int | None:
+    """Which axis of (A, B, C) holds the bands: one of 1, 3 or 4, the last before the first, else one of few."""
+    for axis in (2, 0):
+        if array.shape[axis] in (1, 3, 4):
+            return axis
+    few = [axis for axis in (2, 0) if array.shape[axis] <= _MOST_BANDS]
+    return few[0] if len(few) == 1 else None

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from satlisa.data.image_cells import decode_base64
-from satlisa.data.images import MAX_PIXELS
+from satlisa.data.rasters import MAX_PIXELS
 from satlisa.data.json_cells import describe
 from satlisa.errors import first_line
 

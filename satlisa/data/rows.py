@@ -86,7 +86,8 @@ def read_sample(
         if is_image(row[name]):
             raise RowError(index, name, "holds a second image; a row is about one image")
     try:
-        image = open_image(unpack(cell))
+        stored = unpack(cell)
+        image = open_image(stored)
     except SatlisaError as error:
         raise RowError(index, "image", f"cannot be read: {error}") from error
     except ValueError as error:
@@ -102,7 +103,7 @@ def read_sample(
     if chosen and not answer:
         answer = "Here is the mask." if len(chosen) == 1 else "Here are the masks."
     before, after = text.turns[: text.place], text.turns[text.place + 1 :]
-    return Sample(index, text.task, text.source, image, before, answer, chosen, left_out, after)
+    return Sample(index, text.task, text.source, image, before, answer, chosen, left_out, after, stored)
 
 
 def is_mask_task(task: str, seg_tasks: Collection[str] = ()) -> bool:

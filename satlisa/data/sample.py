@@ -5,6 +5,7 @@ Coordinates are fractions of the image's width and height, so a region can be dr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -52,6 +53,7 @@ class Sample:
         regions: one per `<SEG>` of the answer, in reading order; () for a text sample.
         left_out: instances without a `<SEG>`: those beyond `max_instances`, and those that cover no pixel.
         later: the conversation after the answer; the last turn is an answer. () where the answer is the last one.
+        image_source: the row's image as it is stored, whose bytes identify it; None: the pixels do.
     """
 
     index: int
@@ -63,6 +65,7 @@ class Sample:
     regions: tuple[Region, ...]
     left_out: int = 0
     later: tuple[Turn, ...] = ()
+    image_source: Any = None
 
 
 class RowError(SatlisaError, ValueError):

@@ -67,7 +67,7 @@ class Segmenter(nn.Module):
             image_index: (N,) int64, the image of each prompt.
 
         Returns:
-            mask_logits (N, mask_size, mask_size) and predicted IoU scores (N,), float32.
+            mask_logits (N, mask_size, mask_size) and scores (N,) of SAM's IoU head, which no loss trains, float32.
         """
         decoder_dtype = self.sam.mask_decoder.iou_token.weight.dtype
         image_embeddings, prompts = image_embeddings.to(decoder_dtype), prompts.to(decoder_dtype)

@@ -23,7 +23,7 @@ class Encoded:
 
     Attributes:
         index: row number of the sample.
-        image_key: equal for equal images (`images.fingerprint`).
+        image_key: equal for equal images (`images.fingerprint`); "" where nothing asks.
         answer_ids: (A,) int64; seg_places: (N,) int64, which of them are `<SEG>`.
         sam_pixels: (3, image_size, image_size) float32; None for a text sample, or if the cache has the embedding.
         sam_recalled: (C, e, e) float16, the image's embedding from the cache, or None.

@@ -1,9 +1,9 @@
 """SAM's image embeddings on disk: the encoder is frozen, so each image is encoded once.
 
 `CACHE_SAM=folder python train.py` fills the folder in the first epoch and reads it in later epochs and runs. The name
-of an entry is a SHA-256 of the encoder's weights, its preprocessing and precision, and the image's pixels; the entry
-repeats it inside, so a wrong hit is impossible. Entries are float16, 2 MB each for SlimSAM. New embeddings are rounded
-the same way: a run with a cold cache computes exactly what one with a warm cache computes.
+of an entry is a SHA-256 of the encoder's weights, its preprocessing and precision, and the image's encoded bytes; the
+entry repeats it inside, so a wrong hit is impossible. Entries are float16, 2 MB each for SlimSAM. New embeddings are
+rounded the same way: a run with a cold cache computes exactly what one with a warm cache computes.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from satlisa.errors import SatlisaError
 from satlisa.runtime.atomic_files import atomic_replace
 
 logger = logging.getLogger(__name__)
-_FORMAT = "satlisa 1"  # part of every name: change it when the meaning of an entry changes
+_FORMAT = "satlisa 2"  # part of every name: change it when the meaning of an entry, or of an image's bytes, changes
 
 
 class EmbeddingCache:

@@ -17,17 +17,24 @@ from satlisa.processing.sam_inputs import SamInputs
 from satlisa.processing.shortening import answer_range, cut_answer, first_answers
 
 
-def encode_sample(sample: Sample, processor: Any, sam_inputs: SamInputs, config: ModelConfig) -> Encoded:
+def encode_sample(
+    sample: Sample, processor: Any, sam_inputs: SamInputs, config: ModelConfig, *, is_alone: bool = False
+) -> Encoded:
     """Encode one sample.
 
     A conversation longer than `max_seq_length` loses its last answers, and the end of a text answer (`shortening`).
+
+    Args:
+        is_alone: it is the only one of its batch. Its image is then not hashed unless embeddings are cached.
 
     Raises:
         RowError: an image that the processor cannot resize, or a sample whose question or `<SEG>` does not fit.
     """
     assert config.seg_token_id is not None
     (prompt, answer_ids, (later_ids, later_answers)), shortened = _fit(sample, processor, config)
-    image_key = fingerprint(sample.image)
+    image_key = ""
+    if sam_inputs.cache is not None or not is_alone:
+        image_key = fingerprint(sample.image, sample.image_source)
     recalled = sam_inputs.recall(image_key) if sample.regions else None
     frame = sam_inputs.frame((sample.image.height, sample.image.width))
     shape = (len(sample.regions), sam_inputs.mask_size, sam_inputs.mask_size)

@@ -90,7 +90,7 @@ def detect(
     bf16 is emulated.
 
     Args:
-        device: auto, cpu, mps, cuda or cuda:N.
+        device: auto, cpu, mps, cuda, cuda:N or N; cpu:0 and mps:0 are cpu and mps, as torch names them.
         precision: auto, fp32, fp16 or bf16.
         machine: the machine to decide for; by default this one.
         may_fall_back: with auto, where torch cannot use the NVIDIA GPU that is there, warn and go on with the CPU;
@@ -99,7 +99,9 @@ def detect(
     Raises:
         SatlisaError: a device that does not exist here, or a precision that it does not support.
     """
-    kind, _, index = device.partition(":")
+    kind, _, index = (f"cuda:{device}" if device.isdigit() else device).partition(":")
+    if kind in ("cpu", "mps") and index == "0":
+        index = ""
     if kind not in ("auto", "cpu", "mps", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
         raise SatlisaError(f"device: expected auto, cpu, mps, cuda or cuda:N, found '{device}'")
     machine = probe(int(index or 0)) if machine is None else machine

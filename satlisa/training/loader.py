@@ -1,7 +1,7 @@
 """Rows to batches: a row is read and encoded on demand, and a row that cannot be used becomes its error."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,13 +39,17 @@ class Loaded:
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """A row to its `Encoded` sample and its number of omitted instances; a broken row to its `RowError`."""
+    """A row to its `Encoded` sample and its number of omitted instances; a broken row to its `RowError`.
+
+    `is_alone`: batches are of one sample, whose images need no hash.
+    """
 
     processor: Any
     sam_inputs: SamInputs
     config: ModelConfig
     seg_tasks: Collection[str] = ()
     fractions: bool = False  # the dataset's coordinates (`survey`)
+    is_alone: bool = False
 
     def __call__(self, row: RowRef) -> tuple[Encoded | RowError, int]:
         """Read and encode one row."""
@@ -56,7 +60,8 @@ class RowEncoder:
         try:
             most, tasks = self.config.max_instances, self.seg_tasks
             sample = read_sample(cells, row.index, max_instances=most, seg_tasks=tasks, fractions=self.fractions)
-            return encode_sample(sample, self.processor, self.sam_inputs, self.config), sample.left_out
+            encoded = encode_sample(sample, self.processor, self.sam_inputs, self.config, is_alone=self.is_alone)
+            return encoded, sample.left_out
         except RowError as error:
             return error, 0
 
@@ -84,7 +89,8 @@ class StepLoader(IterableDataset[Loaded]):
         world: int = 1,
         num_workers: int = 0,
     ) -> None:
-        self.sampler, self.encoder = sampler, encoder
+        self.sampler = sampler
+        self.encoder = replace(encoder, is_alone=True) if batch_size == 1 else encoder
         self.step_size, self.batch_size = step_size, batch_size
         self.rank, self.world, self.num_workers = rank, world, num_workers
         self._epoch = self._start = 0

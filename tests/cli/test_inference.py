@@ -1,6 +1,7 @@
 """`inference.py` on the command line: what it writes, and what it refuses."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,65 @@ def test_command_writes_masks(
     names = sorted(path.name for path in (tmp_path / "i").iterdir())
     assert names == [f"instance_{n:03d}.png" for n in range(text.count("<SEG>"))]
     assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_older_instances_do_not_stay(
+    model_dirs: dict[str, Path], image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of an answer with more masks; other files of the folder are left alone."""
+    folder = tmp_path / "i"
+    folder.mkdir()
+    own = ["instance_000.png", "instance_057.png", "instance_1000.png"]
+    others = ["instance_a.png", "instance_01.png", "instance_002.png.txt", "my_instance_003.png"]
+    for name in own + others:
+        (folder / name).write_bytes(b"old")
+    base = ["--model_dir", model_dirs["masks"], "--image", image_file, "--device", "cpu", "--max_new_tokens", 2]
+    assert command(*base, "--prompt", "Segment", "--output_instances", folder) == 0
+    streams = capsys.readouterr()
+    written = [f"instance_{n:03d}.png" for n in range(streams.out.count("<SEG>"))]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(others + written)
+    assert "removed 2 instance_*.png of another answer" in streams.err and "instance_000.png score " in streams.err
+    assert "IoU" not in streams.err
+
+
+def test_outputs_fit_a_photo_that_exif_turns(model_dirs: dict[str, Path], tmp_path: Path) -> None:
+    """The size of the stored pixels; a viewer turns the overlay as it turns the photo."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(50, 40).save(tmp_path / "turned.jpg", exif=exif)
+    base = ["--model_dir", model_dirs["masks"], "--image", tmp_path / "turned.jpg", "--device", "cpu"]
+    outputs = ["--output_mask", tmp_path / "m.png", "--overlay", tmp_path / "o.png", "--max_new_tokens", 2]
+    assert command(*base, "--prompt", "Segment", *outputs) == 0
+    with Image.open(tmp_path / "m.png") as mask, Image.open(tmp_path / "o.png") as drawn:
+        assert mask.size == drawn.size == (50, 40) and drawn.getexif()[0x0112] == 6
+
+
+@pytest.mark.parametrize("name", ["m.jpg", "m.JPEG", "m.webp", "m.jp2", "m.gif", "m.avif"])
+def test_masks_are_not_written_with_loss(
+    name: str, ask: Callable[..., str], tmp_path: Path, model_must_not_load: None
+) -> None:
+    assert re.search(
+        r"--output_mask: .*(does not keep a mask's values 0 and 255|not written as).*name a \.png",
+        ask(output_mask=tmp_path / name),
+    )
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.tif", "m.bmp"])
+def test_masks_hold_0_and_255(name: str, model_dirs: dict[str, Path], image_file: Path, tmp_path: Path) -> None:
+    base = ["--model_dir", model_dirs["masks"], "--image", image_file, "--device", "cpu", "--max_new_tokens", 2]
+    assert command(*base, "--prompt", "Segment", "--output_mask", tmp_path / name) == 0
+    with Image.open(tmp_path / name) as mask:
+        assert set(mask.convert("L").tobytes()) <= {0, 255}
+
+
+def test_home_is_expanded_where_the_shell_does_not(
+    model_dirs: dict[str, Path], image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--image=~/sat.png` comes as it is written."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    base = [f"--model_dir={model_dirs['masks']}", f"--image=~/{image_file.name}", "--device=cpu", "--max_new_tokens=2"]
+    assert command(*base, "--prompt=Segment", "--output_mask=~/m.png", "--output_instances=~/i") == 0
+    assert (tmp_path / "m.png").is_file() and (tmp_path / "i" / "instance_000.png").is_file()
 
 
 def test_command_without_seg_writes_nothing_and_exits_1(

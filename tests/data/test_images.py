@@ -1,5 +1,6 @@
 """Every kind of image Pillow opens, as upright RGB, with the pixel values a person would expect."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from satlisa.data.images import open_image, to_rgb
+from satlisa.data.images import fingerprint, open_image, open_oriented, to_rgb
 from satlisa.errors import SatlisaError
 from tests.helpers.row_cases import encoded
 
@@ -162,6 +163,76 @@ def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(open_image(source)), array)
 
 
+def test_arrays_of_every_kind() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    near_infrared = np.random.default_rng(1).integers(0, 256, (20, 30, 1), dtype=np.uint8)
+    opaque = np.full((20, 30, 1), 255, dtype=np.uint8)
+    for same in (
+        *(array.astype(np.float32) / 255, array / 255, array.astype(np.uint16), array.astype(np.uint16) * 257),
+        *(array.astype(np.int64), array.transpose(2, 0, 1), np.asfortranarray(array), array[::-1][::-1]),
+        *(np.concatenate([array, alpha], axis=2) for alpha in (opaque, near_infrared)),
+        np.concatenate([array, near_infrared], axis=2).transpose(2, 0, 1) / np.float32(255),
+        np.concatenate([array, *[near_infrared] * 5], axis=2).transpose(2, 0, 1),
+    ):
+        assert np.array_equal(np.asarray(open_image(same)), array), (same.shape, same.dtype)
+    for grey in (array[..., 0], array[..., :1], array[None, ..., 0], array[..., 0] / 255):
+        assert greys(open_image(grey)) == array[..., 0].tolist()
+    assert greys(open_image(np.array([[True, False]]))) == [[255, 0]]
+    assert np.asarray(open_image(np.zeros((3, 20, 3), dtype=np.uint8))).shape == (3, 20, 3)  # bands last, in doubt
+
+
+def test_open_files_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    data = encoded(Image.fromarray(array), "PNG")
+    (tmp_path / "scene.png").write_bytes(data)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = io.BytesIO(data)
+    file.read()  # the position does not matter
+    for source in (file, file, "~/scene.png", Path("~/scene.png")):
+        assert np.array_equal(np.asarray(open_image(source)), array)
+    with (tmp_path / "scene.png").open("rb") as opened:
+        assert np.array_equal(np.asarray(open_image(opened)), array)
+    with pytest.raises(SatlisaError, match=r"scene\.png cannot be read|open file .* cannot be read"):
+        open_image(opened)
+    with (tmp_path / "scene.png").open("r", encoding="latin-1") as text, pytest.raises(SatlisaError, match='"rb"'):
+        open_image(text)  # type: ignore[arg-type]
+    with pytest.raises(SatlisaError, match=r"~/gone\.png: no such file"):
+        open_image("~/gone.png")
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_mask_goes_back_to_the_pixel_grid_of_the_file(orientation: int, form: str) -> None:
+    """What is drawn on the upright image lies where Pillow finds it in the file."""
+    stored = np.kron(STORED[orientation], np.ones((8, 8), dtype=np.uint8)) * 3
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(stored).convert("RGB"), form, exif=exif)
+    opened = open_oriented(data)
+    bright = np.asarray(opened.rgb.convert("L")) > 100
+    masks = opened.to_stored(np.stack([bright, ~bright]))
+    with Image.open(io.BytesIO(data)) as image:
+        assert masks.shape[1:] == image.size[::-1]
+        assert np.array_equal(masks[0], np.asarray(image.convert("L")) > 100)
+    assert np.array_equal(masks[0], ~masks[1])
+
+
+def test_fingerprints_are_of_encoded_bytes(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3)), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    image = open_image(data)
+    for source in (data, tmp_path / "a.png", {"bytes": data, "path": "x"}, {"bytes": None, "path": tmp_path / "a.png"}):
+        assert fingerprint(image, source) == fingerprint(image, data) != fingerprint(image)
+    assert fingerprint(image, data + b" ") != fingerprint(image, data)
+    for other in (None, np.asarray(image), {"bytes": "aGVsbG8=" * 999}, {"bytes": None, "path": "gone"}, [data], "a\0"):
+        assert fingerprint(image, other) == fingerprint(image.copy())
+    assert (
+        len({fingerprint(same) for same in (image, image.convert("L"), image.rotate(180), image.crop((0, 0, 2, 2)))})
+        == 4
+    )
+    assert fingerprint(Image.new("L", (2, 3))) != fingerprint(Image.new("L", (3, 2)))
+
+
 def test_the_result_is_a_copy() -> None:
     array = np.zeros((2, 2, 3), dtype=np.uint8)
     image = Image.fromarray(array.copy())
@@ -220,8 +291,11 @@ def test_a_closed_image_is_an_error(tmp_path: Path) -> None:
         (5, "found int"),
         ({"bytes": None, "path": None}, "neither `bytes` nor `path`"),
         ({}, "neither `bytes` nor `path`"),
-        (np.zeros((4, 4, 3)), r"found \(4, 4, 3\) of float64"),
-        (np.zeros((4, 4), dtype=np.uint8), r"found \(4, 4\) of uint8"),
+        (np.zeros((4, 4, 3), dtype=complex), r"found \(4, 4, 3\) of complex128"),
+        (np.zeros((40, 50, 60), dtype=np.uint8), r"found \(40, 50, 60\) of uint8"),
+        (np.zeros((5, 6, 7)), r"found \(5, 6, 7\) of float64"),
+        (np.zeros((2, 3, 4, 3)), r"found \(2, 3, 4, 3\)"),
+        (np.array([["a"]]), r"found \(1, 1\) of <U1"),
         (np.zeros((0, 4, 3), dtype=np.uint8), r"found \(0, 4, 3\)"),
     ],
 )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from satlisa.cli import inference as cli
 from satlisa.config import ModelConfig
+from satlisa.data.images import open_image
 from satlisa.inference import api as answers
 from satlisa.pretrained.model_directory import save_model
 from tests.helpers.model_fixtures import make_model, picture
@@ -21,7 +22,7 @@ def model_dirs(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactor
     for name, sign in (("masks", 1.0), ("text", -1.0)):
         model = make_model(tiny_config)
         with torch.no_grad():
-            image = cli.open_image(picture(50, 40))
+            image = open_image(picture(50, 40))
             hidden = _first_hidden(model, image)
             model.seg_row.copy_(sign * 20 * hidden / hidden.norm())
         save_model(model, folder / name)

@@ -1,6 +1,7 @@
 """inference.py as its users meet it: from a notebook by file path, and from the command line."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import textwrap
@@ -8,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from satlisa.errors import SatlisaError
 from satlisa.inference import api as answers
+from satlisa.inference.generation import Answer
 from tests.helpers.model_fixtures import picture
 from tests.helpers.paths import ROOT
 
@@ -36,6 +41,71 @@ def test_images_in_any_form(model_dirs: dict[str, Path], tmp_path: Path) -> None
     model = answers.load_model(model_dirs["masks"], "cpu")
     forms = [image, tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes()]
     assert len({answers.generate_text(model, form, "Segment", max_new_tokens=4) for form in forms}) == 1
+
+
+def test_masks_fit_the_file_that_was_given(model_dirs: dict[str, Path], tmp_path: Path) -> None:
+    """A photo that EXIF turns: the model sees it upright, the mask lies on the stored pixels."""
+    upright = picture(50, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    model = answers.load_model(model_dirs["masks"], "cpu")
+    _, expected = answers.generate_segmentation(model, upright, "Segment", max_new_tokens=2)
+    with Image.open(tmp_path / "turned.png") as lazy:
+        for source in (tmp_path / "turned.png", (tmp_path / "turned.png").read_bytes(), lazy):
+            _, mask = answers.generate_segmentation(model, source, "Segment", max_new_tokens=2)
+            _, instances = answers.generate_instances(model, source, "Segment", max_new_tokens=2)
+            assert mask is not None and expected is not None and mask.size == lazy.size == (40, 50)
+            assert np.array_equal(np.rot90(np.asarray(expected)), np.asarray(mask))
+            assert all(instance.size == lazy.size for instance, _ in instances)
+
+
+def test_loading_is_quiet_and_devices_are_named_as_torch_names_them(
+    model_dirs: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for device in ("cpu:0", torch.device("cpu"), "cpu"):
+        assert answers.load_model(model_dirs["text"], device).device == torch.device("cpu")
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(SatlisaError, match="device: '7' requested"):
+        answers.load_model(model_dirs["text"], 7)
+
+
+def an_answer(text: str, *areas: int) -> Answer:
+    masks = np.zeros((len(areas), 8, 8), dtype=bool)
+    for mask, area in zip(masks, areas, strict=True):
+        mask.flat[:area] = True
+    return Answer(text, masks, np.ones(len(areas), dtype=np.float32), [])
+
+
+@pytest.mark.parametrize(
+    ("found", "side", "said"),
+    [
+        (an_answer("Here they are. <SEG>", 5), 256, []),
+        (an_answer("Here they are. <SEG>", 0), 256, ["the mask is empty"]),
+        (an_answer("Two. <SEG> <SEG>", 0, 0), 256, ["2 of 2 masks are empty"]),
+        (an_answer("<SEG> <SEG>", 0, 9), 300, ["1 of 2 masks are empty", "reduced 1.2-fold"]),
+        (an_answer("<SEG>", 0), 2048, ["the mask is empty", r"2,048 × 100 pixels .* reduced 8.0-fold .* 256 × 256"]),
+        (an_answer("<SEG>", 9), 1024, []),
+        (an_answer("No buildings."), 2048, ["reduced 8.0-fold"]),
+        (an_answer("I found 6 buildings. <SEG> <SEG> <SEG> <SEG>", 1, 1, 1, 1), 9, ["names 6 objects and has 4 masks"]),
+        (an_answer("I found six buildings. <SEG> <SEG>", 1, 1), 9, ["names 6 objects and has 2 masks"]),
+        (an_answer("I found 1 building and 1 plane. <SEG> <SEG>", 1, 1), 9, []),
+        (an_answer("I found 2 buildings and 3 roads. <SEG> <SEG>", 1, 1), 9, []),
+        (an_answer("I segmented 6 buildings in the image. <SEG>", 1), 9, []),  # one mask of all of them
+        (an_answer("Boxes [10, 20, 30, 40]. <SEG> <SEG>", 1, 1), 9, []),
+    ],
+)
+def test_doubts_about_an_answer_are_said(found: Answer, side: int, said: list[str]) -> None:
+    lines = answers.remarks(found, (side, 100 if side > 100 else side), 256)
+    assert len(lines) == len(said)
+    for line, expected in zip(lines, said, strict=True):
+        assert re.search(expected, line)
+
+
+def test_doubts_reach_the_log(model_dirs: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    model = answers.load_model(model_dirs["masks"], "cpu")
+    answers.generate_segmentation(model, picture(40 * model.segmenter.inputs.image_size, 60), "Segment", 2)
+    assert "reduced 40.0-fold" in caplog.text
 
 
 @pytest.mark.integration

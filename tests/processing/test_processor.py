@@ -1,14 +1,17 @@
 """A sample as tensors."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from satlisa.data.sample import RowError, Turn
+from satlisa.data.sampler import IndexedSampler
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import encode_prompt
 from satlisa.processing.processor import encode_sample
+from satlisa.training.loader import RowEncoder, StepLoader
 from tests.helpers.model_fixtures import batch_of, box, encode, make_samples, picture
 
 
@@ -72,3 +75,26 @@ def test_a_greeting_is_no_answer(tiny_model: SatLisa) -> None:
     turns = (Turn("assistant", "Hello."), Turn("user", "What?"))
     batch = batch_of(tiny_model, [replace(make_samples(1)[0], turns=turns, answer="A road.", regions=())])
     assert tiny_model.processor.tokenizer.decode(batch.targets) == "A road.<|im_end|>"
+
+
+def test_images_are_hashed_only_where_something_asks(tiny_model: SatLisa, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of the row's image where it has any, never all pixels of a large one."""
+    hashed: list[tuple[object, ...]] = []
+    monkeypatch.setattr("satlisa.processing.processor.fingerprint", lambda *given: hashed.append(given) or "key")
+    sample = replace(make_samples(2)[1], image_source={"bytes": b"encoded", "path": None})
+    inputs = tiny_model.segmenter.inputs
+
+    def key(**options: bool) -> str:
+        return encode_sample(sample, tiny_model.processor, inputs, tiny_model.config, **options).image_key
+
+    assert key(is_alone=True) == "" and hashed == []
+    assert key() == "key" and hashed == [(sample.image, sample.image_source)]
+    inputs.cache = SimpleNamespace(load=lambda _: None)  # type: ignore[assignment]
+    assert key(is_alone=True) == "key"
+    assert encode(tiny_model, make_samples(1)[0]).image_key == "key" and hashed[-1][1] is None
+
+
+def test_a_loader_of_single_samples_does_not_hash(tiny_model: SatLisa) -> None:
+    encoder = RowEncoder(tiny_model.processor, tiny_model.segmenter.inputs, tiny_model.config)
+    assert StepLoader(IndexedSampler([]), encoder, 4, 1).encoder.is_alone
+    assert not StepLoader(IndexedSampler([]), encoder, 4, 2).encoder.is_alone

@@ -54,6 +54,14 @@ def test_index_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "machine", "device"),
+    [("0", T4, "cuda:0"), ("3", H100, "cuda:3"), ("cpu:0", H100, "cpu"), ("mps:0", MAC, "mps")],
+)
+def test_devices_as_torch_names_them(asked: str, machine: Machine, device: str) -> None:
+    assert detect(asked, machine=machine).device == torch.device(device)
+
+
+@pytest.mark.parametrize(
     ("machine", "precision", "dtype"),
     [
         (T4, "fp32", torch.float32),
@@ -84,7 +92,7 @@ def test_fp16_is_not_for_mps() -> None:
         ("cuda:5", Machine(num_gpus=2), "device: 'cuda:5' requested, but 2 CUDA devices found; use cpu"),
         ("tpu", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'tpu'"),
         ("cuda:one", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'cuda:one'"),
-        ("cpu:0", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'cpu:0'"),
+        ("cpu:1", T4, "device: expected auto, cpu, mps, cuda or cuda:N, found 'cpu:1'"),
     ],
 )
 def test_device_that_is_not_there(device: str, machine: Machine, message: str) -> None:
