@@ -6,8 +6,10 @@ from typing import Any
 import torch
 
 from satlisa.training.fault_tolerance.checkpoint_files import Checkpoint, write_checkpoint
+from satlisa.training.fault_tolerance.random_states import take_random
 from satlisa.training.fault_tolerance.resume import Start, prepare_folder
 from satlisa.training.settings import TrainConfig
+from satlisa.training.state import Progress
 
 IDENTITY: dict[str, Any] = {"SEED": 0, "DATASET rows": 24}
 
@@ -16,10 +18,17 @@ def settings(folder: Path, **more: str) -> TrainConfig:
     return TrainConfig.from_env({"OUTPUT_DIR": str(folder), **more})
 
 
-def checkpoint(step: int, rows_done: int = 1) -> Checkpoint:
-    tensors = {"a": torch.tensor([step])}
-    state = {"step": step, "epoch": 1, "rows_done": rows_done, "identity": IDENTITY}
-    return Checkpoint(state, tensors, tensors, tensors)
+def checkpoint(step: int, rows_done: int = 1, identity: dict[str, Any] = IDENTITY) -> Checkpoint:
+    """A checkpoint of one parameter, of a run with one row a step."""
+    trained = {"a": torch.tensor([float(step)])}
+    optimizer = {"a/step": torch.tensor(float(step)), "a/exp_avg": trained["a"], "a/exp_avg_sq": trained["a"] + 1}
+    progress = Progress(step=step, epoch=1, rows_done=rows_done)
+    state = {
+        **vars(progress), "skips": [], "val_skips": [], "identity": identity, "num_processes": 1, "step_size": 1,
+        "dtype": "float32", "scaler": None, "validations": [],
+        "scheduler": {"base_lrs": [0.1], "_last_lr": [0.1], "last_epoch": step, "_step_count": step + 1},
+    }  # fmt: skip
+    return Checkpoint(state, trained, optimizer, {f"0/{name}": tensor for name, tensor in take_random().items()})
 
 
 def make_run(folder: Path, *steps: int, finished: bool = False) -> Path:
