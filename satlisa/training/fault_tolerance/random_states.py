@@ -58,6 +58,15 @@ def random_states_fault(tensors: dict[str, Tensor]) -> str:
     States of a GPU may be missing: the process that took them need not have had one.
     """
     before = take_random()
+    for name in {*before} - ({"cuda", "mps"} - {*tensors}):
+        expected, found = before[name], tensors.get(name)
+        if found is None or found.dtype != expected.dtype or (found.shape != expected.shape and name != "python_gauss"):
+            return f"{name} is missing or of another shape"
+    if tensors["python_gauss"].shape not in ((0,), (1,)):
+        return "python_gauss is of another shape"
+    place, has_gauss = tensors["numpy_place"].tolist()
+    if not (0 <= place <= before["numpy"].numel() and has_gauss in (0, 1)):  # numpy would read beyond its state
+        return "numpy_place is out of range"
     try:
         put_random(tensors)
     except Exception as error:  # each generator refuses a wrong state with an error of its own
