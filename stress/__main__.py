@@ -1,4 +1,4 @@
-"""Long tests of the guarantees: `python -m stress kills|cases|stream|all`.
+"""Long tests of the guarantees: `python -m stress kills|cases|stream|large_images|all`.
 
 Each part prints how much was tried, survived and lost; the exit code is 1 if anything was lost.
 """
@@ -13,7 +13,7 @@ import datasets
 import transformers
 
 from satlisa.cli.common import start_logging
-from stress import cases, kills, stream
+from stress import cases, kills, large_images, stream
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,12 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kills": lambda folder: kills.main(folder, options.kills, options.seed),
         "cases": lambda _: cases.main(options.cases),
         "stream": lambda folder: stream.main(folder, options.rows),
+        "large_images": lambda folder: large_images.main(folder, options.images),
     }
     parser = argparse.ArgumentParser(prog="python -m stress", description=__doc__)
     parser.add_argument("part", choices=(*parts, "all"))
     parser.add_argument("--kills", type=int, default=24, help="number of kills of a training run (%(default)s)")
     parser.add_argument("--cases", type=int, default=10_000, help="cases per property (%(default)s)")
     parser.add_argument("--rows", type=int, default=10_000, help="rows of the stream (%(default)s)")
+    parser.add_argument("--images", type=int, default=24, help="images of 12 megapixels (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the kill times (%(default)s)")
     options = parser.parse_args(arguments)
     start_logging()

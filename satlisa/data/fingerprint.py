@@ -1,19 +1,25 @@
 """Fingerprint of a dataset's rows."""
 
+import glob
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet
+from huggingface_hub import HfFileSystem
 
 from satlisa.data.dataset import COLUMNS
-from satlisa.data.sampler import IndexedSampler, Sampler
+from satlisa.data.sampler import IndexedSampler, Sampler, StreamingSampler
+from satlisa.runtime.fingerprint import fingerprint_files
 
 _TEXTS = [column for column in COLUMNS if column != "image"]
 _SOME_ROWS = 8  # rows whose images are hashed; for a stream, their texts too
 _TEXTS_AT_A_TIME = 1000
+_WHOLE_FILE = 2**28  # bytes up to which every byte of a file of texts is hashed
 
 
 def rows_key(sampler: Sampler) -> str:
@@ -33,6 +39,36 @@ def rows_key(sampler: Sampler) -> str:
         for part in (str(row.index).encode(), *parts):
             digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:16]
+
+
+def texts_key(sampler: Sampler) -> str | None:
+    """Hash of all texts of a stream, without reading it as a stream: of parquet files the text columns, of other files
+    their bytes (of large ones samples), on the hub the files' own hashes. None where there is none, as for other
+    datasets, whose texts `rows_key` holds."""
+    files = getattr(sampler.source, "files", ()) if isinstance(sampler, StreamingSampler) else ()
+    digest = hashlib.sha256()
+    try:
+        for part in islice((part for file in files for part in _file_parts(file)), len(sampler)):
+            digest.update(part)
+    except Exception:  # damaged files, a hub that does not answer: training says so when it reads them
+        return None
+    return digest.hexdigest()[:16] if files else None
+
+
+def _file_parts(file: str) -> Iterator[bytes]:
+    """What identifies the texts of a file: of parquet one part a row, of other files one part."""
+    path = Path(file)
+    if not path.is_file():
+        info = HfFileSystem().info(file)
+        yield str((info.get("lfs") or {}).get("sha256") or info["blob_id"]).encode()
+    elif path.suffix != ".parquet":
+        is_small = path.stat().st_size <= _WHOLE_FILE
+        yield fingerprint_files(path.parent, [glob.escape(path.name)], complete=is_small).encode()
+    else:
+        with pyarrow.parquet.ParquetFile(path) as opened:
+            columns = [name for name in _TEXTS if name in opened.schema_arrow.names]
+            for batch in opened.iter_batches(_TEXTS_AT_A_TIME, columns=columns):
+                yield from (json.dumps(row, default=str).encode() for row in batch.to_pylist())
 
 
 def _all_texts(sampler: Sampler) -> Iterator[str]:

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from satlisa.data.image_cells import decode_base64
-from satlisa.data.rasters import MAX_PIXELS
 from satlisa.data.json_cells import describe
+from satlisa.data.rasters import MAX_PIXELS
 from satlisa.errors import first_line
 
 _MOST_EDGES = 500_000  # horizontal pieces of a mask's outline; more is noise, and takes seconds to draw

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ class StreamedRows:
         paths: resolves and checks image paths.
         name: dataset name for messages.
         first: number of rows skipped at the beginning.
+        files: of the split, in order: paths, or addresses on the hub.
     """
 
     source: Any
     paths: ImagePaths
     name: str
     first: int = 0
+    files: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """The rows.
@@ -58,7 +60,7 @@ class StreamedRows:
 
     def skip(self, count: int) -> "StreamedRows":
         """The stream without its first `count` rows."""
-        return StreamedRows(self.source, self.paths, self.name, self.first + count)
+        return replace(self, first=self.first + count)
 
 
 def open_stream(dataset: str, split: str, limit: int = 0, buffer: int = 1, seed: int | None = None) -> Sampler:
@@ -87,12 +89,14 @@ def open_stream(dataset: str, split: str, limit: int = 0, buffer: int = 1, seed:
     found = open_split(dataset, split, load)
     if isinstance(found, datasets.Dataset):
         return IndexedSampler(load_rows(dataset, split), limit, seed)
-    rows = StreamedRows(found, ImagePaths.of(dataset, existing_place(dataset)), dataset)
-    return StreamingSampler(rows, _count(rows, files.get(str(found.split), []), limit), buffer, seed)
+    of_split = tuple(files.get(str(found.split), ()))
+    rows = StreamedRows(found, ImagePaths.of(dataset, existing_place(dataset)), dataset, files=of_split)
+    return StreamingSampler(rows, _count(rows, limit), buffer, seed)
 
 
-def _count(rows: StreamedRows, files: list[str], limit: int) -> int:
+def _count(rows: StreamedRows, limit: int) -> int:
     """Number of rows to take, by the dataset card or by counting the rows of the files."""
+    files = rows.files
     info = (rows.source.info.splits or {}).get(str(rows.source.split))
     if info is not None and info.num_examples:
         known = int(info.num_examples)

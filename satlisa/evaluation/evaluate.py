@@ -4,7 +4,8 @@ Masks are scored at the image's own resolution against every instance of the row
 that the model was trained to give. An exception becomes the `error` of its sample: it stops nothing and is no score.
 
 Rows are taken in windows, and the batches of a window hold only its rows: an evaluation that was resumed, or that
-several processes share, has the same numbers as an uninterrupted one in one process.
+several processes share, has the same numbers as an uninterrupted one in one process. Of a window of large images only
+some are kept until their batch is taken, the others are read again then; masks and pictures are dropped row by row.
 """
 
 import hashlib
@@ -43,10 +44,12 @@ logger = logging.getLogger(__name__)
 
 _ALL_INSTANCES = 2**31  # read_sample's limit: no instance is left out of the truth
 _BATCHES_AHEAD = 4  # read while the batches before are answered; 32 images of 512² are 25 MB
+_PIXELS_AHEAD = 2**26  # of a window's images that are kept until their batch is taken, 200 MB
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "pillow")
 
 AnswerFn = Callable[..., list[Answer]]
 ReadFn = Callable[[int], Sample | str]
+Scored = tuple[Entry, Pictures | None]
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def evaluate(
     rows: Rows,
     settings: EvalSettings,
     report: PartialReport | None = None,
-    answer_fn: AnswerFn = answer,
+    answer_fn: AnswerFn = partial(answer, only_union=True),  # noqa: B008 - a constant
 ) -> dict[str, Any]:
     """Answer and score the chosen rows.
 
@@ -154,8 +157,8 @@ def evaluate(
             if report:
                 report.add(number, window)
             else:
-                done[number] = [entry for entry, _ in window]
-            progress.update(len(window))
+                done[number] = sorted((entry for entry, _ in window), key=lambda entry: int(entry["number"]))
+            progress.update(len(windows[number]))
     if report:
         done = report.finish(len(windows))
     samples = [entry for window in done.values() for entry in window]
@@ -195,41 +198,74 @@ def _tasks(rows: Any) -> list[str]:
     return [str(task) for task in tasks]
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A row of a window once it was read.
+
+    Attributes:
+        order: size of the image and length of the prompt, by which rows are put into batches.
+        sample: the row, or why it cannot be read; None: it is read again when its batch is taken.
+    """
+
+    pick: Pick
+    order: tuple[tuple[int, int], int]
+    sample: Sample | str | None
+
+
 def _score_windows(
-    model: Any, read_row: ReadFn, windows: Sequence[Sequence[Pick]], settings: EvalSettings, answer_fn: AnswerFn
-) -> Iterator[list[tuple[Entry, Pictures | None]]]:
-    """Per window: an entry for each pick, in order, and its pictures. A thread reads the next window meanwhile."""
-
-    def read(window: Sequence[Pick]) -> list[Sample | str]:
-        return [read_row(pick.index) for pick in window]
-
+    model: Any, read: ReadFn, windows: Sequence[Sequence[Pick]], settings: EvalSettings, answer_fn: AnswerFn
+) -> Iterator[Iterator[Scored]]:
+    """The windows, each as entries and pictures of its picks, in the order of the batches, to be taken before the next
+    window. A thread reads the next window meanwhile."""
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(read, windows[0] if windows else [])
-        for window, following in zip_longest(windows, windows[1:]):
-            samples = coming.result()
+        coming = reader.submit(_open_window, read, windows[0] if windows else [])
+        for _, following in zip_longest(windows, windows[1:]):
+            opened = coming.result()
             if following:
-                coming = reader.submit(read, following)
-            yield _score_window(model, window, samples, settings, answer_fn)
+                coming = reader.submit(_open_window, read, following)
+            yield _score_window(model, read, opened, settings, answer_fn)
+
+
+def _open_window(read: ReadFn, window: Sequence[Pick]) -> list[Opened]:
+    """Read the rows of a window; from `_PIXELS_AHEAD` on, images are not kept."""
+    opened, pixels = [], 0
+    for pick in window:
+        sample = read(pick.index)
+        if isinstance(sample, str):
+            opened.append(Opened(pick, ((0, 0), 0), sample))
+            continue
+        size = sample.image.size
+        pixels += size[0] * size[1]
+        kept = sample if pixels <= _PIXELS_AHEAD else None
+        opened.append(Opened(pick, (size, len(sample.turns[-1].text)), kept))
+    return opened
 
 
 def _score_window(
-    model: Any, window: Sequence[Pick], samples: Sequence[Sample | str], settings: EvalSettings, answer_fn: AnswerFn
-) -> list[tuple[Entry, Pictures | None]]:
-    """Entries and pictures of a window's picks, in order."""
-    readable = [(pick, sample) for pick, sample in zip(window, samples, strict=True) if isinstance(sample, Sample)]
-    readable.sort(key=lambda item: (item[1].image.size, len(item[1].turns[-1].text)))
-    scored: dict[Pick, tuple[Entry, Pictures | None]] = {
-        pick: (_blank(pick, error=reason), None)
-        for pick, reason in zip(window, samples, strict=True)
-        if isinstance(reason, str)
-    }
-    for start in range(0, len(readable), settings.batch_size):
-        batch = readable[start : start + settings.batch_size]
-        results = _answer(model, [sample for _, sample in batch], settings, answer_fn)
-        for (pick, sample), result in zip(batch, results, strict=True):
-            entry, pictures = _score(pick, sample, result, model.config, settings.seg_tasks)
-            scored[pick] = entry, pictures if pick.is_pictured else None
-    return [scored[pick] for pick in window]
+    model: Any, read: ReadFn, opened: list[Opened], settings: EvalSettings, answer_fn: AnswerFn
+) -> Iterator[Scored]:
+    """Entry and pictures of each of a window's picks, batch by batch. It empties `opened`, so that nothing is kept."""
+    readable = sorted((item for item in opened if not isinstance(item.sample, str)), key=lambda item: item.order)
+    unread = [(item.pick, item.sample) for item in opened if isinstance(item.sample, str)]
+    opened.clear()
+    while readable:
+        batch = []
+        for item in readable[: settings.batch_size]:
+            sample = read(item.pick.index) if item.sample is None else item.sample
+            if isinstance(sample, str):
+                unread.append((item.pick, sample))
+            else:
+                batch.append((item.pick, sample))
+        del readable[: settings.batch_size], item, sample
+        results = _answer(model, [sample for _, sample in batch], settings, answer_fn) if batch else []
+        while batch:
+            pick, sample = batch.pop(0)
+            entry, pictures = _score(pick, sample, results.pop(0), model.config, settings.seg_tasks)
+            del sample
+            yield entry, pictures if pick.is_pictured else None
+            del pictures
+    for pick, reason in unread:
+        yield _blank(pick, error=reason), None
 
 
 def _read(rows: Rows, seg_tasks: Collection[str], fractions: bool, index: int) -> Sample | str:

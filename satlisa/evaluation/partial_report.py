@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -155,13 +155,22 @@ class PartialReport:
                 (self.folder / name).mkdir(parents=True)
             _write_json(self.folder / _SETTINGS_FILE, {"identity": identity, "samples": total})
 
-    def add(self, number: int, scored: Sequence[tuple[Entry, Pictures | None]]) -> None:
-        """Write a finished window, its pictures first; each entry gets the paths of its pictures."""
-        with writing_to(self.output_dir, "--output_dir"):
-            for entry, pictures in scored:
-                if pictures:
+    def add(self, number: int, scored: Iterable[tuple[Entry, Pictures | None]]) -> None:
+        """Write a finished window, its pictures first; each entry gets the paths of its pictures.
+
+        Args:
+            scored: entries in any order; each one's pictures are dropped before the next one is asked for.
+        """
+        entries = []
+        for entry, pictures in scored:
+            if pictures:
+                with writing_to(self.output_dir, "--output_dir"):
                     entry["images"] = save_pictures(self.folder / IMAGE_FOLDER, entry["number"], *pictures)
-            _write_json(self.folder / _WINDOW_FOLDER / f"{number:05d}.json", [entry for entry, _ in scored])
+            entries.append(entry)
+            del pictures
+        entries.sort(key=lambda entry: entry["number"])
+        with writing_to(self.output_dir, "--output_dir"):
+            _write_json(self.folder / _WINDOW_FOLDER / f"{number:05d}.json", entries)
 
     def done_windows(self) -> dict[int, list[Entry]]:
         """The finished windows by number, in order; a file that cannot be read is an unfinished window."""

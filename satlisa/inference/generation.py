@@ -32,7 +32,8 @@ class Answer:
 
     Attributes:
         text: the answer, with `<SEG>` and without other special tokens.
-        masks: (N, H, W) bool at the image's original size, one per `<SEG>`, in order; N may be 0.
+        masks: (N, H, W) bool at the image's original size, one per `<SEG>`, in order; N may be 0. With `only_union`
+            (1, H, W) where N > 0.
         scores: (N,) float32, about 0 to 1: SAM's own guess at the IoU of each mask. No loss of this model trains
             the head behind it, so it is no estimate of the IoU (0.82 on average where the IoU was 0.49).
         token_ids: generated token ids without the end token.
@@ -46,7 +47,7 @@ class Answer:
     @property
     def num_segs(self) -> int:
         """Number of `<SEG>` tokens in the answer."""
-        return len(self.masks)
+        return len(self.scores)
 
     def union(self) -> np.ndarray | None:
         """(H, W) bool, the union of all masks; None without masks."""
@@ -69,6 +70,7 @@ def answer(
     *,
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     batch_size: int = 8,
+    only_union: bool = False,
 ) -> list[Answer]:
     """Answer prompts about images, in batches: one `Answer` per prompt, in order.
 
@@ -77,6 +79,7 @@ def answer(
         prompts: a question, or turns ending with the user's.
         max_new_tokens: maximum answer length; longer answers are truncated.
         batch_size: number of prompts decoded together.
+        only_union: give each answer one mask, the union of all: 32 masks of a large image take half a gigabyte.
 
     Raises:
         SatlisaError: images and prompts differ in number, the processor rejects an image's size, or a prompt is too
@@ -97,7 +100,7 @@ def answer(
         asked = [encoded[number] for number in part]
         with model.autocast():
             rows = generate(model, asked, max_new_tokens)
-            answers |= zip(part, _with_masks(model, [images[n] for n in part], asked, rows), strict=True)
+            answers |= zip(part, _with_masks(model, [images[n] for n in part], asked, rows, only_union), strict=True)
     return [answers[number] for number in range(len(prompts))]
 
 
@@ -188,7 +191,11 @@ def _image_features(model: SatLisa, prompts: Sequence[Prompt]) -> Tensor:
 
 
 def _with_masks(
-    model: SatLisa, images: Sequence[Image.Image], prompts: Sequence[Prompt], rows: Sequence[Generated]
+    model: SatLisa,
+    images: Sequence[Image.Image],
+    prompts: Sequence[Prompt],
+    rows: Sequence[Generated],
+    only_union: bool,
 ) -> list[Answer]:
     """Decode all masks of a batch together; SAM encodes each distinct image that has a `<SEG>` once."""
     keys = [id(prompt.pixel_values) for prompt, row in zip(prompts, rows, strict=True) for _ in row.seg_states]
@@ -206,7 +213,7 @@ def _with_masks(
     answers, start = [], 0
     for image, row in zip(images, rows, strict=True):
         own = slice(start, start := start + len(row.seg_states))
-        masks = model.segmenter.restore(mask_logits[own], (image.height, image.width))
+        masks = model.segmenter.restore(mask_logits[own], (image.height, image.width), only_union=only_union)
         text = decode_answer(model.processor.tokenizer, row.token_ids, model.config.seg_token)
         answers.append(Answer(text, masks, scores[own].float().cpu().numpy(), row.token_ids))
     return answers

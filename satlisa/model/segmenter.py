@@ -88,15 +88,21 @@ class Segmenter(nn.Module):
         return mask_logits, scores
 
     @torch.no_grad()
-    def restore(self, mask_logits: Tensor, original_size: tuple[int, int]) -> np.ndarray:
-        """Mask logits (N, mask_size, mask_size) → binary masks (N, H, W) at original size; threshold 0, as in SAM."""
+    def restore(self, mask_logits: Tensor, original_size: tuple[int, int], *, only_union: bool = False) -> np.ndarray:
+        """Mask logits (N, mask_size, mask_size) → binary masks (N, H, W) at original size; threshold 0, as in SAM.
+
+        With `only_union` and N > 0: their union (1, H, W), of which a few masks at a time are in memory.
+        """
         frame = self.inputs.frame(original_size)
         per_slice = max(1, _MAX_PIXELS // (original_size[0] * original_size[1]))
-        if len(mask_logits) == 0:
-            return np.zeros((0, *original_size), dtype=bool)
-        return np.concatenate(
-            [(restore_logits(part, frame) > 0).cpu().numpy() for part in mask_logits.split(per_slice)]
-        )
+        masks = np.zeros((min(len(mask_logits), 1) if only_union else len(mask_logits), *original_size), dtype=bool)
+        for start in range(0, len(mask_logits), per_slice):
+            part = (restore_logits(mask_logits[start : start + per_slice], frame) > 0).cpu().numpy()
+            if only_union:
+                masks[0] |= part.any(axis=0)
+            else:
+                masks[start : start + per_slice] = part
+        return masks
 
 
 def restore_logits(mask_logits: Tensor, frame: Frame) -> Tensor:

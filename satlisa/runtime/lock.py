@@ -25,9 +25,14 @@ def exclusive_lock(folder: Path, setting: str) -> Iterator[None]:
         setting: the option or variable that names the folder, for the message.
 
     Raises:
-        SatlisaError: another run holds the lock.
+        SatlisaError: another run holds the lock, or the folder is a disk's root or has no place.
     """
-    place = folder.expanduser().resolve()
+    try:
+        place = folder.expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # `~user` of an unknown user, links in a circle
+        raise SatlisaError(f"{setting}: {folder} cannot be found ({first_line(error)}); name another folder") from error
+    if not place.name:
+        raise SatlisaError(f"{setting}: {folder} is the root of a disk; name a folder below it")
     lock = FileLock(place.with_name(f".{place.name[:200]}.lock"))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -54,33 +54,50 @@ class TrainLog:
         """Start an empty log, or one with the steps up to `step` of the run folder `earlier`: the later ones are taken
         again."""
         self.steps = read_log(earlier / LOG_FILE, step) if earlier else []
-        atomic_write(self.folder / LOG_FILE, "".join(map(_line, self.steps)).encode())
+        self._write_all()
 
     def add(self, step: StepLog) -> None:
         """Append one step. The file is closed after each line, so that a killed run keeps its log.
 
-        A full disk does not stop the run: the line is written together with the next one.
+        A log that cannot be written, as on a full disk, does not stop the run: the line is written together with the
+        next one, or at the next checkpoint.
         """
         self.steps.append(step)
         self._unwritten += _line(step)
+        try:
+            self._append()
+            self._unwritten = ""
+        except OSError as error:
+            logger.warning("step %d is not in %s yet (%s)", step.step, LOG_FILE, first_line(error))
+
+    def _append(self) -> None:
         path = self.folder / LOG_FILE
         if not path.exists():  # deleted by somebody
             self._unwritten = "".join(map(_line, self.steps))
+        elif not path.is_file():  # a pipe would wait for a reader
+            raise OSError("not a regular file")
         size = path.stat().st_size if path.exists() else 0
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(self._unwritten)
-        except OSError as error:
-            if path.exists():
+        except OSError:
+            with suppress(OSError):
                 os.truncate(path, size)  # remove a line that was written in part
-            logger.warning("step %d is not in %s yet (%s)", step.step, LOG_FILE, first_line(error))
-            return
-        self._unwritten = ""
+            raise
 
-    def fsync(self) -> None:
-        """Wait until the log is on the disk, so that no checkpoint is ahead of it."""
-        with suppress(OSError):
+    def settle(self) -> None:
+        """Wait until the log is on the disk, so that no checkpoint is ahead of it. One that could not be appended to is
+        replaced: a file without permission to write can be, in a folder with it."""
+        try:
+            if self._unwritten:
+                self._write_all()
             fsync_path(self.folder / LOG_FILE)
+        except OSError as error:
+            logger.warning("%s cannot be written (%s)", LOG_FILE, first_line(error))
+
+    def _write_all(self) -> None:
+        atomic_write(self.folder / LOG_FILE, "".join(map(_line, self.steps)).encode())
+        self._unwritten = ""
 
     def draw(self) -> None:
         """Write `loss_curve.png`: the loss and its terms per step, and the validation points."""
@@ -116,7 +133,7 @@ class TrainLog:
 def read_log(path: Path, last_step: int) -> list[StepLog]:
     """The steps of a log up to `last_step`; lines that cannot be read, as a killed process leaves them, are skipped."""
     steps = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             values = json.loads(line)
             numbers: dict[str, Any] = {name: _or_nan(value) for name, value in values.items()}

@@ -24,6 +24,7 @@ from satlisa.model.losses import LossSums
 from satlisa.model.parameters import count_parameters, parameter_table
 from satlisa.pretrained.model_directory import save_model
 from satlisa.processing.collator import Batch
+from satlisa.runtime.locations import advice
 from satlisa.runtime.sharding import trained_state, unsharded
 from satlisa.training.fault_tolerance.checkpointing import checkpoint_is_due, save_checkpoint, stop
 from satlisa.training.fault_tolerance.fault_handling import advice_when_not_finite, count_skips, within_memory
@@ -105,8 +106,8 @@ def write_model(run: Run) -> None:
         save_model(run.model, run.folder, trained)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors raise errors of their own
         raise SatlisaError(
-            f"OUTPUT_DIR: the model cannot be written to {run.folder} ({first_line(error)}); make room and run the "
-            "same command again, which resumes from the last checkpoint"
+            f"OUTPUT_DIR: the model cannot be written to {run.folder} ({first_line(error)}); {advice(error)}, then "
+            "run the same command again, which resumes from the last checkpoint"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """Two runs in one folder: the second is refused, and a killed one leaves no lock behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -88,4 +89,16 @@ def test_training_and_evaluation_ask_for_it(tiny_config: ModelConfig, tmp_path: 
     with pytest.raises(SatlisaError, match="found a file"), PartialReport(report):
         pass
     with exclusive_lock(report, "X"):
+        pass
+
+
+def test_folders_that_have_no_place_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for folder, said in (
+        (Path("/"), "the root of a disk; name a folder below it"),
+        (Path("~nobody-of-this-name"), "cannot be found"),
+    ):
+        with pytest.raises(SatlisaError, match=f"X: .*{said}"), exclusive_lock(folder, "X"):
+            pass
+    with contextlib.suppress(SatlisaError), exclusive_lock(tmp_path / "circle", "X"):  # by the version of Python
         pass

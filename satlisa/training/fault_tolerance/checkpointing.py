@@ -1,12 +1,10 @@
 """The state of a run into a checkpoint and back: parameters, optimizer, random generators, progress."""
 
 import logging
-import random
 import time
 from dataclasses import fields
 from typing import NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from satlisa.runtime.hardware import dtype_name
 from satlisa.runtime.sharding import shard_like, trained_state, unsharded
 from satlisa.runtime.signals import Stopped
 from satlisa.training.fault_tolerance.checkpoint_files import Checkpoint, write_checkpoint
+from satlisa.training.fault_tolerance.random_states import put_random, take_random
 from satlisa.training.fault_tolerance.skipped_rows import Skips
 from satlisa.training.settings import parse_interval
 from satlisa.training.state import Progress, Run
@@ -43,49 +42,6 @@ def put_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: d
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def take_random() -> dict[str, Tensor]:
-    """The states of this process's random generators: Python's, numpy's, torch's and that of its GPU."""
-    version, words, gauss = random.getstate()
-    state = np.random.get_state(legacy=False)
-    assert isinstance(state, dict)
-    inner = state["state"]
-    found = {
-        "python": torch.tensor([version, *words]),
-        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
-        "numpy": torch.from_numpy(inner["key"].astype(np.int64)),
-        "numpy_place": torch.tensor([inner["pos"], state["has_gauss"]]),
-        "numpy_gauss": torch.tensor(state["gauss"], dtype=torch.float64),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state()
-    if torch.backends.mps.is_available():
-        found["mps"] = torch.mps.get_rng_state()
-    return found
-
-
-def put_random(tensors: dict[str, Tensor]) -> None:
-    """Put states of `take_random` back; that of a GPU only where there is one."""
-    version, *words = tensors["python"].tolist()
-    gauss = tensors["python_gauss"].tolist()
-    random.setstate((version, tuple(words), gauss[0] if gauss else None))
-    place, has_gauss = tensors["numpy_place"].tolist()
-    inner = {"key": tensors["numpy"].numpy().astype(np.uint32), "pos": place}
-    np.random.set_state(
-        {
-            "bit_generator": "MT19937",
-            "state": inner,
-            "has_gauss": has_gauss,
-            "gauss": float(tensors["numpy_gauss"]),
-        }
-    )
-    torch.set_rng_state(tensors["torch"])
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"])
-    if "mps" in tensors and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(tensors["mps"])
-
-
 def checkpoint_is_due(run: Run) -> bool:
     """Whether CHECKPOINT_EVERY wants one after this step; the clock of the main process decides."""
     steps, seconds = parse_interval(run.settings.checkpoint_every)
@@ -106,7 +62,7 @@ def save_checkpoint(run: Run) -> str:
     run.clock.checkpoint = time.perf_counter()
     if not run.processes.is_main:
         return ""
-    run.log.fsync()
+    run.log.settle()
     try:
         write_checkpoint(checkpoint, run.folder, run.settings.keep_checkpoints)
     except OSError as error:
@@ -121,12 +77,10 @@ def save_checkpoint(run: Run) -> str:
 def capture_state(run: Run, random_states: list[dict[str, Tensor]]) -> Checkpoint:
     """The state of a run between two steps; all processes take part. The latest step must have been logged."""
     assert run.pending is None
-    progress = run.progress
+    values = {item.name: getattr(run.progress, item.name) for item in fields(Progress)}
     scheduler = {key: value for key, value in run.scheduler.state_dict().items() if key != "lr_lambdas"}
     state = {
-        "step": progress.step,
-        "epoch": progress.epoch,
-        "rows_done": progress.rows_done,
+        **{name: value.as_lists() if isinstance(value, Skips) else value for name, value in values.items()},
         "step_size": run.train_loader.step_size,
         "num_processes": run.processes.size,
         "dtype": dtype_name(run.model.compute_dtype),
@@ -134,13 +88,6 @@ def capture_state(run: Run, random_states: list[dict[str, Tensor]]) -> Checkpoin
         "scheduler": scheduler,
         "scaler": run.scaler.state_dict(),
         "validations": run.log.validations,
-        "skips": progress.skips.as_lists(),
-        "val_skips": progress.val_skips.as_lists(),
-        "left_out": progress.left_out,
-        "shortened": progress.shortened,
-        "dropped": progress.dropped,
-        "streak": progress.streak,
-        "overflows": progress.overflows,
         "seconds": run.elapsed(),
     }
     random_state = {name: tensor for states in random_states for name, tensor in states.items()}
@@ -165,11 +112,14 @@ def restore_state(run: Run, checkpoint: Checkpoint) -> None:
     for name, parameter in parameters.items():
         parameter.data.copy_(shard_like(checkpoint.trained[name], parameter))
     put_optimizer(run.model, run.optimizer.optimizer, checkpoint.optimizer)
-    run.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
-    for group, lr in zip(run.optimizer.param_groups, state["scheduler"]["_last_lr"], strict=True):
+    known = run.scheduler.state_dict()  # only its own entries: the rest would become attributes of the object
+    scheduler = {key: value for key, value in state["scheduler"].items() if key in known}
+    run.scheduler.load_state_dict({**scheduler, "lr_lambdas": [None]})
+    for group, lr in zip(run.optimizer.param_groups, scheduler["_last_lr"], strict=True):
         group["lr"] = lr
-    if state["scaler"]:
-        run.scaler.load_state_dict(state["scaler"])
+    if state["scaler"] and run.scaler.is_enabled():
+        run.scaler.load_state_dict({**run.scaler.state_dict(), **state["scaler"]})
+    # A checkpoint of an earlier version lacks newer fields, which then have their defaults.
     stored = {item.name: state[item.name] for item in fields(Progress) if item.name in state}
     skips = {name: Skips.from_lists(state[name]) for name in ("skips", "val_skips")}
     run.progress, run.log.validations = Progress(**{**stored, **skips}), state["validations"]

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MOST_DROPPED = 5  # steps in a row with a non-finite loss or gradient, after which a run stops
+_DEAD_LOADER = "DataLoader worker (pid"  # how torch's messages about a killed loader process begin
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
@@ -131,11 +132,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def within_memory(run: Run, work: Callable[[], T]) -> T:
-    """Run `work`, again with smaller batches whenever it runs out of memory."""
+    """Run `work`, again with smaller batches whenever it runs out of memory.
+
+    Raises:
+        SatlisaError: a loader process was killed, as Linux does when memory runs out.
+    """
     while True:
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
+            if str(error).startswith(_DEAD_LOADER):
+                raise SatlisaError(
+                    f"NUM_WORKERS: a loader process has died ({first_line(error)}), as happens when memory runs out; "
+                    "run the same command again to resume, with a smaller NUM_WORKERS: 0 needs the least memory"
+                ) from error
             if not is_out_of_memory(error):
                 raise
             reason = first_line(error)[:120]

@@ -12,8 +12,8 @@ from typing import Any
 
 from satlisa.errors import SatlisaError, first_line
 from satlisa.runtime.atomic_files import PARTIAL, atomic_remove, atomic_write, remove_leftovers
-from satlisa.runtime.fingerprint import Identity, differences
-from satlisa.runtime.locations import check_writable, existing_folder, writing_to
+from satlisa.runtime.fingerprint import Identity
+from satlisa.runtime.locations import check_disk, check_writable, existing_folder, writing_to
 from satlisa.training.fault_tolerance.checkpoint_files import (
     CHECKPOINT_FOLDER,
     STATE_FILE,
@@ -21,6 +21,7 @@ from satlisa.training.fault_tolerance.checkpoint_files import (
     read_checkpoint,
     read_state,
 )
+from satlisa.training.fault_tolerance.run_identity import how_to_proceed, run_differences
 from satlisa.training.log import SUMMARY_FILE
 from satlisa.training.settings import TrainConfig
 
@@ -60,26 +61,34 @@ class Record:
 
 
 def choose_start(settings: TrainConfig, identity: Identity) -> Start:
-    """Look into the run folder and decide by RESUME and OVERWRITE.
+    """Look into the run folder, decide by RESUME and OVERWRITE, and try whether the disk can do what the run needs.
 
     Raises:
-        SatlisaError: a folder that would be overwritten without OVERWRITE, a run with other settings, or no readable
-            checkpoint.
+        SatlisaError: a folder that would be overwritten without OVERWRITE, a run with other settings, no readable
+            checkpoint, or a disk that cannot keep checkpoints.
     """
     folder = Path(settings.output_dir)
     try:
         check_writable(folder, "OUTPUT_DIR")
-        if settings.resume == "never":
-            return _new_run(settings)
-        record = _read_record(folder)
-        checkpoint = None
-        if settings.resume != "auto" and not _continues_same_command(settings, identity, record):
-            checkpoint = _named_checkpoint(settings.resume, identity)
-            if record is None or record.source != checkpoint.resolve():
-                return _start_from_named(settings, checkpoint)
-        return _resume_in_folder(settings, identity, record, checkpoint)
+        start = _choose(settings, identity)
+        if not start.is_finished:
+            check_disk(folder, "OUTPUT_DIR")
+        return start
     except OSError as error:
         raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be used ({first_line(error)})") from error
+
+
+def _choose(settings: TrainConfig, identity: Identity) -> Start:
+    folder = Path(settings.output_dir)
+    if settings.resume == "never":
+        return _new_run(settings)
+    record = _read_record(folder)
+    checkpoint = None
+    if settings.resume != "auto" and not _continues_same_command(settings, identity, record):
+        checkpoint = _named_checkpoint(settings.resume, identity)
+        if record is None or record.source != checkpoint.resolve():
+            return _start_from_named(settings, checkpoint)
+    return _resume_in_folder(settings, identity, record, checkpoint)
 
 
 def _resume_in_folder(
@@ -89,19 +98,19 @@ def _resume_in_folder(
     folder = Path(settings.output_dir)
     if record is None:
         return _new_run(settings, checkpoint)
-    if differing := differences(record.identity, identity):
+    if differing := run_differences(record.identity, identity):
         if settings.overwrite or not _is_used(folder):
             return _new_run(settings, checkpoint)
         raise SatlisaError(
-            f"OUTPUT_DIR: {folder} holds a run with other settings: {differing}; set them back to resume it, "
-            "name another folder, or overwrite it with OVERWRITE=1"
+            f"OUTPUT_DIR: {folder} holds a run with other settings: {differing}; "
+            f"{how_to_proceed(record.identity, identity)}; to replace it by a new one, add OVERWRITE=1"
         )
     if (folder / SUMMARY_FILE).exists():
         return _new_run(settings, checkpoint) if settings.overwrite else Start(is_finished=True)
-    if (newest := _newest_readable(folder)) is not None:
+    if (newest := _newest_of_run(folder, identity)) is not None:
         return Start(newest)
     if record.source is not None:
-        read_checkpoint(record.source)
+        _check_is_of_run(record.source, identity)
     if _is_used(folder):
         logger.info("%s: no checkpoint was written yet, the run starts over", folder)
     return Start(record.source, is_new=True)
@@ -168,7 +177,7 @@ def _continues_same_command(settings: TrainConfig, identity: Identity, record: R
     """Whether the unfinished run in the folder was started with this RESUME, which may name something else by now."""
     if record is None or (Path(settings.output_dir) / SUMMARY_FILE).exists():
         return False
-    return record.identity == identity and record.resume == _resume_path(settings)
+    return not run_differences(record.identity, identity) and record.resume == _resume_path(settings)
 
 
 def _resume_path(settings: TrainConfig) -> str | None:
@@ -189,10 +198,11 @@ def _is_used(folder: Path) -> bool:
 
 def _read_record(folder: Path) -> Record | None:
     """The record of the run in a folder; None where there is none. A lost record is read from the newest checkpoint."""
+    path = folder / CHECKPOINT_FOLDER / RUN_FILE
     try:
-        read: dict[str, Any] = json.loads((folder / CHECKPOINT_FOLDER / RUN_FILE).read_text(encoding="utf-8"))
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return Record(dict(read["identity"]), Path(read["from"]) if read["from"] else None, read["resume"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
     for checkpoint in reversed(list_checkpoints(folder)):
         try:
@@ -202,25 +212,31 @@ def _read_record(folder: Path) -> Record | None:
     return None
 
 
-def _newest_readable(folder: Path) -> Path | None:
-    """The newest readable checkpoint of a run folder; None where none was written yet.
+def _newest_of_run(folder: Path, identity: Identity) -> Path | None:
+    """The newest checkpoint in a run folder that is readable and of this run; None where none was written yet.
 
     Raises:
-        SatlisaError: none of its checkpoints can be read.
+        SatlisaError: none of its checkpoints is.
     """
     checkpoints = list_checkpoints(folder)
     for checkpoint in reversed(checkpoints):
         try:
-            read_checkpoint(checkpoint)
+            _check_is_of_run(checkpoint, identity)
             return checkpoint
         except SatlisaError as error:
             logger.warning("%s; trying the checkpoint before it", error)
     if checkpoints:
         raise SatlisaError(
-            f"{folder / CHECKPOINT_FOLDER}: none of its {len(checkpoints)} checkpoints can be read; start over with "
-            "RESUME=never OVERWRITE=1"
+            f"{folder / CHECKPOINT_FOLDER}: none of its {len(checkpoints)} checkpoints can be read as one of this run; "
+            "start over with RESUME=never OVERWRITE=1"
         )
     return None
+
+
+def _check_is_of_run(checkpoint: Path, identity: Identity) -> None:
+    """Refuse a checkpoint that is damaged, or of a run with other settings than `identity`."""
+    if differing := run_differences(read_checkpoint(checkpoint).state["identity"], identity):
+        raise SatlisaError(f"{checkpoint}: of a run with other settings: {differing}")
 
 
 def _named_checkpoint(resume: str, identity: Identity) -> Path:
@@ -232,9 +248,14 @@ def _named_checkpoint(resume: str, identity: Identity) -> Path:
     named = existing_folder(resume)
     if named is None:
         raise SatlisaError(f"RESUME: expected auto, never or the folder of a checkpoint or run, found '{resume}'")
-    checkpoint = named if (named / STATE_FILE).exists() else _newest_readable(named)
+    record = _read_record(named)
+    is_checkpoint = (named / STATE_FILE).exists()
+    checkpoint = named if is_checkpoint else _newest_of_run(named, record.identity if record else identity)
     if checkpoint is None:
         raise SatlisaError(f"RESUME: {named} holds no checkpoint")
-    if differing := differences(read_checkpoint(checkpoint).state["identity"], identity):
-        raise SatlisaError(f"RESUME: {checkpoint} is of a run with other settings: {differing}; set them back")
+    of = read_checkpoint(checkpoint).state["identity"]
+    if differing := run_differences(of, identity):
+        raise SatlisaError(
+            f"RESUME: {checkpoint} is of a run with other settings: {differing}; {how_to_proceed(of, identity)}"
+        )
     return checkpoint

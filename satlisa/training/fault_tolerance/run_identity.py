@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from satlisa.config import ModelConfig
-from satlisa.data.fingerprint import rows_key
+from satlisa.data.fingerprint import rows_key, texts_key
 from satlisa.data.sampler import Sampler
-from satlisa.runtime.fingerprint import Identity, fingerprint_files
+from satlisa.runtime.fingerprint import Identity, differences, fingerprint_files
 from satlisa.runtime.locations import existing_folder
 from satlisa.training.settings import TrainConfig
 
@@ -15,6 +15,10 @@ _DETERMINING = (
     "preset", "max_samples", "epochs", "max_steps", "learning_rate", "warmup_ratio", "weight_decay", "max_grad_norm",
     "precision", "seed", "seg_tasks", "streaming", "shuffle_buffer",
 )  # fmt: skip
+
+
+# Entries that earlier versions did not record, or that cannot always be found out; compared where both sides have them.
+_OPTIONAL = ("DATASET texts",)
 
 
 def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Identity:
@@ -27,6 +31,8 @@ def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Id
     found["BATCH_SIZE × GRAD_ACCUM"] = settings.batch_size * settings.grad_accum
     found["DATASET"] = "a folder" if Path(config.dataset).is_absolute() else config.dataset
     found |= {"DATASET rows": len(sampler), "DATASET contents": rows_key(sampler)}
+    if (texts := texts_key(sampler)) is not None:
+        found["DATASET texts"] = texts
     for key, value in config.to_dict().items():
         if key in ("vlm_model_id", "sam_model_id"):
             value = f"folder {fingerprint_files(folder)}" if (folder := existing_folder(value)) else value
@@ -34,3 +40,27 @@ def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Id
             found[f"model_config.json {key}"] = value
     as_read: Identity = json.loads(json.dumps(found, default=str))  # as read back from a file
     return as_read
+
+
+def run_differences(before: Identity, now: Identity) -> str:
+    """What differs between a stored run and this one, for a message; "" where this one may resume it."""
+    left_out = {name for name in _OPTIONAL if name not in before or name not in now}
+    return differences(*({name: side[name] for name in side if name not in left_out} for side in (before, now)))
+
+
+def how_to_proceed(before: Identity, now: Identity) -> str:
+    """What to do instead of resuming a run with other settings, by what the change wants: more epochs, other rows, …"""
+    changed = [name for name in {*before, *now} if before.get(name) != now.get(name)]
+    wishes = {_wish(name) for name in changed}
+    return (
+        f"to {' and '.join(sorted(wishes))}, start a new run in another OUTPUT_DIR, which trains from the base models; "
+        "to resume that run, repeat the command that started it"
+    )
+
+
+def _wish(name: str) -> str:
+    if name in ("EPOCHS", "MAX_STEPS"):
+        return "train for another number of epochs or steps (the learning rate is planned over all of them)"
+    if name.startswith("DATASET") or name in ("MAX_SAMPLES", "SEG_TASKS", "STREAMING", "SHUFFLE_BUFFER"):
+        return "train on other rows"
+    return "train another model" if name.startswith("model_config.json") else "train with other settings"

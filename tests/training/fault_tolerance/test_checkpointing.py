@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from satlisa.config import ModelConfig
@@ -22,6 +24,7 @@ from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, 
 from stress.kills import differences, steps_of
 from tests.helpers.paths import ROOT
 from tests.helpers.resume_fixtures import at_step, short
+from tests.helpers.run_folders import rewrite
 from tests.helpers.runs import LAUNCH, log_of, rows, write_dataset
 
 pytestmark = pytest.mark.integration
@@ -284,3 +287,122 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(
     assert "no checkpoint of step 4" in caplog.text and "No space left" in caplog.text
     assert [read_checkpoint(place).state["step"] for place in list_checkpoints(folder)] == [2, 5]
     assert not list((folder / "checkpoints").glob("*.partial")) and len(log_of(folder)) == 5
+
+
+def test_checkpoints_of_another_run_change_nothing(
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Those of another seed and learning rate come later and are copied in; the newest own one has broken tensors."""
+    caplog.set_level("INFO")
+    other = short(tiny_config, resume_data, tmp_path / "other", MODEL_CONFIG=dropping, SEED="3", LEARNING_RATE="0.1")
+    run_module.train(other)
+    made = short(tiny_config, resume_data, tmp_path / "run", MODEL_CONFIG=dropping)
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        run_module.train(made)
+    own = list_checkpoints(tmp_path / "run")
+    for place in list_checkpoints(tmp_path / "other"):
+        shutil.copytree(place, tmp_path / "run" / "checkpoints" / place.name)
+    broken = read_checkpoint(own[-1]).optimizer
+    rewrite(own[-1], optimizer={name: t.new_zeros(3) if t.ndim else t for name, t in broken.items()})
+    caplog.clear()
+    run_module.train(made)
+    assert "SEED was 3, is 0" in caplog.text and "optimizer.safetensors: expected" in caplog.text
+    assert f"resuming from {own[-2]}" in caplog.text
+    assert steps_of(tmp_path / "run") == steps_of(whole)
+    for name in ("seg_projector.pt", "vlm_lora/adapter_model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def start(config: ModelConfig, dataset: Path, folder: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+    environ = {
+        "DATASET": str(dataset), "OUTPUT_DIR": str(folder), "VLM_MODEL": config.vlm_model_id,
+        "SAM_MODEL": config.sam_model_id, "DEVICE": "cpu", "BATCH_SIZE": "4", "GRAD_ACCUM": "1", "EPOCHS": "1",
+        "MAX_SKIP": "1", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py")], env={**os.environ, **environ, **more}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+
+
+POOR_DISK = """
+import errno, os
+from pathlib import Path
+
+root, poor = Path(os.environ["POOR_ROOT"]), os.environ["POOR"].split()
+fsync, chmod, rename, replace = os.fsync, os.chmod, os.rename, os.replace
+
+def is_here(path):
+    return Path(os.path.abspath(path)).is_relative_to(root)
+
+def poor_fsync(descriptor):
+    here = os.readlink(f"/proc/self/fd/{descriptor}")
+    if "fsync_folder" in poor and os.path.isdir(here) and is_here(here):
+        raise OSError(errno.EINVAL, "Invalid argument")
+    return fsync(descriptor)
+
+def poor_chmod(path, *arguments, **more):
+    if "chmod" in poor and not isinstance(path, int) and is_here(path):
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+    return chmod(path, *arguments, **more)
+
+def poor_rename(move):
+    def renamed(source, *arguments, **more):
+        if "rename_folder" in poor and os.path.isdir(source) and is_here(source):
+            raise OSError(errno.ENOSYS, "Function not implemented", source)
+        return move(source, *arguments, **more)
+    return renamed
+
+os.fsync, os.chmod, os.rename, os.replace = poor_fsync, poor_chmod, poor_rename(rename), poor_rename(replace)
+"""
+
+
+@pytest.mark.parametrize("poor", ["chmod fsync_folder", "rename_folder"])
+def test_disks_that_cannot_do_everything(
+    poor: str, tiny_config: ModelConfig, resume_data: Path, tmp_path: Path
+) -> None:
+    """What is cosmetic fails without a word; what is needed is named at the start, before a model is loaded."""
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "sitecustomize.py").write_text(POOR_DISK)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    more = {"PYTHONPATH": str(tmp_path / "python"), "POOR": poor, "POOR_ROOT": str(folder), "MAX_STEPS": "1"}
+    done = start(tiny_config, resume_data, folder, **more)
+    if poor == "rename_folder":
+        *_, last = done.stderr.splitlines()
+        assert done.returncode == 2 and "Traceback" not in done.stderr and "make room" not in last
+        assert last.startswith(f"train.py: OUTPUT_DIR: in {folder} the disk cannot rename a folder (")
+        assert not list(folder.iterdir())
+    else:
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (folder / "seg_projector.pt").exists() and len(list_checkpoints(folder)) == 1
+
+
+def test_a_root_is_no_run_folder(tiny_config: ModelConfig, resume_data: Path) -> None:
+    done = start(tiny_config, resume_data, Path("/"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "train.py: OUTPUT_DIR: / is the root of a disk; name a folder below it"
+
+
+def test_a_killed_loader_is_one_line_and_the_run_resumes(
+    tiny_config: ModelConfig, resume_data: Path, dropping: str, whole: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    made = short(tiny_config, resume_data, tmp_path, MODEL_CONFIG=dropping, NUM_WORKERS="1")
+
+    def kill_loaders() -> None:
+        for child in psutil.Process().children():
+            if "torch_shm" not in child.name():
+                child.kill()
+        time.sleep(1)  # until torch notices, as in a step that takes a while
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, kill_loaders)
+        with pytest.raises(
+            SatlisaError, match=r"NUM_WORKERS: a loader process has died .*Killed.* to resume, with a sm"
+        ):
+            run_module.train(made)
+    run_module.train(replace(made, num_workers=0))
+    assert differences(whole, tmp_path) == []

@@ -1,5 +1,6 @@
 """Where a run starts, for each state of its folder and each RESUME and OVERWRITE: nothing is lost unasked."""
 
+import errno
 import json
 import os
 import shutil
@@ -197,3 +198,110 @@ def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(resume, "atomic_write", full)
     with pytest.raises(SatlisaError, match=r"OUTPUT_DIR: .* cannot be written .*No space left"):
         prepare_folder(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside the run's own ones: it is not used, not counted among those to keep, not taken for one already written."""
+    folder, other = (
+        make_run(tmp_path / "run", 2, 4),
+        make_run(tmp_path / "other", 5, 9, identity={**IDENTITY, "SEED": 1}),
+    )
+    for step in (5, 9):
+        shutil.copytree(place_of(other, step), place_of(folder, step))
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 4))
+    assert "step-00000009: of a run with other settings: SEED was 0, is 1" not in caplog.text
+    assert "step-00000009: of a run with other settings: SEED was 1, is 0; trying the checkpoint" in caplog.text
+    assert choose_start(settings(tmp_path / "new", RESUME=str(folder)), IDENTITY).checkpoint == place_of(folder, 4)
+    write_checkpoint(checkpoint(5), folder, keep=2)
+    assert names(folder) == ["step-00000004", "step-00000005", "step-00000009"]
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 5))
+    for step in (4, 5):
+        shutil.rmtree(place_of(folder, step))
+    with pytest.raises(SatlisaError, match=r"none of its 1 checkpoints can be read as one of this run"):
+        choose_start(settings(folder), IDENTITY)
+
+
+def test_swapped_files_and_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("trained.safetensors", "optimizer.safetensors", "state.json"):
+        folder = make_run(tmp_path / name, 2, 4, 6)
+        one, other, spare = place_of(folder, 4) / name, place_of(folder, 6) / name, tmp_path / "spare"
+        for source, target in ((one, spare), (other, one), (spare, other)):
+            source.rename(target)
+        assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
+    folder = make_run(tmp_path / "folders", 2, 4)
+    place_of(folder, 4).rename(place_of(folder, 6))
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
+    assert "holds step-00000004, another checkpoint than its name says" in caplog.text
+    place_of(folder, 2).rename(folder / "best")  # a name of the user's own says nothing about the step
+    assert choose_start(settings(tmp_path / "x", RESUME=str(folder / "best")), IDENTITY).checkpoint == folder / "best"
+
+
+@pytest.mark.parametrize(
+    "name", ["state.json", "trained.safetensors", "optimizer.safetensors", "random.safetensors", "../run.json"]
+)
+def test_only_regular_files_are_opened(name: str, tmp_path: Path) -> None:
+    """Nobody writes into the pipe: opening it would wait forever. A device would fill the memory."""
+    folder = make_run(tmp_path / "run", 2, 4)
+    path = place_of(folder, 4) / name
+    expected = Start(place_of(folder, 4 if name == "../run.json" else 2))
+    path.unlink()
+    os.mkfifo(path)
+    assert choose_start(settings(folder), IDENTITY) == expected
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert choose_start(settings(folder), IDENTITY) == expected
+
+
+def test_a_state_of_a_terabyte(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", 2, 4)
+    os.truncate(place_of(folder, 4) / "state.json", 2**40)
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "wish"),
+    [
+        ({"EPOCHS": 2}, {"EPOCHS": 5}, "train for another number of epochs or steps"),
+        ({"DATASET contents": "a"}, {"DATASET contents": "b"}, "train on other rows"),
+        ({}, {"SEG_TASKS": "x"}, "train on other rows"),
+        ({"model_config.json lora_rank": 16}, {"model_config.json lora_rank": 8}, "train another model"),
+        ({"LEARNING_RATE": 0.1}, {"LEARNING_RATE": 0.2}, "train with other settings"),
+    ],
+)
+def test_the_message_says_how_to_get_what_is_wanted(
+    before: dict[str, Any], now: dict[str, Any], wish: str, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path / "run", 2, identity=before)
+    with pytest.raises(SatlisaError) as in_folder:
+        choose_start(settings(folder), now)
+    with pytest.raises(SatlisaError) as by_name:
+        choose_start(settings(tmp_path / "new", RESUME=str(folder)), now)
+    for said in map(str, (in_folder.value, by_name.value)):
+        assert f"; to {wish}" in said and "start a new run in another OUTPUT_DIR" in said
+        assert "to resume that run, repeat the command that started it" in said and "back" not in said
+
+
+def test_records_of_earlier_versions(tmp_path: Path) -> None:
+    """They do not hold the hash of a stream's texts."""
+    folder = make_run(tmp_path / "run", 2)
+    assert choose_start(settings(folder), {**IDENTITY, "DATASET texts": "a"}) == Start(place_of(folder, 2))
+    later = make_run(tmp_path / "later", 2, identity={**IDENTITY, "DATASET texts": "a"})
+    with pytest.raises(SatlisaError, match="DATASET texts was 'a', is 'b'"):
+        choose_start(settings(later), {**IDENTITY, "DATASET texts": "b"})
+
+
+def test_the_disk_is_tried_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path / "run", 2, finished=True)
+    original = os.rename
+
+    def rename(source: Any, target: Any, **more: Any) -> None:
+        if Path(source).is_dir():
+            raise OSError(errno.ENOSYS, "Function not implemented")
+        original(source, target, **more)
+
+    monkeypatch.setattr(os, "rename", rename)
+    assert choose_start(settings(folder), IDENTITY) == Start(is_finished=True)
+    (folder / "train_summary.json").unlink()
+    for place in (folder, tmp_path / "new" / "run"):
+        with pytest.raises(SatlisaError, match=r"OUTPUT_DIR: in .* the disk cannot rename a folder .*on another disk"):
+            choose_start(settings(place), IDENTITY)

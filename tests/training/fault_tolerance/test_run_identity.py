@@ -9,11 +9,13 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 
 from satlisa.config import ModelConfig
+from satlisa.data import fingerprint
 from satlisa.data.dataset import load_rows
-from satlisa.data.sampler import IndexedSampler
-from satlisa.data.streaming import open_stream
+from satlisa.data.fingerprint import texts_key
+from satlisa.data.sampler import IndexedSampler, StreamingSampler
+from satlisa.data.streaming import StreamedRows, open_stream
 from satlisa.runtime.fingerprint import differences
-from satlisa.training.fault_tolerance.run_identity import identify
+from satlisa.training.fault_tolerance.run_identity import identify, run_differences
 from satlisa.training.settings import TrainConfig
 from tests.helpers.runs import rows, write_dataset
 
@@ -22,7 +24,11 @@ def identity(dataset: Path | str, config: ModelConfig, *, streaming: bool = Fals
     models = {"VLM_MODEL": config.vlm_model_id, "SAM_MODEL": config.sam_model_id}
     made = TrainConfig.from_env({"DATASET": str(dataset), "STREAMING": str(int(streaming)), **models, **more})
     name = str(dataset)
-    order = open_stream(name, "train", 0, 5, 0) if streaming else IndexedSampler(load_rows(name, "train"), 0, 0)
+    order = (
+        open_stream(name, "train", made.max_samples, 5, 0)
+        if streaming
+        else IndexedSampler(load_rows(name, "train"), 0, 0)
+    )
     return identify(made.resolve(2), made.new_model_config(), order)
 
 
@@ -51,6 +57,42 @@ def test_a_text_in_any_row_counts(column: str, dataset: Path, tiny_config: Model
         write_dataset(tmp_path / f"other{number}", {"train": changed(number, **{column: "else"})})
         said = differences(identity(dataset, tiny_config), identity(tmp_path / f"other{number}", tiny_config))
         assert said.startswith("DATASET contents was ")
+
+
+@pytest.mark.parametrize("column", ["conversations", "metadata", "task", "source"])
+def test_a_text_in_any_row_of_a_stream_counts(
+    column: str, dataset: Path, tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    write_dataset(tmp_path / "other", {"train": changed(19, **{column: "else"})})
+    a, b = (identity(folder, tiny_config, streaming=True) for folder in (dataset, tmp_path / "other"))
+    assert run_differences(a, b).startswith("DATASET texts was ")
+    first = [
+        identity(folder, tiny_config, streaming=True, MAX_SAMPLES="19") for folder in (dataset, tmp_path / "other")
+    ]
+    assert run_differences(*first) == ""  # the changed row is not one of them
+
+
+def test_lines_and_files_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = {"task": "t", "source": "s", "image": "a.png", "conversations": "[]", "metadata": "{}"}
+    lines = [json.dumps({**cells, "source": str(number)}) for number in range(30)]
+    keys = []
+    for changed_line in (lines[29], lines[29].replace('"29"', '"28"')):
+        (tmp_path / "train.jsonl").write_text("\n".join([*lines[:29], changed_line]))
+        keys.append(texts_key(open_stream(str(tmp_path), "train")))
+    assert keys[0] != keys[1]
+
+    class Hub:
+        def info(self, name: str) -> dict[str, Any]:
+            if name.endswith("gone"):
+                raise OSError("not reachable")
+            return {"blob_id": "1", "lfs": None} if name.endswith("small") else {"blob_id": "2", "lfs": {"sha256": "3"}}
+
+    monkeypatch.setattr(fingerprint, "HfFileSystem", Hub)
+    found = [
+        texts_key(StreamingSampler(StreamedRows(None, None, "d", files=files), 9))  # type: ignore[arg-type]
+        for files in (("hf://a/small",), ("hf://b/small",), ("hf://a/large",), ("hf://a/gone",), ())
+    ]
+    assert found[0] == found[1] != found[2] and None not in found[:3] and found[3:] == [None, None]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
