@@ -18,7 +18,8 @@ from benchmarks.models import IMAGE_SIDE, make_model, plain_sam
 from benchmarks.peer import Peer, unpatched_delta_net
 from satlisa.data.sample import Sample, Turn
 from satlisa.data.synthetic.rows import demo_rows
-from satlisa.evaluation.evaluate import EvalSettings, evaluate
+from satlisa.evaluation.evaluate import evaluate
+from satlisa.evaluation.windows import EvalSettings
 from satlisa.inference.generation import Answer, answer
 from satlisa.model.assemble import enable_gradient_checkpointing
 from satlisa.model.lm_head import LMHead

@@ -12,9 +12,10 @@ from PIL import Image
 
 from benchmarks.measure import Side, extra_memory
 from benchmarks.models import make_model
-from satlisa.evaluation.evaluate import EvalSettings, evaluate
+from satlisa.evaluation.evaluate import evaluate
 from satlisa.evaluation.partial_report import PartialReport
 from satlisa.evaluation.report import write_report
+from satlisa.evaluation.windows import EvalSettings
 from satlisa.inference import generation
 
 _SIDES = (4000, 3000)

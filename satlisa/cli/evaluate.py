@@ -41,9 +41,10 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate and write the report; exit code 1 where no sample at all could be answered."""
     # torch and transformers take seconds that --help need not wait for
     from satlisa.data.dataset import check_hub_dataset, load_rows
-    from satlisa.evaluation.evaluate import EvalSettings, evaluate
+    from satlisa.evaluation.evaluate import evaluate
     from satlisa.evaluation.partial_report import PartialReport
     from satlisa.evaluation.report import REPORT_FILE, headline, plain_table, write_report
+    from satlisa.evaluation.windows import EvalSettings
     from satlisa.pretrained.model_directory import find_model_dir, fingerprint_model, load_model
     from satlisa.runtime.processes import ProcessGroup
 

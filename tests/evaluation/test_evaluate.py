@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from satlisa.errors import SatlisaError
-from satlisa.evaluation.evaluate import EvalSettings, choose, evaluate
+from satlisa.evaluation.evaluate import choose, evaluate
 from satlisa.evaluation.partial_report import PartialReport
 from satlisa.evaluation.report import write_report
+from satlisa.evaluation.windows import EvalSettings
 from satlisa.inference.generation import Answer
 from tests.helpers.made_up_answers import (
     BUILDINGS,

@@ -21,8 +21,9 @@ import pytest
 import satlisa.data.dataset
 import satlisa.evaluation.evaluate
 import satlisa.pretrained.model_directory
-from satlisa.evaluation.evaluate import EvalSettings, evaluate
+from satlisa.evaluation.evaluate import evaluate
 from satlisa.evaluation.report import read_results
+from satlisa.evaluation.windows import EvalSettings
 from satlisa.inference.generation import Answer
 from tests.helpers.made_up_answers import HEIGHT, LEFT_HALF, MODEL, WIDTH, columns, reply, row
 from tests.helpers.model_fixtures import picture

@@ -16,8 +16,9 @@ from satlisa.config import ModelConfig
 from satlisa.data.dataset import load_rows
 from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError, Sample
-from satlisa.evaluation.evaluate import EvalSettings, evaluate
+from satlisa.evaluation.evaluate import evaluate
 from satlisa.evaluation.report import write_report
+from satlisa.evaluation.windows import EvalSettings
 from satlisa.geometry.raster import rasterize
 from satlisa.inference.generation import Answer
 from satlisa.processing.collator import Encoded

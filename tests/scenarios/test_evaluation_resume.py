@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from satlisa.errors import SatlisaError
-from satlisa.evaluation.evaluate import EvalSettings, evaluate
+from satlisa.evaluation.evaluate import evaluate
 from satlisa.evaluation.partial_report import PartialReport
 from satlisa.evaluation.report import write_report
+from satlisa.evaluation.windows import EvalSettings
 from tests.helpers.evaluation_runs import (
     BROKEN_ROW,
     NUM_CALLS,
