@@ -1,6 +1,7 @@
 """Rows to batches: a row is read and encoded on demand, and a row that cannot be used becomes its error."""
 
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,12 +101,16 @@ class StepLoader(IterableDataset[Loaded]):
         return -(-len(self.sampler) // self.step_size)
 
     def steps(self, epoch: int = 0, start: int = 0) -> Iterator[Loaded]:
-        """The steps of an epoch after its first `start` rows, in the same order for any `num_workers`."""
+        """The steps of an epoch after its first `start` rows, in the same order for any `num_workers`.
+
+        A step is loaded while the one before is trained: by processes, or with `num_workers` 0 by a thread.
+        """
         self._epoch, self._start = epoch, start
         # Its own generator: by default DataLoader draws a seed from torch's, whose state a resumed run has restored.
         generator = torch.Generator().manual_seed(0)
         options: dict[str, Any] = dict(generator=generator, worker_init_fn=_leave_signals_to_the_parent)
-        return iter(DataLoader(self, batch_size=None, num_workers=self.num_workers, **options))
+        loaded = iter(DataLoader(self, batch_size=None, num_workers=self.num_workers, **options))
+        return loaded if self.num_workers else _one_ahead(loaded)
 
     def __iter__(self) -> Iterator[Loaded]:
         worker = get_worker_info()
@@ -139,6 +144,15 @@ class StepLoader(IterableDataset[Loaded]):
 
     def _collate(self, samples: Sequence[Encoded]) -> Batch:
         return collate(samples, self.encoder.processor.tokenizer.pad_token_id)
+
+
+def _one_ahead(steps: Iterator[Loaded]) -> Iterator[Loaded]:
+    """The same steps, each loaded by a thread while the one before is used; closing waits for the thread."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
+        coming = thread.submit(next, steps, None)
+        while (step := coming.result()) is not None:
+            coming = thread.submit(next, steps, None)
+            yield step
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

@@ -52,7 +52,7 @@ class TrainConfig:
     max_skip: float = setting(0.05, "share of rows that may be skipped before the run stops", low=0, high=1)
     streaming: bool = setting(False, "1: stream the dataset, if it is larger than memory or disk")
     shuffle_buffer: int = setting(1000, "rows of a stream that are shuffled together", low=1)
-    num_workers: int = setting(0, "data loading processes; 0: load in the main process, which saves memory", low=0)
+    num_workers: int = setting(0, "data loading processes; 0: a thread of the main process, which saves memory", low=0)
     epochs: int = setting(2, "passes over the training rows", low=1)
     max_steps: int = setting(0, "stop after this many optimizer steps; 0: no limit", low=0)
     learning_rate: float = setting(2e-4, "peak of the cosine schedule", low=0)

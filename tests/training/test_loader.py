@@ -1,11 +1,14 @@
 """Rows on their way to batches: steps, their order, their places, and what cannot be used."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from satlisa.model.satlisa import SatLisa
 from tests.helpers.model_fixtures import make_loader
 from tests.helpers.runs import rows
 
@@ -52,3 +55,55 @@ def test_workers_load_the_same_batches(tiny_model) -> None:  # type: ignore[no-u
         assert seen([a]) == seen([b])
         assert all(torch.equal(x.input_ids, y.input_ids) for x, y in zip(a.batches, b.batches, strict=True))
         assert [str(error) for error in a.errors] == [str(error) for error in b.errors]
+
+
+class Meeting:
+    """Counts the rows that were encoded, and lets a test wait for them."""
+
+    def __init__(self, encoder: Any) -> None:
+        self.encoder, self.count, self.changed = encoder, 0, threading.Condition()
+
+    def __call__(self, row: Any) -> Any:
+        encoded = self.encoder(row)
+        with self.changed:
+            self.count += 1
+            self.changed.notify_all()
+        return encoded
+
+    def wait_for(self, count: int) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: self.count >= count, timeout=60)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoder, name)
+
+
+def test_the_next_step_is_loaded_while_this_one_is_used(tiny_model: SatLisa) -> None:
+    """With NUM_WORKERS=0 by a thread: one step ahead, no more; and none after the loop was left."""
+    loader = make_loader(tiny_model, rows(9), 2, num_workers=0)
+    loader.encoder = meeting = Meeting(loader.encoder)  # type: ignore[assignment]
+    before = threading.active_count()
+    steps = loader.steps()
+    assert next(steps).rows_done == 2
+    assert meeting.wait_for(4)  # nobody has asked for the second step
+    assert next(steps).rows_done == 4 and meeting.wait_for(6)
+    steps.close()  # type: ignore[attr-defined]
+    assert meeting.count == 6 and threading.active_count() == before
+
+
+def test_an_error_of_the_thread_reaches_the_loop(tiny_model: SatLisa) -> None:
+    loader = make_loader(tiny_model, rows(9), 2, num_workers=0)
+    original, calls = loader.encoder, []
+
+    def fails(row: Any) -> Any:
+        calls.append(row)
+        if len(calls) == 3:
+            raise MemoryError("no memory")
+        return original(row)
+
+    fails.processor, fails.sam_inputs = original.processor, original.sam_inputs  # type: ignore[attr-defined]
+    loader.encoder = fails  # type: ignore[assignment]
+    steps = loader.steps()
+    assert next(steps).rows_done == 2
+    with pytest.raises(MemoryError, match="no memory"):
+        next(steps)
