@@ -1,52 +1,21 @@
 """Adapters that train the vocabulary: loaded, the model computes what PEFT computes with them; others are refused."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Qwen3_5ForConditionalGeneration
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.model_directory import load_model
+from tests.helpers.foreign_adapters import logits_of, train_with_peft
 
-IDS = torch.tensor([[70, 5, 263, 7, 9, 263, 12, 300]])  # 263 is <SEG>
 BOTH = ["embed_tokens", "lm_head"]
-
-
-def train_with_peft(config: ModelConfig, folder: Path, layers: dict[str, Any], common: bool = False) -> Tensor:
-    """Replace the adapter of a directory by one of PEFT's with random values; the logits (T, V) that it gives.
-
-    Args:
-        common: give both vocabulary matrices the same values.
-    """
-    torch.manual_seed(1)
-    base = Qwen3_5ForConditionalGeneration.from_pretrained(config.vlm_model_id, dtype=torch.float32)
-    model = get_peft_model(base, LoraConfig(**{"r": 4, "target_modules": ["q_proj", "out_proj"], **layers})).eval()
-    with torch.no_grad():
-        for parameter in (p for p in model.parameters() if p.requires_grad):
-            parameter.normal_(std=0.3)
-        if common:
-            one, other = (m.modules_to_save.default.weight for m in (base.get_input_embeddings(), base.lm_head))
-            other.copy_(one)
-        logits: Tensor = model(input_ids=IDS).logits[0]
-    shutil.rmtree(folder / "vlm_lora")
-    model.save_pretrained(folder / "vlm_lora")
-    (folder / "seg_token.safetensors").unlink()
-    return logits
-
-
-def logits_of(model: SatLisa) -> Tensor:
-    positions = torch.arange(IDS.shape[1]).expand(3, 1, -1)
-    with torch.no_grad():
-        return model.head.logits(model.run_text(model.embed(IDS), torch.ones_like(IDS), positions)[0])
 
 
 @pytest.mark.parametrize(
