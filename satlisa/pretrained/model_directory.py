@@ -251,18 +251,18 @@ def _projector_hidden_size(path: Path, states: list[State], width: int, prompt_s
 
 
 def _other_projector(state: State, width: int, prompt_size: int) -> str:
-    """What makes a chain of layers another kind of projector than ours; "" where it is ours or no such chain."""
+    """What makes a chain of layers from `width` to `prompt_size` another projector than ours; "" for anything else."""
     matrices = [tensor for tensor in state.values() if tensor.ndim == 2]
-    outputs = {len(matrix) for matrix in matrices}
-    chains = {m.shape[1] for m in matrices} - outputs <= {width} and outputs - {m.shape[1] for m in matrices} <= {
-        prompt_size
-    }
-    if not matrices or not chains or len(state) > _MOST_OF_A_PROJECTOR:
+    inputs, outputs = {matrix.shape[1] for matrix in matrices}, {len(matrix) for matrix in matrices}
+    is_chain = {width} >= inputs - outputs and {prompt_size} >= outputs - inputs
+    if not is_chain or not 0 < len(state) <= _MOST_OF_A_PROJECTOR:
         return ""
-    if len(matrices) != 2:
-        return f"{len(matrices)} linear layers ({list_tensors(state)})"
     vectors = len(state) - len(matrices)
-    return f"a normalization besides its linear layers ({list_tensors(state)})" if vectors > 2 else ""
+    if len(matrices) == 2 and vectors == 2:
+        return ""
+    kind = f"{len(matrices)} linear layer" + "s" * (len(matrices) != 1)
+    extra = {True: " and a normalization besides", False: ""}[vectors > len(matrices)]
+    return f"{kind}{extra}{'' if vectors else ' and no bias'} ({list_tensors(state)})"
 
 
 def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
