@@ -24,7 +24,7 @@ _COUNTS = (  # of layers and the like, each of which takes time to build
     *("num_hidden_layers", "depth", "num_labels", "num_multimask_outputs", "num_point_embeddings", "iou_head_depth"),
 )
 _LARGEST_COUNT = 256
-_MOST_PARAMETERS, _FEW_PARAMETERS = 2**34, 2**28  # few fit into memory, whatever the weights are
+_MOST_PARAMETERS, _FEW_PARAMETERS = 2**34, 2**26  # few fit into memory, whatever the weights are
 _LARGEST_SAM_IMAGE = 2048  # pixels of a side; SAM and SlimSAM have 1024
 _WEIGHTS = (".safetensors", ".bin")
 _LARGE = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
@@ -72,6 +72,7 @@ def check_config(folder: Path, model_class: Any, is_local: bool) -> None:
         advice = f"it belongs in {belongs}; are the two swapped?" if belongs else "is it the right model?"
         raise SatlisaError(f"expected a model of the kind {expected}, found {found!r} in {path}; {advice}")
     _check_counts(config, path)
+    _check_rotation(config.get("text_config"), path)
     with torch.device("meta"):
         model = model_class(model_class.config_class.from_dict(_without_kernels(config)))
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -88,6 +89,16 @@ def _check_counts(config: Mapping[str, Any], path: Path) -> None:
             _check_counts(value, path)
         elif name in _COUNTS and isinstance(value, int) and value > _LARGEST_COUNT:
             raise SatlisaError(f"{path}: {name}: expected at most {_LARGEST_COUNT}, found {value:.3g}")
+
+
+def _check_rotation(text: Any, path: Path) -> None:
+    """The rotary embedding of a VLM fails at the first question, not before, where its sections do not fit a head."""
+    rope = text.get("rope_parameters") if isinstance(text, Mapping) else None
+    if not isinstance(rope, Mapping) or "mrope_section" not in rope:
+        return
+    section, share, size = rope["mrope_section"], rope.get("partial_rotary_factor", 1), text.get("head_dim")
+    if sum(section) * 2 != int(size * share) or not 0 < share <= 1:
+        raise SatlisaError(f"{path}: mrope_section {section}: expected half of {share} of head_dim {size} in sum")
 
 
 def _without_kernels(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def read_adapter(folder: Path) -> tuple[Any, State]:
 
 def _read_tensors(path: Path) -> State:
     state = read_tensors(path)
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    by_name = isinstance(state, dict) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items())
+    if not by_name:
         raise SatlisaError(f"{path}: expected tensors by name, found {type(state).__name__}")
     return dict(state)
 
@@ -129,7 +130,7 @@ def _name_layers(config: Any, lora: State, vlm: Any, source: Path) -> None:
     """Give PEFT each layer by its full name, with its rank and alpha, in place of patterns; checks them."""
     layers = {_place(name): name for name, _ in vlm.named_modules() if name}
     ranks = {_layer(name): len(tensor) for name, tensor in lora.items() if ".lora_A" in name or "embedding_A" in name}
-    targets = _target_layers(config, layers)
+    targets = _target_layers(config, layers, source)
     if targets is None:
         targets = ranks.keys() & layers.keys()
     if targets != ranks.keys():
@@ -154,7 +155,7 @@ def _name_layers(config: Any, lora: State, vlm: Any, source: Path) -> None:
     config.alpha_pattern = {name: alpha for name, (_, alpha) in escaped.items() if alpha != config.lora_alpha}
 
 
-def _target_layers(config: Any, layers: Iterable[str]) -> set[str] | None:
+def _target_layers(config: Any, layers: Iterable[str], source: Path) -> set[str] | None:
     """The layers that `target_modules` names; None where a pattern or a further setting decides: the tensors tell."""
     named, inside = config.target_modules, ""
     if isinstance(named, str) and (own := _OWN_TARGETS.fullmatch(named)):
@@ -162,6 +163,8 @@ def _target_layers(config: Any, layers: Iterable[str]) -> set[str] | None:
     narrowed = config.exclude_modules or config.layers_to_transform is not None
     if isinstance(named, str) or named is None or narrowed:
         return None
+    if not isinstance(named, list | set | tuple):
+        raise SatlisaError(f"{source}: target_modules: expected names of layers, found {named!r}")
     wanted = {_place(str(name)) for name in named}
     return {layer for layer in layers if layer.startswith(inside) and not wanted.isdisjoint(_endings(layer))}
 

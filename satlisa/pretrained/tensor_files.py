@@ -94,7 +94,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with open(path, "rb") as file:
         _check_index(path, int.from_bytes(file.read(8), "little"))
     with safe_open(path, framework="pt") as tensors:
-        return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
+        names = tensors.keys()
+        if len(names) > _MOST_TENSORS:
+            raise _too_many(path)
+        return {name: tensors.get_tensor(name) for name in names}
 
 
 def _read_torch(path: Path) -> Any:
@@ -133,7 +136,11 @@ def _check_pickles(path: Path, file: BinaryIO) -> None:
 
 def _check_index(path: Path, size: int) -> None:
     if size > _MOST_INDEX:
-        raise SatlisaError(f"{path}: expected at most {_MOST_TENSORS:,} tensors, found an index for far more")
+        raise _too_many(path)
+
+
+def _too_many(path: Path) -> SatlisaError:
+    return SatlisaError(f"{path}: expected at most {_MOST_TENSORS:,} tensors, found more")
 
 
 def _check_tensors(loaded: Any, path: Path) -> None:
