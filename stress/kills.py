@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from satlisa.runtime.atomic_files import PARTIAL
 from satlisa.training import train as training
 from satlisa.training.fault_tolerance.checkpoint_files import CHECKPOINT_FOLDER, list_checkpoints, read_checkpoint
 from satlisa.training.log import LOG_FILE, SUMMARY_FILE
@@ -93,7 +94,7 @@ def kill_when(child: int, folder: Path, rng: random.Random) -> str:
 
 def half_written(folder: Path) -> set[str]:
     """Names of incomplete checkpoints."""
-    return {path.name for path in (folder / CHECKPOINT_FOLDER).glob("step-*.partial")}
+    return {path.name for path in (folder / CHECKPOINT_FOLDER).glob("step-*" + PARTIAL)}
 
 
 def differences(one: Path, other: Path) -> list[str]:

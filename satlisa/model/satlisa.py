@@ -73,6 +73,9 @@ class SatLisa(nn.Module):
         # The trained row of the tied embedding is a separate parameter: PEFT's trainable_token_indices copies the
         # entire matrix twice per step (3 times slower, +1.3 GB on a 4-layer model).
         self.seg_row = nn.Parameter(seg_row.detach().float().clone())
+        # The row of the LM head, where an adapter of another program separates it from the row of the input.
+        self.seg_head_row: Tensor | None
+        self.register_buffer("seg_head_row", None, persistent=False)
         self.processor = processor
         self.config = config
         self.compute_dtype = compute_dtype
@@ -148,7 +151,8 @@ class SatLisa(nn.Module):
     @property
     def head(self) -> LMHead:
         """LM head: the tied embedding with the trained `<SEG>` row."""
-        return LMHead(self.qwen.lm_head.weight, self.seg_row, self.seg_token_id)
+        row = self.seg_row if self.seg_head_row is None else self.seg_head_row
+        return LMHead(self.qwen.lm_head.weight, row, self.seg_token_id)
 
     def decode_masks(self, seg_states: Tensor, image_embeddings: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """`<SEG>` states (N, D) → projector → mask decoder: logits (N, m, m) and scores (N,).

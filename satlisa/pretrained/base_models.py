@@ -4,6 +4,7 @@ Hub ids, local folders in the hub's layout and the packaged demo backbone (`demo
 None of them can run code: no pickles, no Python modules from the repository, no kernels named in a config.
 """
 
+import logging
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,22 @@ from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamImag
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model.assemble import Parts
+from satlisa.pretrained.base_checks import (
+    check_config,
+    check_folder,
+    check_loaded,
+    check_sam_images,
+    check_tokenizer,
+    check_vlm_images,
+)
 from satlisa.pretrained.tensor_files import refuse_pickle
 from satlisa.runtime.locations import is_hub_id
 
 _DEMO_WEIGHTS = Path(__file__).parent.parent / "demo" / "weights"
 
 # `attn_implementation=None` overrides config.json, where a hub kernel may be named that transformers would run.
-_NO_FOREIGN_CODE: dict[str, Any] = {"trust_remote_code": False, "weights_only": True, "attn_implementation": None}
+_HOW: dict[str, Any] = {"trust_remote_code": False, "weights_only": True, "attn_implementation": None}
+_HOW |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded refuses them, by name
 
 
 def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = None) -> Parts:
@@ -35,25 +45,42 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
         tokenizer: replaces the VLM's own and its chat template (a model directory's `tokenizer/`).
 
     Raises:
-        SatlisaError: a model cannot be found or read.
+        SatlisaError: a model cannot be found or read, is of another kind, lacks tensors, or does not fit its own
+            processor or the tokenizer.
     """
     vlm_source, sam_source = model_source(config.vlm_model_id), model_source(config.sam_model_id)
     loading_vlm = partial(_loading, "vlm_model_id", config.vlm_model_id)
     loading_sam = partial(_loading, "sam_model_id", config.sam_model_id)
     with loading_vlm():
-        _find(vlm_source)
+        _find(vlm_source, Qwen3_5ForConditionalGeneration)
     with loading_sam():
-        _find(sam_source)
+        _find(sam_source, SamModel)
     with loading_vlm():
         processor = AutoProcessor.from_pretrained(vlm_source, trust_remote_code=False)
-        vlm = Qwen3_5ForConditionalGeneration.from_pretrained(vlm_source, dtype=dtype, **_NO_FOREIGN_CODE)
+        vlm = _load(Qwen3_5ForConditionalGeneration, vlm_source, dtype)
+        check_vlm_images(processor, vlm.config.vision_config)
+        if tokenizer is not None:
+            processor.tokenizer = tokenizer
+            processor.chat_template = tokenizer.chat_template or processor.chat_template
     with loading_sam():
-        sam = SamModel.from_pretrained(sam_source, dtype=torch.float32, **_NO_FOREIGN_CODE)
+        sam = _load(SamModel, sam_source, torch.float32)
         images = SamImageProcessor.from_pretrained(sam_source)
-    if tokenizer is not None:
-        processor.tokenizer = tokenizer
-        processor.chat_template = tokenizer.chat_template or processor.chat_template
+        check_sam_images(images, sam.config.vision_config)
+    check_tokenizer(processor, vlm, tokenizer.name_or_path if tokenizer else f"vlm_model_id: '{config.vlm_model_id}'")
     return Parts(vlm, processor, sam, images)
+
+
+def _load(model_class: Any, source: str, dtype: torch.dtype) -> Any:
+    """A model of `transformers`, every tensor of it from its weights."""
+    library = logging.getLogger("transformers")
+    level = library.level
+    library.setLevel(logging.ERROR)  # it reports what check_loaded refuses
+    try:
+        model, info = model_class.from_pretrained(source, dtype=dtype, **_HOW)
+    finally:
+        library.setLevel(level)
+    check_loaded(source, info)
+    return model
 
 
 def model_source(model_id: str) -> str:
@@ -70,10 +97,16 @@ def model_source(model_id: str) -> str:
     return str(_DEMO_WEIGHTS / name)
 
 
-def _find(source: str) -> None:
-    """Fail fast if a model is neither local nor downloadable; transformers would retry for two minutes."""
-    if not Path(source).is_dir():
-        snapshot_download(source, allow_patterns="config.json")
+def _find(source: str, model_class: Any) -> None:
+    """Fail fast, before a model is loaded: it is not there, of another kind, or of an impossible size.
+
+    transformers would retry for two minutes where a model is neither local nor downloadable.
+    """
+    is_local = Path(source).is_dir()
+    folder = Path(source if is_local else snapshot_download(source, allow_patterns="config.json"))
+    if is_local:
+        check_folder(folder)
+    check_config(folder, model_class, is_local)
 
 
 def check_model_id(model_id: str, source: str, folders_allowed: bool) -> None:
@@ -106,6 +139,8 @@ def _loading(setting: str, model_id: str) -> Iterator[None]:
     """Any error meanwhile, as one line that names the setting and the model."""
     try:
         yield
+    except SatlisaError as error:
+        raise SatlisaError(f"{setting}: '{model_id}': {error}") from error
     except pickle.UnpicklingError as error:
         raise refuse_pickle(f"{setting}: '{model_id}'") from error
     except Exception as error:  # transformers raises many types for missing, damaged or foreign files

@@ -5,6 +5,8 @@ remote code. `state_matching` maps the tensor names of other programs' checkpoin
 """
 
 import logging
+import os
+import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,21 +14,21 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError, first_line
-from satlisa.model.assemble import Parts, add_seg_token, assemble
+from satlisa.model.assemble import add_seg_token, assemble
 from satlisa.model.satlisa import SatLisa
+from satlisa.pretrained.adapter_vocabulary import read_vocabulary
+from satlisa.pretrained.base_checks import check_folder
 from satlisa.pretrained.base_models import check_model_id, describe_load_error, load_parts
-from satlisa.pretrained.peft_adapter import find_seg_row, put_adapter, read_adapter
+from satlisa.pretrained.peft_adapter import put_adapter, read_adapter
 from satlisa.pretrained.state_matching import State, find_state_dicts, match_unique
-from satlisa.pretrained.tensor_files import read_tensors
-from satlisa.processing.chat import as_turns, encode_prompt
-from satlisa.runtime.atomic_files import atomic_replace
+from satlisa.pretrained.tensor_files import MOST_TENSORS, check_file, list_tensors, read_tensors
+from satlisa.runtime.atomic_files import is_incomplete, replace_together
 from satlisa.runtime.fingerprint import fingerprint_files
 from satlisa.runtime.hardware import detect
 from satlisa.runtime.sharding import trained_state
@@ -39,15 +41,21 @@ PROJECTOR_FILE = "seg_projector.pt"
 DECODER_FILE = "sam_mask_decoder.pt"
 TOKENIZER_FOLDER = "tokenizer"
 SEG_ROW_FILE = "seg_token.safetensors"
+_NAME = "model"  # of what the mark of an incomplete directory is about
 _REQUIRED = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
+_WIDEST_PROJECTOR = 2**15
+_MOST_OF_A_PROJECTOR = 20  # tensors
+_MAX_SHOWN = 3
 
-Adapter = tuple[Any, State]
+# transformers and PEFT change torch's default dtype, its init functions and its device while they build a model.
+_LOADING = threading.Lock()
 
 
 def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = None) -> None:
     """Save the trained parts of a model, and the config to rebuild the rest, into `model_dir`.
 
-    Each file and folder is written atomically: a reader never sees an incomplete one.
+    They appear together: a reader finds the earlier model, the new one, or a mark that says that neither is there
+    (docs/architecture.md#model-directory). A full disk leaves the earlier one.
 
     Args:
         trained: the trained parameters by name, if the caller already has them (`trained_state`).
@@ -58,13 +66,15 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
     adapter, projector, decoder = (
         _below(state, part) for part in ("vlm.", "projector.", "segmenter.sam.mask_decoder.")
     )
-    save_adapter = partial(model.vlm.save_pretrained, save_embedding_layers=False, state_dict=adapter)
-    atomic_replace(folder / ADAPTER_FOLDER, save_adapter)
-    atomic_replace(folder / TOKENIZER_FOLDER, model.processor.tokenizer.save_pretrained)
-    atomic_replace(folder / PROJECTOR_FILE, partial(torch.save, projector))
-    atomic_replace(folder / DECODER_FILE, partial(torch.save, decoder))
-    atomic_replace(folder / SEG_ROW_FILE, partial(save_file, {"seg_row": state["seg_row"]}))
-    model.config.save(folder / CONFIG_FILE)
+    writes = {
+        ADAPTER_FOLDER: partial(model.vlm.save_pretrained, save_embedding_layers=False, state_dict=adapter),
+        TOKENIZER_FOLDER: model.processor.tokenizer.save_pretrained,
+        PROJECTOR_FILE: partial(torch.save, projector),
+        DECODER_FILE: partial(torch.save, decoder),
+        SEG_ROW_FILE: partial(save_file, {"seg_row": state["seg_row"]}),
+        CONFIG_FILE: model.config.save,
+    }
+    replace_together(folder, _NAME, writes)
 
 
 def _below(state: State, prefix: str) -> State:
@@ -72,7 +82,7 @@ def _below(state: State, prefix: str) -> State:
 
 
 def load_model(model_dir: str | Path, device: str | torch.device | None = None) -> SatLisa:
-    """Load a trained model for inference.
+    """Load a trained model for inference. Threads may call it at the same time; they load one after the other.
 
     Args:
         model_dir: a folder written by `train.py`, one in the published layout, or a hub id.
@@ -85,24 +95,39 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
         SatlisaError: not a model directory, or weights that do not fit the base models.
     """
     folder = find_model_dir(model_dir)
-    config = ModelConfig.from_json(folder / CONFIG_FILE)
-    local = Path(model_dir).expanduser().is_dir()
-    for key in ("vlm_model_id", "sam_model_id"):
-        check_model_id(getattr(config, key), f"{folder / CONFIG_FILE}: {key}", folders_allowed=local)
     hardware = detect(str(device) if device is not None else "auto")
-    adapter = read_adapter(folder / ADAPTER_FOLDER)
+    try:
+        with _LOADING:
+            model = _load(folder, hardware.dtype, is_local=Path(model_dir).expanduser().is_dir())
+    except (SatlisaError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # files of others can be wrong in more ways than are foreseen
+        raise SatlisaError(f"{folder}: cannot be loaded ({type(error).__name__}: {first_line(error)})") from error
+    return model.to(hardware.device).eval()
+
+
+def _load(folder: Path, dtype: torch.dtype, is_local: bool) -> SatLisa:
+    """The model of a directory, on the CPU. The caller holds `_LOADING`."""
+    config = ModelConfig.from_json(folder / CONFIG_FILE)
+    for key in ("vlm_model_id", "sam_model_id"):
+        check_model_id(getattr(config, key), f"{folder / CONFIG_FILE}: {key}", folders_allowed=is_local)
+    lora, tensors = read_adapter(folder / ADAPTER_FOLDER)
     projector, decoder = (_read_states(folder / name) for name in (PROJECTOR_FILE, DECODER_FILE))
-    tokenizer = _load_tokenizer(folder / TOKENIZER_FOLDER)
-    parts = load_parts(config, hardware.dtype, tokenizer)
-    if tokenizer is not None:
-        _check_tokenizer(parts, folder / TOKENIZER_FOLDER)
+    parts = load_parts(config, dtype, _load_tokenizer(folder / TOKENIZER_FOLDER))
     seg_token_id = add_seg_token(parts.processor.tokenizer, parts.vlm, config.seg_token)
     if config.seg_token_id not in (None, seg_token_id):
         raise SatlisaError(
             f"{folder}: {CONFIG_FILE} says {config.seg_token} is token {config.seg_token_id}, its tokenizer "
             f"{seg_token_id}; the files belong to different models"
         )
-    seg_row = _load_seg_row(folder, adapter, parts.vlm.get_input_embeddings().weight, seg_token_id)
+    vocabulary = read_vocabulary(lora, tensors, parts.vlm, folder / ADAPTER_FOLDER)
+    vocabulary.put_into(parts.vlm)
+    own_row = _read_seg_row(folder / SEG_ROW_FILE, parts.vlm.get_input_embeddings().embedding_dim)
+    seg_row, head_row = (own_row, own_row) if own_row is not None else vocabulary.seg_rows(parts.vlm, seg_token_id)
+    if own_row is None and not vocabulary.holds(seg_token_id):
+        logger.warning(
+            "%s: neither %s nor a <SEG> row in the adapter; using the base model's row", folder, SEG_ROW_FILE
+        )
     config.projector_hidden_size = _projector_hidden_size(
         folder / PROJECTOR_FILE,
         projector,
@@ -110,11 +135,13 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
         parts.sam.config.prompt_encoder_config.hidden_size,
         config.projector_hidden_size,
     )
-    with_adapter = partial(put_adapter, config=adapter[0], state=adapter[1], source=folder / ADAPTER_FOLDER)
-    model = assemble(parts, config, hardware.dtype, with_adapter, seg_row)
+    with_adapter = partial(put_adapter, config=lora, state=tensors, source=folder / ADAPTER_FOLDER)
+    model = assemble(parts, config, dtype, with_adapter, seg_row)
+    if own_row is None:
+        _use_row_of_adapter(model, head_row)
     _fill(model.projector, projector, folder / PROJECTOR_FILE)
     _fill(model.segmenter.sam.mask_decoder, decoder, folder / DECODER_FILE)
-    return model.to(hardware.device).eval()
+    return model
 
 
 def _load_tokenizer(folder: Path) -> Any | None:
@@ -127,28 +154,6 @@ def _load_tokenizer(folder: Path) -> Any | None:
         raise SatlisaError(
             f"{folder}: not a readable tokenizer ({describe_load_error(error)}); copy it again"
         ) from error
-
-
-def _check_tokenizer(parts: Parts, folder: Path) -> None:
-    """Refuse a tokenizer of another base model, one without its settings, and an unusable chat template."""
-    tokenizer, image_token = parts.processor.tokenizer, parts.processor.image_token
-    image_id, found = parts.vlm.config.image_token_id, tokenizer.convert_tokens_to_ids(image_token)
-    if found != image_id:
-        raise SatlisaError(
-            f"{folder}: {image_token} is token {found}, but {image_id} in the base model; is it another model's?"
-        )
-    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
-        raise SatlisaError(
-            f"{folder}: the tokenizer has no padding or no end token; copy its tokenizer_config.json again"
-        )
-    try:
-        prompt = encode_prompt(parts.processor, as_turns("?"), Image.new("RGB", (64, 64)))
-    except Exception as error:  # a template can raise anything
-        raise SatlisaError(
-            f"{folder}: its chat template cannot be used ({first_line(error)}); copy it again"
-        ) from error
-    if image_id not in prompt.input_ids:
-        raise SatlisaError(f"{folder}: its chat template has no image placeholder; copy it again")
 
 
 def find_model_dir(model_dir: str | Path) -> Path:
@@ -168,11 +173,28 @@ def find_model_dir(model_dir: str | Path) -> Path:
                 f"{model_dir}: neither a local folder nor available from the hub "
                 f"({first_line(error)}); give a folder that train.py wrote"
             ) from error
+    if is_incomplete(folder, _NAME):
+        raise SatlisaError(
+            f"{folder}: the training that writes this model is at work on it, or was interrupted there: its parts do "
+            "not belong together. Run the same train.py command again, which resumes and repairs it"
+        )
     missing = [name for name in _REQUIRED if not (folder / name).exists()]
     if missing:
         found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
         raise SatlisaError(f"{folder}: not a model directory, {', '.join(missing)} missing (found: {found})")
+    _check_files(folder)
     return folder
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what cannot be read, before anything is."""
+    check_file(folder / CONFIG_FILE)
+    for name in (PROJECTOR_FILE, DECODER_FILE, SEG_ROW_FILE):
+        if name in _REQUIRED or os.path.lexists(folder / name):
+            check_file(folder / name, MOST_TENSORS)
+    for name in (ADAPTER_FOLDER, TOKENIZER_FOLDER):
+        if (folder / name).is_dir():
+            check_folder(folder / name)
 
 
 def _read_states(path: Path) -> list[State]:
@@ -185,42 +207,69 @@ def _read_states(path: Path) -> list[State]:
     return states
 
 
-def _load_seg_row(folder: Path, adapter: Adapter, matrix: Tensor, seg_token_id: int) -> Tensor:
-    """The `<SEG>` row: from our own file, else the adapter, else the base embedding (docs/architecture.md)."""
-    width, path = matrix.shape[1], folder / SEG_ROW_FILE
+def _read_seg_row(path: Path, width: int) -> Tensor | None:
+    """The `<SEG>` row (width,) of our own file; None where there is none (docs/architecture.md#model-directory)."""
     if not path.exists():
-        found = find_seg_row(*adapter, seg_token_id, width)
-        if found is None:
-            logger.warning(
-                "%s: neither %s nor a <SEG> row in the adapter; using the base model's row", folder, path.name
-            )
-        return matrix[seg_token_id].detach().float() if found is None else found
+        return None
     state = read_tensors(path)
     row: Tensor | None = state.get("seg_row")
-    if row is None or row.shape != (width,):
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if row is None or row.shape != (width,) or not row.is_floating_point():
+        shapes = {name: tuple(tensor.shape) for name, tensor in list(state.items())[:_MAX_SHOWN]}
         raise SatlisaError(
             f"{path}: expected seg_row ({width},), found {shapes}; was it trained on another base model?"
         )
     return row
 
 
+def _use_row_of_adapter(model: SatLisa, head_row: Tensor) -> None:
+    """Separate the `<SEG>` rows of input and output where the adapter has two, or LoRA on the embedding."""
+    embedding = model.qwen.get_input_embeddings()
+    with torch.no_grad():
+        if hasattr(embedding, "base_layer"):
+            model.seg_row.copy_(embedding(torch.tensor(model.seg_token_id)))
+        if not torch.equal(head_row, model.seg_row):
+            model.seg_head_row = head_row
+
+
 def _projector_hidden_size(path: Path, states: list[State], width: int, prompt_size: int, configured: int) -> int:
     """Hidden width h of a projector, from the shapes of its two matrices, (h, width) and (prompt_size, h)."""
+    if unlike := [kind for state in states if (kind := _other_projector(state, width, prompt_size))]:
+        raise SatlisaError(
+            f"{path}: expected a projector Linear({width}, h) · GELU · Linear(h, {prompt_size}), found {unlike[0]}: "
+            "such a projector is not supported"
+        )
     for state in states:
         shapes = {tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 2}
-        sizes = {h for h, entry in shapes if entry == width and (prompt_size, h) in shapes}
+        sizes = {h for h, entry in shapes if entry == width and (prompt_size, h) in shapes and h <= _WIDEST_PROJECTOR}
         if sizes:
             return configured if configured in sizes else min(sizes)
-    found = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
+    found = "; ".join(list_tensors(state) for state in states[:_MAX_SHOWN])
     raise SatlisaError(
         f"{path}: expected two matrices that map {width} → h → {prompt_size}, found {found}; "
         "was it trained on another base model?"
     )
 
 
+def _other_projector(state: State, width: int, prompt_size: int) -> str:
+    """What makes a chain of layers from `width` to `prompt_size` another projector than ours; "" for anything else."""
+    matrices = [tensor for tensor in state.values() if tensor.ndim == 2]
+    inputs, outputs = {matrix.shape[1] for matrix in matrices}, {len(matrix) for matrix in matrices}
+    is_chain = {width} >= inputs - outputs and {prompt_size} >= outputs - inputs
+    if not is_chain or not 0 < len(state) <= _MOST_OF_A_PROJECTOR:
+        return ""
+    vectors = len(state) - len(matrices)
+    if len(matrices) == 2 and vectors == 2:
+        return ""
+    kind = f"{len(matrices)} linear layer" + "s" * (len(matrices) != 1)
+    extra = {True: " and a normalization besides", False: ""}[vectors > len(matrices)]
+    return f"{kind}{extra}{'' if vectors else ' and no bias'} ({list_tensors(state)})"
+
+
 def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
-    module.load_state_dict(match_unique(module.state_dict(), states, str(path)))
+    matched = match_unique(module.state_dict(), states, str(path))
+    if wrong := [name for name, tensor in matched.items() if not tensor.is_floating_point()]:
+        raise SatlisaError(f"{path}: {wrong[0]}: expected floating point numbers, found {matched[wrong[0]].dtype}")
+    module.load_state_dict(matched)
 
 
 def fingerprint_model(model_dir: Path) -> str:

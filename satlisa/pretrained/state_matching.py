@@ -4,7 +4,9 @@ Ambiguous matches, and matches that contradict the names, are refused with the e
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +15,8 @@ from satlisa.errors import SatlisaError
 from satlisa.pretrained.tensor_files import list_tensors
 
 State = dict[str, Tensor]
+
+_MOST_DOTS = 20  # of a prefix
 
 # segment-anything's names in the mask decoder (regular expressions) → transformers' names
 _SAM_NAMES = (
@@ -72,7 +76,7 @@ def match_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], sou
             expected and found names.
     """
     refusal = _mismatch(expected, found, source)
-    named = [state for state in _renamings(found) if _fits(expected, state)]
+    named = [state for state in _renamings(found, len(expected)) if _fits(expected, state)]
     return _only(named, refusal) if named else _match_by_order(expected, found, refusal)
 
 
@@ -88,10 +92,11 @@ def _fits(expected: Mapping[str, Tensor], state: State) -> bool:
     return state.keys() == expected.keys() and all(state[name].shape == t.shape for name, t in expected.items())
 
 
-def _renamings(found: Mapping[str, Tensor]) -> Iterator[State]:
-    """For each prefix: the tensors that have it, with it stripped; then the same under transformers' names."""
-    prefixes = {"": None} | {name[: dot.end()]: None for name in found for dot in re.finditer(r"\.", name)}
-    for prefix in prefixes:
+def _renamings(found: Mapping[str, Tensor], count: int) -> Iterator[State]:
+    """For each prefix that `count` tensors have: these, with it stripped; then the same under transformers' names."""
+    dots = ((name, dot.end()) for name in found for dot in islice(re.finditer(r"^|\.", name), _MOST_DOTS))
+    prefixes = Counter(name[:end] for name, end in dots)
+    for prefix in (prefix for prefix, shared_by in prefixes.items() if shared_by == count):
         bare = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
         yield bare
         yield {_translate(name): tensor for name, tensor in bare.items()}

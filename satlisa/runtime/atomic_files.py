@@ -1,17 +1,18 @@
 """Atomic, durable writes: write under a temporary name beside the target, fsync, rename, fsync the folder.
 
-`NAME.partial` is being written, `NAME.old` is being removed. A killed run may leave either behind: the next write of
-the same name, or `remove_leftovers`, deletes it (not those with a random part in their names).
+`NAME.satlisa-partial` is being written, `NAME.satlisa-old` is being removed. Nobody else uses these names, and nothing
+else is ever deleted. A killed run may leave either behind: the next write of the same name, or `remove_leftovers`,
+deletes it (not those with a random part in their names).
 """
 
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-PARTIAL, OLD = ".partial", ".old"
+PARTIAL, OLD, INCOMPLETE = ".satlisa-partial", ".satlisa-old", ".satlisa-incomplete"
 _UMASK = os.umask(0o022)  # of the process; it can be read only by setting it, which other threads would notice later
 os.umask(_UMASK)
 
@@ -31,24 +32,52 @@ def atomic_replace(path: Path, write: Callable[[Path], object], *, unique: bool 
         durable: fsync before and after the rename; without it a power cut may leave a damaged file.
     """
     tag = f".{secrets.token_hex(8)}" if unique else ""
-    temporary, old = path.with_name(path.name + tag + PARTIAL), None
+    temporary = path.with_name(path.name + tag + PARTIAL)
     try:
-        _remove(temporary)
-        write(temporary)
-        _settle(temporary, durable)
-        if temporary.is_dir() and path.is_dir():  # a rename replaces files and empty folders only
-            old = _rename_to_old(path)
-        os.replace(temporary, path)
+        _write_temporary(temporary, write, durable)
+        _swap(temporary, path)
     except BaseException:
         with suppress(OSError):
-            if old is not None and not path.exists():
-                os.rename(old, path)
             _remove(temporary)
         raise
     if durable:
         fsync_path(path.parent)
-    if path.is_dir():
-        shutil.rmtree(path.with_name(path.name + OLD), ignore_errors=True)
+    _forget_old(path)
+
+
+def replace_together(folder: Path, name: str, writes: Mapping[str, Callable[[Path], object]]) -> None:
+    """Replace several files and folders of `folder`, which belong together and form `name`.
+
+    All are written before the first is renamed: until then a failure, such as a full disk, changes nothing. From the
+    first to the last rename `name.satlisa-incomplete` lies beside them (`is_incomplete`), and stays after a kill.
+
+    Args:
+        writes: for each name in the folder, what creates it under a temporary name.
+    """
+    temporaries = {folder / part: folder / (part + PARTIAL) for part in writes}
+    mark = folder / (name + INCOMPLETE)
+    stays = is_incomplete(folder, name)  # left by an earlier interruption, or from the first rename on
+    try:
+        for temporary, write in zip(temporaries.values(), writes.values(), strict=True):
+            _write_temporary(temporary, write, durable=True)
+        _mark(mark)
+        stays = True
+        for path, temporary in temporaries.items():
+            _swap(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            for temporary in [*temporaries.values(), *([] if stays else [mark])]:
+                _remove(temporary)
+        raise
+    fsync_path(folder)
+    mark.unlink()
+    for path in temporaries:
+        _forget_old(path)
+
+
+def is_incomplete(folder: Path, name: str) -> bool:
+    """Whether `replace_together` is at work on `name`, or was interrupted between its renames."""
+    return os.path.lexists(folder / (name + INCOMPLETE))
 
 
 def atomic_remove(folder: Path) -> None:
@@ -75,6 +104,35 @@ def fsync_path(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _mark(mark: Path) -> None:
+    mark.write_text("Parts of two versions lie in this folder. Run the command that wrote them again.\n")
+    fsync_path(mark)
+    fsync_path(mark.parent)
+
+
+def _write_temporary(temporary: Path, write: Callable[[Path], object], durable: bool) -> None:
+    _remove(temporary)
+    write(temporary)
+    _settle(temporary, durable)
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`. When that fails, `path` is as it was."""
+    is_swap = temporary.is_dir() and path.is_dir()  # a rename replaces files and empty folders only
+    old = _rename_to_old(path) if is_swap else None
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            if old is not None and not path.exists():
+                os.rename(old, path)
+        raise
+
+
+def _forget_old(path: Path) -> None:
+    shutil.rmtree(path.with_name(path.name + OLD), ignore_errors=True)
 
 
 def _settle(path: Path, durable: bool) -> None:

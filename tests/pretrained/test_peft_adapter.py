@@ -1,16 +1,20 @@
 """Adapters of other programs: embedding matrices, trainable rows, prefixes, and what is refused."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.model_directory import load_model
+from tests.helpers.foreign_adapters import logits_of, train_with_peft
 from tests.helpers.saved_models import outputs
 
 
@@ -88,4 +92,96 @@ def test_lora_on_the_head_is_refused(saved: tuple[SatLisa, Path]) -> None:
     state["base_model.model.lm_head.lora_A.weight"] = torch.ones(2, 32)
     save_file(state, path, metadata={"format": "pt"})
     with pytest.raises(SatlisaError, match="found it on the LM head too"):
+        load_model(saved[1], "cpu")
+
+
+FULL = "model.language_model.layers.3.self_attn.q_proj"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"r": 512},
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"target_modules": "all-linear"},
+        {"target_modules": ["gate_proj", "up_proj", "down_proj"]},
+        {"target_modules": [FULL, "layers.1.linear_attn.out_proj"]},
+        {"target_modules": r".*(language_model).*(self_attn|mlp)\.(q_proj|up_proj)"},
+        {"target_modules": r".*language_model\..*\.(q_proj|out_proj)"},
+        {"exclude_modules": ["layers.1.linear_attn.out_proj"]},
+        {"layers_to_transform": [3], "layers_pattern": "layers"},
+        {"rank_pattern": {"q_proj": 7}},
+        {"rank_pattern": {f"^{FULL}": 3, "out_proj": 2}, "alpha_pattern": {"layers.3.self_attn.q_proj": 64}},
+        {"alpha_pattern": {"self_attn.q_proj": 1, "out_proj": 0.5}, "use_rslora": True},
+        {"lora_alpha": 1, "bias": "lora_only", "target_modules": ["qkv", "q_proj"]},
+    ],
+    ids=str,
+)
+def test_layers_ranks_and_scales_are_those_of_peft(
+    layers: dict[str, Any], saved: tuple[SatLisa, Path], tiny_config: ModelConfig
+) -> None:
+    expected = train_with_peft(tiny_config, saved[1], layers)
+    model = load_model(saved[1], "cpu")
+    found = logits_of(model)
+    assert torch.allclose(found, expected, atol=1e-4), (found - expected).abs().max()
+    in_file = {name: tensor for name, tensor in adapter_of(saved[1])[1].items() if "lora" in name}
+    own = {
+        name.replace(".default", "").replace("vector.weight", "vector"): p
+        for name, p in model.vlm.named_parameters()
+        if "lora" in name
+    }
+    assert own.keys() == in_file.keys() and all(torch.equal(own[name], tensor) for name, tensor in in_file.items())
+
+
+SLOW = "(" * 12 + "a" + "+)" * 12 + "$"  # a regular expression that backtracks for ever on "aaaa…b"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"r": 10**6}, "r or rank_pattern 1000000, tensors of rank 16"),
+        ({"r": 15}, "r or rank_pattern 15, tensors of rank 16"),
+        ({"r": -16}, "not the settings of a LoRA adapter|rank_pattern -16, tensors of rank 16"),
+        ({"rank_pattern": {"q_proj": 10**7}}, "rank_pattern 10000000, tensors of rank 16"),
+        ({"rank_pattern": {f"{n}": 10**7 for n in range(20_000)} | {"q_proj": "16"}}, "rank_pattern '16'"),
+        ({"rank_pattern": {SLOW: 16}}, r"rank_pattern: expected names of layers, found the regular expression"),
+        ({"alpha_pattern": {".*": 10**300}}, r"alpha_pattern: expected names of layers, found the regular exp"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern: expected values by names of layers"),
+        ({"alpha_pattern": {"q_proj": "1"}}, "lora_alpha: expected a number, found '1'"),
+        ({"alpha_pattern": {"q_proj": float("nan")}}, "lora_alpha: expected a number, found nan"),
+        ({"lora_alpha": float("inf")}, "lora_alpha: expected a number, found inf"),
+        ({"lora_alpha": None}, "lora_alpha: expected a number, found None"),
+        ({"target_modules": [SLOW]}, r"LoRA tensors are not those of the base model"),
+        ({"target_modules": ["q_proj"]}, r"LoRA tensors are not those of the base model"),
+        ({"target_modules": [["q_proj"], 5]}, r"LoRA tensors are not those|not the settings of a LoRA adapter"),
+        ({"lora_dropout": 7}, "does not fit the base model|not the settings of a LoRA adapter"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_settings_that_are_not_those_of_the_tensors(
+    settings: dict[str, Any], said: str, saved: tuple[SatLisa, Path]
+) -> None:
+    path = saved[1] / "vlm_lora" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    start = time.perf_counter()
+    with pytest.raises(SatlisaError, match=said):
+        load_model(saved[1], "cpu")
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("key", ["target_modules", "exclude_modules"])
+def test_no_regular_expression_is_run(key: str, saved: tuple[SatLisa, Path]) -> None:
+    """The tensors tell which layers they are of."""
+    path = saved[1] / "vlm_lora" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: r"(([\w.]+)+)+!"}))
+    for a, b in zip(outputs(saved[0]), outputs(load_model(saved[1], "cpu")), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_integers_are_no_weights(saved: tuple[SatLisa, Path]) -> None:
+    path, state = adapter_of(saved[1])
+    save_file({name: tensor.to(torch.int8) for name, tensor in state.items()}, path, metadata={"format": "pt"})
+    with pytest.raises(SatlisaError, match=r"expected floating point numbers, found torch\.int8"):
         load_model(saved[1], "cpu")

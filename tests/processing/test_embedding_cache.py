@@ -14,6 +14,7 @@ from satlisa.model.satlisa import SatLisa
 from satlisa.model.segmenter import Segmenter
 from satlisa.processing.embedding_cache import EmbeddingCache
 from satlisa.processing.sam_inputs import SamInputs
+from satlisa.runtime.atomic_files import PARTIAL
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -100,7 +101,7 @@ def test_several_processes_share_a_folder(tmp_path: Path) -> None:
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0] * 4
-    assert len(entries(tmp_path)) == 20 and not list(tmp_path.rglob("*.partial"))
+    assert len(entries(tmp_path)) == 20 and not list(tmp_path.rglob("*" + PARTIAL))
     assert all(load_file(path)["image_embedding"].shape == (4, 8, 8) for path in entries(tmp_path))
 
 

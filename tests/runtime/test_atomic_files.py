@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from satlisa.runtime.atomic_files import atomic_remove, atomic_replace, atomic_write, remove_leftovers
+from satlisa.runtime.atomic_files import (
+    OLD,
+    PARTIAL,
+    atomic_remove,
+    atomic_replace,
+    atomic_write,
+    is_incomplete,
+    remove_leftovers,
+    replace_together,
+)
 
 
 def make_folder(path: Path, *names: str) -> Path:
@@ -34,12 +43,12 @@ def write_file(temporary: Path) -> None:
 def test_files_and_folders_are_replaced(tmp_path: Path, *, unique: bool, durable: bool) -> None:
     make_folder(tmp_path / "folder", "old")
     (tmp_path / "file").write_text("old")
-    make_folder(tmp_path / "folder.old", "left by a killed run")
-    for name in ("folder.partial", "file.partial"):
+    make_folder(tmp_path / ("folder" + OLD), "left by a killed run")
+    for name in ("folder" + PARTIAL, "file" + PARTIAL):
         make_folder(tmp_path / name, "left by a killed run")
     atomic_replace(tmp_path / "folder", write_folder, unique=unique, durable=durable)
     atomic_replace(tmp_path / "file", write_file, unique=unique, durable=durable)
-    left = ["file.partial", "folder.partial"] if unique else []  # they may be another writer's
+    left = ["file" + PARTIAL, "folder" + PARTIAL] if unique else []  # they may be another writer's
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["file", "folder", *left])
     assert names(tmp_path / "folder") == ["deep", "deep/new"]
     assert (tmp_path / "file").read_text() == "new"
@@ -110,11 +119,102 @@ def test_writers_of_the_same_file_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_removal_and_leftovers(tmp_path: Path) -> None:
-    """`.old.partial` is what earlier versions renamed a folder to before they deleted it."""
     make_folder(tmp_path / "step-1", "a")
-    for name in ("step-2.partial", "step-2.old", "step-3.old.partial", "step-4", "other.partial"):
+    for name in ("step-2" + PARTIAL, "step-2" + OLD, "step-4", "other" + PARTIAL):
         make_folder(tmp_path / name, "a")
     atomic_remove(tmp_path / "step-1")
     remove_leftovers(tmp_path, "step-*")
     remove_leftovers(tmp_path / "nowhere", "step-*")
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["other.partial", "step-4"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["other" + PARTIAL, "step-4"]
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    """Also those whose names look like temporary ones."""
+    make_folder(tmp_path / "folder", "old")
+    theirs = [f"{name}{end}" for name in ("folder", "file", "step-1") for end in (".old", ".partial", ".tmp", ".bak")]
+    for name in theirs:
+        make_folder(tmp_path / name, "mine.txt")
+    atomic_replace(tmp_path / "folder", write_folder)
+    atomic_replace(tmp_path / "file", write_file)
+    replace_together(tmp_path, "both", {"folder": write_folder, "file": write_file})
+    make_folder(tmp_path / "step-1", "a")
+    atomic_remove(tmp_path / "step-1")
+    remove_leftovers(tmp_path, "*")
+    assert all((tmp_path / name / "mine.txt").is_file() for name in theirs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["folder", "file", *theirs])
+
+
+BOTH = {"folder": write_folder, "file": write_file, "second": write_file}
+
+
+def old_three(folder: Path) -> None:
+    make_folder(folder / "folder", "old")
+    for name in ("file", "second"):
+        (folder / name).write_text("old")
+
+
+def test_several_are_replaced_together(tmp_path: Path) -> None:
+    old_three(tmp_path)
+    replace_together(tmp_path, "three", BOTH)
+    assert names(tmp_path) == ["file", "folder", "folder/deep", "folder/deep/new", "second"]
+    assert (tmp_path / "file").read_text() == (tmp_path / "second").read_text() == "new"
+    assert not is_incomplete(tmp_path, "three")
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_full_disk_leaves_all_of_them(name: str, tmp_path: Path) -> None:
+    old_three(tmp_path)
+    before = names(tmp_path)
+
+    def full(temporary: Path) -> None:
+        BOTH[name](temporary)
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        replace_together(tmp_path, "three", {**BOTH, name: full})
+    assert names(tmp_path) == before and (tmp_path / "file").read_text() == "old"
+    assert not is_incomplete(tmp_path, "three")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_stop_between_the_renames_is_marked(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until all of them are written once more."""
+    old_three(tmp_path)
+    replaced: list[object] = []
+    replace, rename = os.replace, os.rename
+
+    def counted(move: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def run(source: Path, target: Path) -> None:
+            if len(replaced) == number:
+                raise KeyboardInterrupt
+            replaced.append(target)
+            move(source, target)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", counted(replace))
+        patch.setattr(os, "rename", counted(rename))
+        with pytest.raises(KeyboardInterrupt):
+            replace_together(tmp_path, "three", BOTH)
+    assert is_incomplete(tmp_path, "three")
+    with pytest.raises(ZeroDivisionError):  # a failure before any rename does not clear the mark
+        replace_together(tmp_path, "three", {**BOTH, "file": lambda _: 1 / 0})
+    assert is_incomplete(tmp_path, "three")
+    replace_together(tmp_path, "three", BOTH)
+    assert names(tmp_path) == ["file", "folder", "folder/deep", "folder/deep/new", "second"]
+
+
+def test_a_mark_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_three(tmp_path)
+    before = names(tmp_path)
+
+    def full(path: Path, *_: object) -> None:
+        path.touch()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    writes = {"file": lambda temporary: temporary.write_bytes(b"new")}
+    with pytest.raises(OSError, match="No space"):
+        replace_together(tmp_path, "three", writes)
+    assert names(tmp_path) == before and (tmp_path / "file").read_bytes() == b"old"

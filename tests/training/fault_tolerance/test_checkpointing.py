@@ -17,6 +17,7 @@ import pytest
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
+from satlisa.runtime.atomic_files import PARTIAL
 from satlisa.training import train as run_module
 from satlisa.training import trainer
 from satlisa.training.fault_tolerance import checkpoint_files
@@ -286,7 +287,7 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(
     )
     assert "no checkpoint of step 4" in caplog.text and "No space left" in caplog.text
     assert [read_checkpoint(place).state["step"] for place in list_checkpoints(folder)] == [2, 5]
-    assert not list((folder / "checkpoints").glob("*.partial")) and len(log_of(folder)) == 5
+    assert not list((folder / "checkpoints").glob("*" + PARTIAL)) and len(log_of(folder)) == 5
 
 
 def test_checkpoints_of_another_run_change_nothing(

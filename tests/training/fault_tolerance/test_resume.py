@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from satlisa.errors import SatlisaError
+from satlisa.runtime.atomic_files import PARTIAL
 from satlisa.training.fault_tolerance import resume
 from satlisa.training.fault_tolerance.checkpoint_files import (
     list_checkpoints,
@@ -61,14 +62,14 @@ def test_a_run_that_never_took_a_step_stands_in_nobodys_way(tmp_path: Path) -> N
     assert choose_start(settings(tmp_path / "run"), {**IDENTITY, "SEED": 1}) == Start(is_new=True)
     assert choose_start(settings(tmp_path / "run", RESUME="never"), IDENTITY) == Start(is_new=True)
     record = tmp_path / "run" / "checkpoints" / "run.json"
-    record.rename(record.with_name("run.json.partial"))  # killed while it was written
+    record.rename(record.with_name("run.json" + PARTIAL))  # killed while it was written
     assert choose_start(settings(tmp_path / "run"), IDENTITY) == Start(is_new=True)
 
 
 def test_writing_over_takes_our_own_things_alone(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", 2, 4, finished=True)
     (folder / "checkpoints" / "yolo-best.pt").write_bytes(b"foreign")
-    (folder / "checkpoints" / "step-00000009.partial").mkdir()
+    (folder / "checkpoints" / f"step-00000009{PARTIAL}").mkdir()
     shutil.copytree(place_of(folder, 4), folder / "checkpoints" / "keep" / "step-00000004")
     prepare_folder(settings(folder), IDENTITY, choose_start(settings(folder, OVERWRITE="1"), IDENTITY))
     left = {name for name in contents(folder) if "keep" not in name}
