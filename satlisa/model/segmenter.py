@@ -20,8 +20,9 @@ from satlisa.processing.sam_inputs import SamInputs
 # Masks are resized in slices of this many pixels, so that 32 masks of a large tile do not take gigabytes.
 _MAX_PIXELS = 2**26
 
-# Masks decoded at once. A model that repeats <SEG> may request a thousand masks, each with 4 MB of image embedding.
-_MAX_PROMPTS = 128
+# Masks decoded at once. A model that repeats <SEG> may request a thousand masks, each with 4 MB of image embedding and
+# 40 MB of intermediate tensors. In training these are kept for the backward pass, however few are decoded at once.
+_MAX_PROMPTS, _MAX_WITHOUT_GRADIENT = 128, 16
 
 
 class Segmenter(nn.Module):
@@ -59,7 +60,7 @@ class Segmenter(nn.Module):
         return torch.cat([image_embeddings, recalled.to(image_embeddings.dtype)]) if len(recalled) else image_embeddings
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode all masks of a batch, `_MAX_PROMPTS` at a time.
+        """Decode all masks of a batch, some at a time.
 
         Args:
             image_embeddings: (S, C, e, e), one per distinct image.
@@ -75,7 +76,8 @@ class Segmenter(nn.Module):
             positions = self.sam.get_image_wide_positional_embeddings().to(decoder_dtype)  # (1, C, e, e)
         dense = self.sam.prompt_encoder.no_mask_embed.weight[:, :, None, None].to(decoder_dtype)  # (1, C, 1, 1)
         parts = []
-        for part, index in zip(prompts.split(_MAX_PROMPTS), image_index.split(_MAX_PROMPTS), strict=True):
+        most = _MAX_PROMPTS if torch.is_grad_enabled() else _MAX_WITHOUT_GRADIENT
+        for part, index in zip(prompts.split(most), image_index.split(most), strict=True):
             mask_logits, scores = self.sam.mask_decoder(
                 image_embeddings=image_embeddings[index],  # (N, C, e, e)
                 image_positional_embeddings=positions.expand(len(part), -1, -1, -1),

@@ -27,7 +27,7 @@ def talkative(tiny_model: SatLisa) -> SatLisa:
     return tiny_model.eval()
 
 
-def ask(model: SatLisa, count: int, max_new_tokens: int = 24, batch_size: int = 8) -> list:  # type: ignore[type-arg]
+def ask(model: SatLisa, count: int, max_new_tokens: int = 24, batch_size: int = 8, **options: bool) -> list:  # type: ignore[type-arg]
     samples = make_samples(count)
     return answer(
         model,
@@ -35,6 +35,7 @@ def ask(model: SatLisa, count: int, max_new_tokens: int = 24, batch_size: int = 
         [s.turns for s in samples],
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
+        **options,
     )
 
 
@@ -73,6 +74,13 @@ def test_batches_equal_single_answers(talkative: SatLisa) -> None:
         assert a.token_ids == b.token_ids and a.text == b.text
         assert a.masks.shape == b.masks.shape and np.array_equal(a.masks, b.masks)
         np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_union(talkative: SatLisa) -> None:
+    for a, b in zip(ask(talkative, 12), ask(talkative, 12, only_union=True), strict=True):
+        assert (a.text, a.num_segs) == (b.text, b.num_segs) and len(b.masks) == min(a.num_segs, 1)
+        one, other = a.union(), b.union()
+        assert (one is None and other is None) or np.array_equal(one, other)  # type: ignore[arg-type]
 
 
 def test_seg_state_is_the_state_at_seg(talkative: SatLisa) -> None:

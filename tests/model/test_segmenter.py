@@ -70,3 +70,26 @@ def test_restore_slices_large_stacks(tiny_model, monkeypatch) -> None:  # type: 
     monkeypatch.setattr("satlisa.model.segmenter._MAX_PIXELS", 2 * 100 * 80)
     assert np.array_equal(tiny_model.segmenter.restore(logits, (100, 80)), whole)
     assert tiny_model.segmenter.restore(logits[:0], (100, 80)).shape == (0, 100, 80)
+
+
+def test_the_union_needs_no_stack_of_masks(tiny_model, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    logits = torch.randn(5, 32, 32)
+    whole = tiny_model.segmenter.restore(logits, (100, 80))
+    monkeypatch.setattr("satlisa.model.segmenter._MAX_PIXELS", 2 * 100 * 80)
+    union = tiny_model.segmenter.restore(logits, (100, 80), only_union=True)
+    assert union.shape == (1, 100, 80) and np.array_equal(union[0], whole.any(axis=0))
+    assert tiny_model.segmenter.restore(logits[:0], (100, 80), only_union=True).shape == (0, 100, 80)
+
+
+def test_masks_decoded_few_at_a_time_are_the_same(tiny_model, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    sam = tiny_model.segmenter.sam.config
+    side = sam.vision_config.image_size // sam.vision_config.patch_size
+    embeddings = torch.randn(2, sam.vision_config.output_channels, side, side)
+    prompts, index = torch.randn(5, embeddings.shape[1]), torch.tensor([0, 1, 0, 1, 1])
+    decoded = []
+    for most in (16, 2):
+        monkeypatch.setattr("satlisa.model.segmenter._MAX_WITHOUT_GRADIENT", most)
+        with torch.no_grad():
+            decoded.append(tiny_model.segmenter.decode(embeddings, prompts, index))
+    for one, other in zip(*decoded, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
