@@ -16,11 +16,18 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
-from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from satlisa.errors import SatlisaError
 from satlisa.model.delta_rule import gated_delta_rule
 from satlisa.runtime.hardware import dtype_name
+
+NEEDED = "transformers>=5.17,<6"  # as in requirements.txt, which an installed package does not have
+try:
+    from transformers.models.qwen3_5 import modeling_qwen3_5
+except ImportError as error:
+    raise SatlisaError(
+        f"transformers {transformers.__version__} has no Qwen3.5; install {NEEDED}: pip install '{NEEDED}'"
+    ) from error
 
 _PACKAGES = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
 _HALVES = (torch.bfloat16, torch.float16)
@@ -67,7 +74,7 @@ def patch_delta_net() -> None:
         if bound is None or not hasattr(bound, "__wrapped__"):
             raise SatlisaError(
                 f"transformers {transformers.__version__}: expected a function {name} with its plain version in "
-                "modeling_qwen3_5, found none; install a release that requirements.txt names"
+                f"modeling_qwen3_5, found none; install {NEEDED}"
             )
         setattr(modeling_qwen3_5, name, _by_device(bound, ours or bound.__wrapped__, package))
 
