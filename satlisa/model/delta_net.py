@@ -18,12 +18,12 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor
 from transformers.activations import ACT2FN
-from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from satlisa.errors import SatlisaError
 from satlisa.model.delta_rule import gated_delta_rule
 from satlisa.model.kernel_trial import find_fault
 from satlisa.model.precision import layer_dtype
+from satlisa.model.qwen import NEEDED, modeling_qwen3_5
 from satlisa.runtime.hardware import dtype_name
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def patch_delta_net() -> None:
         if bound is None or not hasattr(bound, "__wrapped__"):
             raise SatlisaError(
                 f"transformers {transformers.__version__}: expected a function {name} with its plain version in "
-                "modeling_qwen3_5, found none; install a release that requirements.txt names"
+                f"modeling_qwen3_5, found none; install {NEEDED}"
             )
         setattr(modeling_qwen3_5, name, _by_device(bound, ours or bound.__wrapped__, package))
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.qwen3_5 import modeling_qwen3_5 as qwen
+
+from satlisa.model.qwen import modeling_qwen3_5 as qwen
 
 # Modules that compute in float32 as a whole, by class and by name; linear layers that write into a stream, by owner.
 _WHOLE = (qwen.Qwen3_5GatedDeltaNet, qwen.Qwen3_5VisionPatchEmbed, nn.LayerNorm)

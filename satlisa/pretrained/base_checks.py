@@ -154,6 +154,10 @@ def check_sam_images(images: Any, vision: Any) -> None:
         )
     _expect("size longest_edge", images.size["longest_edge"], side)
     _expect("pad_size", (images.pad_size["height"], images.pad_size["width"]), (side, side))
+    pixels = images(images=[Image.new("RGB", (64, 48))], return_tensors="pt")["pixel_values"]
+    _expect("the shape of an image", tuple(pixels.shape), (1, 3, side, side))
+    if not pixels.isfinite().all():
+        raise SatlisaError("preprocessor_config.json: makes an image infinite or NaN")
 
 
 def _check_steps(images: Any, file: str, **steps: bool) -> None:
@@ -197,6 +201,8 @@ def check_tokenizer(processor: Any, vlm: Any, source: str) -> None:
         raise SatlisaError(
             f"{source}: its chat template cannot be used ({first_line(error)}); copy it again"
         ) from error
+    if not prompt.pixel_values.isfinite().all():
+        raise SatlisaError("preprocessor_config.json: makes an image infinite or NaN")
     if image_id not in prompt.input_ids:
         raise SatlisaError(f"{source}: its chat template has no image placeholder; copy it again")
 

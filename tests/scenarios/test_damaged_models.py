@@ -9,8 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from satlisa.config import ModelConfig
+from satlisa.errors import SatlisaError
+from satlisa.pretrained.model_directory import load_model
+from satlisa.runtime import atomic_files
+from satlisa.training import train as run_module
 from tests.helpers import tiny
 from tests.helpers.inference_fixtures import command
+from tests.helpers.resume_fixtures import short
 
 pytestmark = pytest.mark.integration
 
@@ -90,3 +96,36 @@ def test_a_model_of_another_base_model(broken: Path, ask: Callable[..., str], mo
     assert "seg_row (48,), found {'seg_row': (32,)}; was it trained on another base model?" in line
     (broken / "seg_token.safetensors").unlink()
     assert "expected two matrices that map 48" in ask(model_dir=broken)
+
+
+def test_a_run_that_stops_inside_a_save_repairs_its_model(
+    tiny_config: ModelConfig,
+    resume_data: Path,
+    dropping: str,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the adapter and the decoder of the second epoch. Files of the user stay, whatever they are called."""
+    for name in ("vlm_lora.old", "tokenizer.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
+    settings = short(tiny_config, resume_data, tmp_path, MODEL_CONFIG=dropping, OVERWRITE="1")
+    swap, swapped = atomic_files._swap, []
+
+    def stop_at_the_decoder(temporary: Path, path: Path) -> None:
+        swapped.append(path.name)
+        if swapped.count("sam_mask_decoder.pt") == 2:
+            raise KeyboardInterrupt
+        swap(temporary, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic_files, "_swap", stop_at_the_decoder)
+        with pytest.raises(KeyboardInterrupt):
+            run_module.train(settings)
+    with pytest.raises(SatlisaError, match=r"its parts do not belong together\. Run the same train\.py command again"):
+        load_model(tmp_path, "cpu")
+    run_module.train(settings)
+    for one, other in zip(load_model(tmp_path, "cpu").parameters(), load_model(whole, "cpu").parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert (tmp_path / "vlm_lora.old/mine.txt").is_file() and (tmp_path / "tokenizer.partial/mine.txt").is_file()

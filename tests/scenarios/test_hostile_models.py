@@ -213,23 +213,19 @@ def test_odd_safetensors(name: str, kind: str, hostile: Path, refuse: Callable[[
     assert str(hostile) in refuse()
 
 
-ANYTHING: list[Any] = [None, True, -1, 10**30, float("nan"), "x", "", [], {}, [[]], {"a": {}}, "9" * 5000]
+ANYTHING: list[Any] = [None, True, -1, 10**30, float("nan"), "x", [[]], {"a": {}}]
 
 
 @pytest.mark.parametrize(
     ("file", "keys"),
     [
-        (
-            "vlm_lora/adapter_config.json",
-            ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "trainable_token_indices"),
-        ),
-        ("vlm_lora/adapter_config.json", ("modules_to_save", "layers_to_transform", "bias", "use_dora", "peft_type")),
-        ("model_config.json", ("seg_token", "seg_token_id", "projector_hidden_size", "vlm_model_id", "max_seq_length")),
-        ("vlm/config.json", ("text_config", "vision_config", "image_token_id", "model_type", "tie_word_embeddings")),
-        ("vlm/generation_config.json", ("eos_token_id", "pad_token_id")),
-        ("sam/config.json", ("vision_config", "prompt_encoder_config", "mask_decoder_config", "model_type")),
-        ("sam/preprocessor_config.json", ("size", "pad_size", "image_std", "do_resize", "rescale_factor")),
-        ("tokenizer/tokenizer_config.json", ("eos_token", "pad_token", "tokenizer_class", "extra_special_tokens")),
+        ("vlm_lora/adapter_config.json", ("r", "rank_pattern", "target_modules", "trainable_token_indices")),
+        ("model_config.json", ("seg_token", "seg_token_id", "vlm_model_id")),
+        ("vlm/config.json", ("text_config", "image_token_id", "model_type")),
+        ("vlm/generation_config.json", ("eos_token_id",)),
+        ("sam/config.json", ("vision_config", "mask_decoder_config")),
+        ("sam/preprocessor_config.json", ("size", "image_std", "rescale_factor", "resample")),
+        ("tokenizer/tokenizer_config.json", ("eos_token", "extra_special_tokens")),
     ],
 )
 def test_settings_of_any_type(
