@@ -1,7 +1,5 @@
 """Which functions Qwen3.5's gated delta-net layers run on, and that these are equal to transformers' own."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +10,9 @@ from transformers.models.qwen3_5 import modeling_qwen3_5
 from benchmarks.peer import unpatched_delta_net
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
-from satlisa.model import delta_net, qwen
+from satlisa.model import delta_net
 from satlisa.model.delta_net import FUNCTIONS, causal_conv1d, describe_kernels, patch_delta_net
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
-from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -189,13 +186,3 @@ def test_one_line_says_which_kernels_run(
 ) -> None:
     monkeypatch.setattr(delta_net, "_importable", packages.__contains__)
     assert describe_kernels(torch.device(device), dtype) == f"gated delta-net layers: {line}"
-
-
-def test_an_older_transformers_is_told_the_version_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    required = (ROOT / "requirements.txt").read_text()
-    assert f"\n{qwen.NEEDED}  #" in required
-    monkeypatch.setitem(sys.modules, "transformers.models.qwen3_5", None)
-    spec = importlib.util.spec_from_file_location("again", qwen.__file__)
-    assert spec is not None and spec.loader is not None
-    with pytest.raises(SatlisaError, match=r"transformers .* has no Qwen3\.5; install transformers>=5\.17,<6"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
