@@ -1,4 +1,4 @@
-"""Where the repository is."""
+"""Where the repository is, and which files a model directory holds."""
 
 from pathlib import Path
 
