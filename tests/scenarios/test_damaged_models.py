@@ -17,14 +17,9 @@ from satlisa.training import train as run_module
 from tests.helpers import tiny
 from tests.helpers.inference_fixtures import command
 from tests.helpers.resume_fixtures import short
+from tests.helpers.saved_models import FILES
 
 pytestmark = pytest.mark.integration
-
-FILES = (
-    *("model_config.json", "seg_projector.pt", "sam_mask_decoder.pt", "seg_token.safetensors"),
-    *("vlm_lora/adapter_config.json", "vlm_lora/adapter_model.safetensors"),
-    *("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json", "tokenizer/chat_template.jinja"),
-)
 
 
 @pytest.fixture

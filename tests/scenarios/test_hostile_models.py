@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.inference_fixtures import command
-from tests.scenarios.test_damaged_models import FILES
+from tests.helpers.saved_models import FILES
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices")]
 
