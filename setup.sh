@@ -129,7 +129,7 @@ from satlisa.runtime.hardware import detect, dtype_name
 
 for package in (torch, torchvision, transformers, peft, datasets, accelerate):
     print(f"{package.__name__:<14}{package.__version__}")
-hardware = detect()
+hardware = detect(may_fall_back=True)
 print(f"{'device':<14}{hardware.name} ({hardware.device}, {dtype_name(hardware.dtype)})")
 print(describe_kernels(hardware.device, hardware.dtype))
 PYTHON

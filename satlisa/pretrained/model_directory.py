@@ -95,7 +95,7 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
         SatlisaError: not a model directory, or weights that do not fit the base models.
     """
     folder = find_model_dir(model_dir)
-    hardware = detect(str(device) if device is not None else "auto")
+    hardware = detect(str(device) if device is not None else "auto", may_fall_back=True)
     try:
         with _LOADING:
             model = _load(folder, hardware.dtype, is_local=Path(model_dir).expanduser().is_dir())
@@ -122,12 +122,13 @@ def _load(folder: Path, dtype: torch.dtype, is_local: bool) -> SatLisa:
         )
     vocabulary = read_vocabulary(lora, tensors, parts.vlm, folder / ADAPTER_FOLDER)
     vocabulary.put_into(parts.vlm)
-    own_row = _read_seg_row(folder / SEG_ROW_FILE, parts.vlm.get_input_embeddings().embedding_dim)
-    seg_row, head_row = (own_row, own_row) if own_row is not None else vocabulary.seg_rows(parts.vlm, seg_token_id)
-    if own_row is None and not vocabulary.holds(seg_token_id):
-        logger.warning(
-            "%s: neither %s nor a <SEG> row in the adapter; using the base model's row", folder, SEG_ROW_FILE
-        )
+    seg_row = own_row = _read_seg_row(folder / SEG_ROW_FILE, parts.vlm.get_input_embeddings().embedding_dim)
+    if own_row is None:
+        seg_row, head_row = vocabulary.seg_rows(parts.vlm, seg_token_id)
+        if not vocabulary.holds(seg_token_id):
+            logger.warning(
+                "%s: neither %s nor a <SEG> row in the adapter; using the base model's row", folder, SEG_ROW_FILE
+            )
     config.projector_hidden_size = _projector_hidden_size(
         folder / PROJECTOR_FILE,
         projector,

@@ -86,7 +86,7 @@ def _read_config(path: Path) -> Any:
     if unknown := sorted(changes - known.keys() - {*_HISTORY}):
         logger.warning("%s: the installed PEFT does not know %s; ignored", path, ", ".join(unknown))
     try:
-        return LoraConfig(**{name: content[name] for name in _MEANING if name in content})
+        return LoraConfig(**{name: content[name] for name in _MEANING if name in content.keys() & known.keys()})
     except Exception as error:  # values of the wrong type, mutually exclusive settings
         raise SatlisaError(f"{path}: not the settings of a LoRA adapter ({first_line(error)})") from error
 

@@ -1,7 +1,6 @@
 """Device, precision and batch size, decided in one place from what the machine reports."""
 
 import logging
-import os
 import shutil
 import sys
 import warnings
@@ -63,13 +62,13 @@ def probe(index: int = 0) -> Machine:
 
 def _cuda_fault() -> str:
     """torch's own reason not to use an NVIDIA GPU of this machine; empty where there is none, or it is hidden."""
-    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
-    if torch.version.cuda is None or is_hidden or not _has_nvidia_gpu():
+    if torch.version.cuda is None or not _has_nvidia_gpu():
         return ""
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        return first_line(error)
+        reason = first_line(error)
+        return "" if "No CUDA GPUs are available" in reason else reason  # hidden, by CUDA_VISIBLE_DEVICES
     return "torch.cuda.is_available() is False"
 
 
@@ -82,7 +81,7 @@ def _has_nvidia_gpu() -> bool:
 
 
 def detect(
-    device: str = "auto", precision: str = "auto", machine: Machine | None = None, *, may_fall_back: bool = True
+    device: str = "auto", precision: str = "auto", machine: Machine | None = None, *, may_fall_back: bool = False
 ) -> Hardware:
     """Choose device, precision and batch size (docs/architecture.md#training-defaults).
 

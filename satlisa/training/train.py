@@ -96,7 +96,7 @@ def train(settings: TrainConfig) -> Path:
 
 def set_up(settings: TrainConfig) -> Setup:
     """Detect the hardware, join the processes, seed the random generators, log the settings."""
-    hardware = detect(settings.device, settings.precision, may_fall_back=False)
+    hardware = detect(settings.device, settings.precision)
     settings = settings.resolve(hardware.batch_size)
     accelerator = Accelerator(
         mixed_precision="no",  # the model has its own autocast, and the run its loss scaling

@@ -14,6 +14,13 @@ from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.model_directory import save_model
 from tests.helpers.model_fixtures import batch_of, make_model, make_samples
 
+# All files of a model directory that are read.
+FILES = (
+    *("model_config.json", "seg_projector.pt", "sam_mask_decoder.pt", "seg_token.safetensors"),
+    *("vlm_lora/adapter_config.json", "vlm_lora/adapter_model.safetensors"),
+    *("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json", "tokenizer/chat_template.jinja"),
+)
+
 
 @pytest.fixture(scope="session")
 def trained(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[SatLisa, Path]:

@@ -151,7 +151,6 @@ def old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "init", init)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(hardware, "_has_nvidia_gpu", lambda: True)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.mark.usefixtures("old_driver")
@@ -162,14 +161,18 @@ def test_a_driver_that_is_too_old_is_no_silent_cpu(
     words = rf"^device: torch .* cannot use this machine's NVIDIA GPU \({re.escape(OLD_DRIVER)}\); .*DEVICE=cpu"
     for device in ("auto", "cuda"):
         with pytest.raises(SatlisaError, match=words):
-            detect(device, may_fall_back=False)
-    assert detect("cpu", may_fall_back=False).device.type == "cpu" and not caplog.records
-    assert detect().device.type == "cpu"
+            detect(device)
+    assert detect("cpu").device.type == "cpu" and not caplog.records
+    assert detect(may_fall_back=True).device.type == "cpu"
     (line,) = [record.getMessage() for record in caplog.records]
     assert OLD_DRIVER in line and line.endswith("The CPU is used")
     caplog.clear()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
-    assert detect(may_fall_back=False).device.type == "cpu" and not caplog.records
+
+    def hidden() -> None:
+        raise RuntimeError("No CUDA GPUs are available")  # as with CUDA_VISIBLE_DEVICES=""
+
+    monkeypatch.setattr(torch.cuda, "init", hidden)
+    assert detect().device.type == "cpu" and not caplog.records
 
 
 @pytest.mark.usefixtures("old_driver")

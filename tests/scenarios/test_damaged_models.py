@@ -16,8 +16,8 @@ from satlisa.runtime import atomic_files
 from satlisa.training import train as run_module
 from tests.helpers import tiny
 from tests.helpers.inference_fixtures import command
-from tests.helpers.paths import MODEL_FILES
 from tests.helpers.resume_fixtures import short
+from tests.helpers.saved_models import FILES
 
 pytestmark = pytest.mark.integration
 
@@ -30,10 +30,10 @@ def broken(model_dirs: dict[str, Path], tmp_path: Path) -> Path:
 
 def test_every_file_is_covered(broken: Path) -> None:
     found = {str(path.relative_to(broken)) for path in broken.rglob("*") if path.is_file()}
-    assert found - {"vlm_lora/README.md"} == set(MODEL_FILES)
+    assert found - {"vlm_lora/README.md"} == set(FILES)
 
 
-@pytest.mark.parametrize("name", MODEL_FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_truncated_files(name: str, broken: Path, ask: Callable[..., str]) -> None:
     path = broken / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -53,7 +53,7 @@ def reshape(path: Path) -> None:
         save_file({name: t[..., :-1].contiguous() for name, t in load_file(path).items()}, path, {"format": "pt"})
 
 
-@pytest.mark.parametrize("name", MODEL_FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_files_of_another_shape(name: str, broken: Path, ask: Callable[..., str]) -> None:
     reshape(broken / name)
     assert str((broken / name).parent) in ask(model_dir=broken)
@@ -62,7 +62,7 @@ def test_files_of_another_shape(name: str, broken: Path, ask: Callable[..., str]
 # What has a stand-in (docs/architecture.md#model-directory): the base model's tokenizer or template, a <SEG> row
 # from elsewhere.
 @pytest.mark.parametrize(
-    "name", [*sorted(set(MODEL_FILES) - {"seg_token.safetensors", "tokenizer/chat_template.jinja"}), "vlm_lora"]
+    "name", [*sorted(set(FILES) - {"seg_token.safetensors", "tokenizer/chat_template.jinja"}), "vlm_lora"]
 )
 def test_missing_files(name: str, broken: Path, ask: Callable[..., str]) -> None:
     shutil.rmtree(broken / name) if name == "vlm_lora" else (broken / name).unlink()

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.inference_fixtures import command
-from tests.helpers.paths import MODEL_FILES
+from tests.helpers.saved_models import FILES
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices")]
 
@@ -101,7 +101,7 @@ def zeros(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [pipe, link_to_pipe, endless, dangling, folder, terabyte, gigabytes, deep, zeros])
-@pytest.mark.parametrize("name", [*MODEL_FILES, *BASES])
+@pytest.mark.parametrize("name", [*FILES, *BASES])
 def test_what_is_no_such_file(
     name: str, make: Callable[[Path], None], hostile: Path, refuse: Callable[[], str]
 ) -> None:

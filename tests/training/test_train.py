@@ -25,6 +25,7 @@ LOG_KEYS = {
     "loss_dice",
     "lr",
     "grad_norm",
+    "loss_scale",
     "samples_per_second",
     "peak_memory",
 }
