@@ -28,7 +28,13 @@ class Reader:
 
 
 def check_tokens(sample: Sample, encoded: Encoded, reader: Reader) -> None:
-    """One image, as many `<SEG>` as masks, one end of the answer, no meanings but the template's, and all the text."""
+    """One image, as many `<SEG>` as masks, one end of the answer, no meanings but the template's, and all the text.
+
+    Of a conversation that is too long: a beginning of it that fits.
+    """
+    if encoded.shortened:
+        assert 0 < encoded.length <= reader.config.max_seq_length
+        return
     processor, tokenizer, seg_token_id = reader.processor, reader.processor.tokenizer, reader.config.seg_token_id
     prompt, answer = encoded.prompt, encoded.answer_ids.tolist()
     meanings = set(tokenizer.added_tokens_decoder)
