@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 _ALL_INSTANCES = 2**31  # read_sample's limit: no instance is left out of the truth
 _BATCHES_AHEAD = 4  # read while the batches before are answered; 32 images of 512² are 25 MB
-_PIXELS_AHEAD = 2**26  # of a window's images that are kept until their batch is taken, 200 MB
+_PIXELS_AHEAD = 2**25  # of a window's images that are kept until their batch is taken: 32 of 1024², 100 MB
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "pillow")
 
 AnswerFn = Callable[..., list[Answer]]
