@@ -27,7 +27,7 @@ from satlisa.inference.generation import Answer
 logger = logging.getLogger(__name__)
 
 _ALL_INSTANCES = 2**31  # read_sample's limit: no instance is left out of the truth
-_PIXELS_AHEAD = 2**26  # of a window's images that are kept until their batch is taken, 200 MB
+_PIXELS_AHEAD = 2**25  # of a window's images that are kept until their batch is taken: 32 of 1024², 100 MB
 
 AnswerFn = Callable[..., list[Answer]]
 ReadFn = Callable[[int], Sample | str]

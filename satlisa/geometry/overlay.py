@@ -36,7 +36,11 @@ def _eroded(mask: np.ndarray, *, at_image_border: Literal["edge", "constant"]) -
 def draw_overlay(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) -> Image.Image:
     """The image with the prediction tinted orange and the truth outlined in cyan. Masks (H, W) bool."""
     pixels = np.array(image.convert("RGB"))  # (H, W, 3)
-    pixels[prediction] = (0.5 * pixels[prediction] + 0.5 * _PREDICTION).astype(np.uint8)
+    for channel, colour in enumerate(_PREDICTION):
+        tinted = (0.5 * np.arange(256) + 0.5 * colour).astype(
+            np.uint8
+        )  # by grey level: no copy of the pixels as floats
+        pixels[prediction, channel] = tinted[pixels[prediction, channel]]
     inner = truth
     for _ in range(max(1, max(truth.shape) // 128)):  # thick enough to be visible at the report's width
         inner = _eroded(inner, at_image_border="constant")

@@ -18,11 +18,11 @@ from satlisa.processing.embedding_cache import EmbeddingCache
 from satlisa.processing.sam_inputs import SamInputs
 
 # Masks are resized in slices of this many pixels, so that 32 masks of a large tile do not take gigabytes.
-_MAX_PIXELS = 2**26
+_MAX_PIXELS = 2**25
 
 # Masks decoded at once. A model that repeats <SEG> may request a thousand masks, each with 4 MB of image embedding and
 # 40 MB of intermediate tensors. In training these are kept for the backward pass, however few are decoded at once.
-_MAX_PROMPTS, _MAX_WITHOUT_GRADIENT = 128, 16
+_MAX_PROMPTS, _MAX_WITHOUT_GRADIENT = 128, 8
 
 
 class Segmenter(nn.Module):

@@ -88,8 +88,8 @@ def _fit(sample: Sample, processor: Any, config: ModelConfig) -> tuple[_Text, bo
     def text_of(number: int) -> _Text:
         return _encode_text(first_answers(sample, number), processor, image, config)
 
-    # How many answers fit, counted from the fewest
-    fitting = bisect_right(range(fewest, count), most, key=lambda number: text_of(number).length)
+    # How many answers fit, counted from the fewest; each takes a token and more
+    fitting = bisect_right(range(fewest, min(count, fewest + most)), most, key=lambda number: text_of(number).length)
     if not sample.regions:  # of the answer that does not fit, the beginning
         text = text_of(fewest + fitting)
         if (room := most - len(text.prompt.input_ids)) > 0:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -35,9 +36,12 @@ class SamInputs:
         return Frame(original_size, self.image_size, self.mask_size)
 
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """(S, 3, image_size, image_size) float32: longest side resized, ImageNet mean and std, zero padding."""
-        pixel_values: Tensor = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return pixel_values
+        """(S, 3, image_size, image_size) float32: longest side resized, ImageNet mean and std, zero padding.
+
+        One image after the other: the processor keeps several copies of all that it is given.
+        """
+        parts = [self.image_processor(images=[image], return_tensors="pt")["pixel_values"] for image in images]
+        return torch.cat(parts)
 
     def recall(self, image_key: str) -> Tensor | None:
         """The cached embedding (C, e, e) float16 of an image, or None."""
