@@ -37,9 +37,7 @@ def draw_overlay(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) 
     """The image with the prediction tinted orange and the truth outlined in cyan. Masks (H, W) bool."""
     pixels = np.array(image.convert("RGB"))  # (H, W, 3)
     for channel, colour in enumerate(_PREDICTION):
-        tinted = (0.5 * np.arange(256) + 0.5 * colour).astype(
-            np.uint8
-        )  # by grey level: no copy of the pixels as floats
+        tinted = (0.5 * np.arange(256) + 0.5 * colour).astype(np.uint8)  # by grey level: no pixels as floats
         pixels[prediction, channel] = tinted[pixels[prediction, channel]]
     inner = truth
     for _ in range(max(1, max(truth.shape) // 128)):  # thick enough to be visible at the report's width
