@@ -17,7 +17,9 @@ from satlisa.data.sample import Sample, Turn, answer_places
 
 _AHEAD = 64  # tokens behind the cut that are looked at, to tell a list
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_NEXT_ITEM = re.compile(r"[\s,;]*")
+_CLOSING_TAG = re.compile(r"</\w+>|<\|\w+_end\|>")
+_SEPARATOR = re.compile(r"[\s,;]*")
+_SEPARATOR_AND_OPENING = re.compile(r"""[\s,;]*[\[{("'<]*""")
 
 
 def answer_range(sample: Sample) -> tuple[int, int]:
@@ -42,30 +44,35 @@ def _conversation(sample: Sample) -> tuple[Turn, ...]:
 def cut_answer(tokenizer: Any, token_ids: Tensor, room: int) -> Tensor:
     """The beginning of an answer (A,), at most `room` tokens and without its end: that it ends there is not taught.
 
-    A list (of brackets, of lines, or of values in one bracket) is cut behind its last item that fits; another text, or
-    a list whose first item does not fit, at the last token.
+    A list (of tags, of brackets, of lines, or of values in one bracket) is cut behind its last item that fits; where a
+    token holds an item's end and the next one's opening brackets, behind that token. Another text, or a list whose last
+    whole item would leave less than half of the room, is cut at the last token.
     """
     ids = token_ids[:-1][: room + _AHEAD].tolist()
     decode = partial(tokenizer.decode, clean_up_tokenization_spaces=False)
-    whole = decode(ids)
-    places = set(_between_items(whole))
-    for length in range(min(room, len(ids)), 0, -1):
-        text = decode(ids[:length])
-        if len(text) in places and whole.startswith(text):
-            return token_ids[:length]
-    return token_ids[: min(room, len(ids))]
+    whole, longest = decode(ids), min(room, len(ids))
+    texts = {length: decode(ids[:length]) for length in range(longest, longest // 2, -1)}
+    for between in (_SEPARATOR, _SEPARATOR_AND_OPENING):
+        places = set(_between_items(whole, between))
+        for length, text in texts.items():
+            if len(text) in places and whole.startswith(text):
+                return token_ids[:length]
+    return token_ids[:longest]
 
 
-def _between_items(text: str) -> Iterator[int]:
+def _between_items(text: str, between: re.Pattern[str]) -> Iterator[int]:
     """The places in a text, counted in characters, where one item of its list has ended and the next has not begun."""
     for end in _item_ends(_STRING.sub(lambda found: "_" * len(found[0]), text)):
-        separator = _NEXT_ITEM.match(text, end)
+        separator = between.match(text, end)
         assert separator
         yield from range(end, separator.end() + 1)
 
 
 def _item_ends(text: str) -> list[int]:
-    """Where items end: brackets that close at the outermost depth with several of them, else lines, else values."""
+    """Where items end: closing tags, else brackets that close at the outermost depth with several, else lines, else
+    values."""
+    if len(tags := [found.end() for found in _CLOSING_TAG.finditer(text)]) > 1:
+        return tags
     closings: dict[int, list[int]] = defaultdict(list)
     values: list[int] = []
     depth = 0

@@ -1,6 +1,7 @@
 """Conversations that are too long: what is cut, where, and that no end is taught there."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -25,7 +26,9 @@ LISTS = {
     "lines": "\n".join(f"- ship {n}, heading north" for n in range(9)),
     "values": json.dumps(["ship", "a [strange] one", "harbour, old", "pier"] * 3),
 }
-ENDS = dict(zip(LISTS, ("}", "}", "]", "]", "north", '"'), strict=True))
+LISTS["compact"] = json.dumps(BOXES, separators=(",", ":"))
+LISTS["tags"] = "".join(f"<ref>ship</ref><box>({n},200),({n + 5},260)</box>" for n in range(9))
+ENDS = dict(zip(LISTS, ("}", "}", "]", "]", "north", '"', "}", ">"), strict=True))
 
 
 def tokens(model: SatLisa, text: str) -> torch.Tensor:
@@ -46,9 +49,10 @@ def test_a_list_ends_behind_a_whole_item(tiny_model: SatLisa, name: str) -> None
         text = text_of(tiny_model, cut)
         assert 0 < len(cut) <= room and torch.equal(cut, whole[: len(cut)])
         assert tiny_model.processor.tokenizer.eos_token_id not in cut.tolist()
+        assert len(cut) > room // 2
         if len(cut) < room:  # not simply the last token that fits
             seen.add(text)
-            assert text.rstrip(", ").endswith(ENDS[name]), text
+            assert re.sub(r"""[\s,]*[\[{("'<]*$""", "", text).endswith(ENDS[name]), text
             assert LISTS[name].startswith(text)
     assert len(seen) >= 3
 
@@ -57,6 +61,12 @@ def test_another_text_ends_at_the_last_token(tiny_model: SatLisa) -> None:
     whole = tokens(tiny_model, "A long description of a harbour (with ships) and of what lies behind it. " * 5)
     for room in (1, 7, 50):
         assert torch.equal(cut_answer(tiny_model.processor.tokenizer, whole, room), whole[:room])
+
+
+@pytest.mark.parametrize("start", ["Seen:\n", "Seen [roads, houses] here. ", "A town (north) and a port (south). "])
+def test_a_text_that_only_begins_like_a_list_keeps_its_length(tiny_model: SatLisa, start: str) -> None:
+    whole = tokens(tiny_model, start + "There is a long road to the harbour and a river beside it. " * 9)
+    assert len(cut_answer(tiny_model.processor.tokenizer, whole, 150)) == 150
 
 
 def sample_of(*texts: str, regions: bool = False) -> Sample:

@@ -18,6 +18,7 @@ from satlisa.training.state import Run
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_MOST_AT_START = 20  # steps whose gradients overflow before the first step that is taken; the scale is 2^-4 then
 MOST_DROPPED = 5  # steps in a row with a non-finite loss or gradient, after which a run stops
 _DEAD_LOADER = "DataLoader worker (pid"  # how torch's messages about a killed loader process begin
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -76,7 +77,7 @@ def note_overflow(run: Run, step: int, loss_scale: float) -> None:
     Each such step halves the scale, so a few of them at the start are normal.
 
     Raises:
-        SatlisaError: the scale falls below 1, or it was the fifth in a row after a step had been taken.
+        SatlisaError: the scale falls below 1, no step was taken in many, or it was the fifth in a row after one was.
     """
     progress, scale_now = run.progress, loss_scale / 2
     had_taken = step - 1 > len(progress.dropped) + progress.overflows  # not `taken`: later steps may be on their way
@@ -84,7 +85,8 @@ def note_overflow(run: Run, step: int, loss_scale: float) -> None:
     progress.streak += had_taken
     if run.processes.is_main:
         logger.info("step %d: not taken, gradients overflow in float16; loss scale now %g", step, scale_now)
-    if scale_now < 1 or progress.streak == MOST_DROPPED:
+    is_hopeless = not had_taken and progress.overflows >= _MOST_AT_START  # norms can overflow at any scale
+    if scale_now < 1 or is_hopeless or progress.streak == MOST_DROPPED:
         raise SatlisaError(
             f"step {step}: gradients overflow in float16 even at a loss scale of {loss_scale:g}; "
             f"{progress.overflows} of {step} steps were not taken. {advice_when_not_finite(run)}"
