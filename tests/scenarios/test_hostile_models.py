@@ -216,6 +216,7 @@ def test_odd_safetensors(name: str, kind: str, hostile: Path, refuse: Callable[[
 ANYTHING: list[Any] = [None, True, -1, 10**30, float("nan"), "x", [[]], {"a": {}}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "keys"),
     [
