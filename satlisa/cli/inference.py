@@ -107,7 +107,7 @@ def _is_marked(path: Path) -> bool:
         return False
     try:
         with Image.open(path, formats=("PNG",)) as picture:
-            return picture.info.get(_MARK[0]) == _MARK[1]
+            return bool(picture.info.get(_MARK[0]) == _MARK[1])
     except Exception:  # not a PNG, or a broken one: of the user
         return False
 
