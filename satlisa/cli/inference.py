@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS
@@ -18,6 +19,7 @@ from satlisa.geometry.overlay import mask_image, overlay
 from satlisa.runtime.atomic_files import atomic_replace
 from satlisa.runtime.locations import check_writable
 
+_MARK = ("Software", "satlisa: mask of one instance")  # PNG text that tells our masks from files of the user
 _LOSSLESS = ("PNG", "TIFF", "BMP", "PPM")  # formats that keep a mask's 0 and 255
 
 PROG = called_as("inference.py", "satlisa-ask")
@@ -69,6 +71,8 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     union = found.union()
     if union is None:
+        if options.output_instances:
+            _remove_older(Path(options.output_instances), 0)
         print("The answer holds no <SEG>, so there is no mask; nothing was written.", file=sys.stderr)
         return 1
     if options.output_mask:
@@ -78,15 +82,16 @@ def _run(options: argparse.Namespace) -> int:
     if options.output_instances:
         for number, (mask, score) in enumerate(zip(found.masks, found.scores, strict=True)):
             path = Path(options.output_instances) / f"instance_{number:03d}.png"
-            _save(mask_image(mask), path, f"score {score:.2f}")
+            _save(mask_image(mask), path, f"score {score:.2f}", mark=True)
         _remove_older(Path(options.output_instances), found.num_segs)
     return 0
 
 
 def _remove_older(folder: Path, count: int) -> None:
-    """Remove the masks that an answer with more than `count` instances left in the folder."""
-    numbered = [(re.fullmatch(r"instance_(\d{3,})\.png", path.name), path) for path in folder.iterdir()]
-    older = [path for name, path in numbered if name and int(name[1]) >= count]
+    """Remove the masks that an earlier call with more than `count` instances wrote into the folder."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    numbered = [(re.fullmatch(r"instance_(\d{3,})\.png", path.name), path) for path in files]
+    older = [path for name, path in numbered if name and int(name[1]) >= count and _is_marked(path)]
     for path in older:
         try:
             path.unlink()
@@ -94,6 +99,17 @@ def _remove_older(folder: Path, count: int) -> None:
             raise SatlisaError(f"{path} is of another answer and cannot be removed ({first_line(error)})") from error
     if older:
         print(f"removed {len(older)} instance_*.png of another answer from {folder}", file=sys.stderr)
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether an earlier call wrote this mask."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            return bool(picture.info.get(_MARK[0]) == _MARK[1])
+    except Exception:  # not a PNG, or a broken one: of the user
+        return False
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
@@ -118,10 +134,18 @@ def _check_outputs(options: argparse.Namespace) -> None:
         check_writable(Path(options.output_instances), "--output_instances")
 
 
-def _save(picture: Image.Image, path: Path, note: str = "", orientation: int = 1) -> None:
-    """Write a picture atomically, and say so. `orientation`: EXIF's, for viewers to turn it as they turn the photo."""
+def _save(picture: Image.Image, path: Path, note: str = "", orientation: int = 1, mark: bool = False) -> None:
+    """Write a picture atomically, and say so.
+
+    Args:
+        orientation: EXIF's, for viewers to turn it as they turn the photo.
+        mark: say in the PNG that it is ours, for a later call to remove.
+    """
     kind = Image.registered_extensions()[path.suffix.lower()]
-    options = {}
+    options: dict[str, Any] = {}
+    if mark:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text(*_MARK)
     if orientation != 1:
         options["exif"] = Image.Exif()
         options["exif"][ExifTags.Base.Orientation] = orientation

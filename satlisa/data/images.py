@@ -87,7 +87,8 @@ def open_image(source: ImageSource) -> Image.Image:
     Args:
         source: a path, an encoded file's bytes, a file opened in binary mode, a dataset's `{"bytes": …, "path": …}`
             (bytes take precedence), a Pillow image, or an array: (H, W), (H, W, C) in RGB order, or (C, H, W) where the
-            shape leaves no doubt, of booleans, integers or floats. Only the first frame of a file is read.
+            shape leaves no doubt, of booleans, integers or floats, what it masks being black. Only the first frame of
+            a file is read.
 
     Raises:
         SatlisaError: file not found, not an image, broken or too large, or an unsupported type of source.
@@ -272,12 +273,14 @@ def _show_loaded(image: Image.Image, name: str) -> Image.Image:
 def _show(raster: Raster, name: str) -> Image.Image:
     """The pixels of a raster as RGB, not turned."""
     alpha, shown = raster.alpha, raster.shown
-    if alpha is not None and _is_clear(alpha, name):
+    if alpha is not None and not _is_clear(alpha, name):
+        alpha = None
+    if alpha is not None:
         shown = alpha > 0 if shown is None else shown & (alpha > 0)
     levels = to_8_bit(raster.values, raster.nodata, shown)
     rgb = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).convert("RGB")
     _say_if_black(rgb, name)
-    if alpha is not None and shown is not None:
+    if alpha is not None:
         opacity = np.clip(np.nan_to_num(alpha / np.float32(full_scale(alpha))), 0, 1)
         rgb.putalpha(Image.fromarray(np.rint(opacity * 255).astype(np.uint8)))
         rgb = _over_black(rgb).convert("RGB")
@@ -316,7 +319,12 @@ def _from_array(array: np.ndarray) -> Raster:
     values = np.moveaxis(values, bands, -1)
     check_pixels(values.shape[1], values.shape[0], "array")
     count = values.shape[2]
-    return Raster(values[..., :3] if count > 2 else values[..., :1], values[..., -1] if count in (2, 4) else None)
+    colours, shown = values[..., :3] if count > 2 else values[..., :1], None
+    if isinstance(colours, np.ma.MaskedArray):
+        # A roof that saturates in one 8-bit band is no hole; of other types, what is masked must not be stretched.
+        hidden = np.ma.getmaskarray(colours)
+        shown = np.logical_not(hidden.all(axis=-1) if values.dtype == np.uint8 else hidden.any(axis=-1))
+    return Raster(np.ma.getdata(colours), np.ma.getdata(values[..., -1]) if count in (2, 4) else None, shown=shown)
 
 
 def _band_axis(array: np.ndarray) -> int | None:

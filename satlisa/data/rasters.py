@@ -39,6 +39,9 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _JPEG, _LERC, _WEBP = 7, 34887, 50001
 _JPEG2000 = {33003, 33004, 33005, 34712}
 _DECODED = {1, 5, 8, 32773, 32946, 34925, 50000, _JPEG, _LERC, _WEBP} | _JPEG2000
+_ITEM = re.compile(r'<Item[^>]* sample="(\d+)"[^>]* role="(colorinterp|description)"[^>]*>([^<]+)<', re.I)
+_BAND = re.compile(r"(?:b(?:and)?\s*\d+\W*)?(red|green|blue|alpha|nir|near.?infra.?red)\W*", re.I)  # "Band 4 (Red)"
+_COLOURS = ("red", "green", "blue")
 _LEFT_TO_PILLOW = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}  # codecs that all its wheels contain
 
 _log = logging.getLogger(__name__)
@@ -140,7 +143,20 @@ def _is_deep_tiff(image: Image.Image) -> bool:
     misread = (max(bits) == 8 and 2 in formats) or (max(bits) == 32 and 1 in formats)  # signed bytes, large unsigned
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         misread |= max(bits) > 8 or _GDAL_NODATA in tags  # not inverted, or nodata inverted with the rest
+    named = _named_bands(tags.get(_GDAL_METADATA), len(bits))
+    if set(_COLOURS) <= set(named) and (tags.get(_PHOTOMETRIC) == _RGB or tags.get(_COMPRESSION) == _JPEG):
+        misread |= "infrared" in named or [named[colour] for colour in _COLOURS] != [0, 1, 2]
     return deep_colour or misread or tags.get(_COMPRESSION, 1) not in _LEFT_TO_PILLOW
+
+
+def _named_bands(metadata: Any, count: int) -> dict[str, int]:
+    """Bands by the colours that GDAL's metadata give them: as roles, else in their descriptions."""
+    roles: dict[str, dict[str, int]] = {"colorinterp": {}, "description": {}}
+    for band, role, text in _ITEM.findall(str(metadata or "")):
+        if int(band) < count and (name := _BAND.fullmatch(text.strip())):
+            colour = name[1].lower() if name[1].lower() in (*_COLOURS, "alpha") else "infrared"
+            roles[role.lower()].setdefault(colour, int(band))
+    return roles["description"] | roles["colorinterp"]
 
 
 def _has_mask(image: Image.Image) -> bool:
@@ -176,13 +192,13 @@ def _choose_bands(page: Any, name: str) -> tuple[list[int], int | None]:
     if kind not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE) and (kind, page.compression) != (_YCBCR, _JPEG):
         raise SatlisaError(f"{name}: its colours ({page.photometric.name}) are not read in this form; save it as RGB")
     metadata = page.tags.get(_GDAL_METADATA)
-    found = re.findall(r'sample="(\d+)" role="colorinterp">(\w+)<', str(metadata.value) if metadata else "")
-    roles = {role.lower(): int(band) for band, role in found if int(band) < count}
+    roles = _named_bands(metadata.value if metadata else None, count)
     extra = [int(meaning) for meaning in page.extrasamples]
     marked = [count - len(extra) + place for place, meaning in enumerate(extra) if meaning in (1, 2)]
-    alpha = roles.get("alpha", marked[0] if marked else None)
-    if {"red", "green", "blue"} <= set(roles):
-        return [roles["red"], roles["green"], roles["blue"]], alpha
+    named = {band for role, band in roles.items() if role != "alpha"}
+    alpha = roles.get("alpha", next((band for band in marked if band not in named), None))
+    if set(_COLOURS) <= set(roles):
+        return [roles[colour] for colour in _COLOURS], alpha
     bands = [band for band in range(count) if band != alpha]
     if len(bands) > 3 and kind != _RGB:
         note(name, f"has {len(bands)} bands without names; the first three are taken as red, green and blue")
@@ -297,8 +313,7 @@ def _read_jpeg2000(file: BinaryIO, name: str) -> Raster:
     check_pixels(width, height, name)
     if width * height * len(depths) > 4 * MAX_PIXELS:  # OpenJPEG takes 4 bytes for each
         raise too_large(name, f"{width:,} × {height:,} pixels of {len(depths)} bands")
-    values = _package("imagecodecs", name).jpeg2k_decode(data)
-    return _split_alpha(values, name)
+    return _split_alpha(_package("imagecodecs", name).jpeg2k_decode(data), name)
 
 
 def _read_png(file: BinaryIO, clear: Any, name: str) -> Raster:

@@ -45,14 +45,22 @@ def test_older_instances_do_not_stay(
     folder = tmp_path / "i"
     folder.mkdir()
     own = ["instance_000.png", "instance_057.png", "instance_1000.png"]
+    users = ["instance_20240101.png", "instance_058.png", "instance_059.png"]  # ground truth, and a file that is no PNG
     others = ["instance_a.png", "instance_01.png", "instance_002.png.txt", "my_instance_003.png"]
     for name in own + others:
         (folder / name).write_bytes(b"old")
+    for name in own:
+        cli._save(picture(50, 40), folder / name, mark=True)
+    for name in users:
+        picture(50, 40).save(folder / name)
+    (folder / users[-1]).write_bytes(b"old")
+    before = {name: (folder / name).read_bytes() for name in others + users}
     base = ["--model_dir", model_dirs["masks"], "--image", image_file, "--device", "cpu", "--max_new_tokens", 2]
     assert command(*base, "--prompt", "Segment", "--output_instances", folder) == 0
     streams = capsys.readouterr()
     written = [f"instance_{n:03d}.png" for n in range(streams.out.count("<SEG>"))]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(others + written)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(others + users + written)
+    assert all((folder / name).read_bytes() == data for name, data in before.items())
     assert "removed 2 instance_*.png of another answer" in streams.err and "instance_000.png score " in streams.err
     assert "IoU" not in streams.err
 
@@ -104,6 +112,17 @@ def test_command_without_seg_writes_nothing_and_exits_1(
     assert command(*base, "--prompt", "Segment", "--output_mask", tmp_path / "m.png") == 1
     assert "no <SEG>" in capsys.readouterr().err and not (tmp_path / "m.png").exists()
     assert command(*base, "--prompt", "What is it?") == 0
+
+
+def test_an_answer_without_seg_leaves_no_older_instances(
+    model_dirs: dict[str, Path], image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli._save(picture(50, 40), tmp_path / "i" / "instance_000.png", mark=True)
+    picture(50, 40).save(tmp_path / "i" / "instance_001.png")
+    base = ["--model_dir", model_dirs["text"], "--image", image_file, "--device", "cpu", "--max_new_tokens", 3]
+    assert command(*base, "--prompt", "Segment", "--output_instances", tmp_path / "i") == 1
+    assert [path.name for path in (tmp_path / "i").iterdir()] == ["instance_001.png"]
+    assert "removed 1 instance_*.png" in capsys.readouterr().err
 
 
 def test_images_that_cannot_be_read(ask: Callable[..., str], tmp_path: Path, model_must_not_load: None) -> None:

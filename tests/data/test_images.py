@@ -181,6 +181,35 @@ def test_arrays_of_every_kind() -> None:
     assert np.asarray(open_image(np.zeros((3, 20, 3), dtype=np.uint8))).shape == (3, 20, 3)  # bands last, in doubt
 
 
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2", "f4"])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("shape", ["colour", "grey"])
+def test_what_an_array_masks_is_black_and_does_not_count(kind: str, first: bool, shape: str) -> None:
+    """As rasterio reads nodata."""
+    scene = np.random.default_rng(0).integers(20, 240, (40, 40, 3)).astype(kind) * (1 if kind == "u1" else 8)
+    scene = scene[..., 0] if shape == "grey" else scene
+    stored = np.concatenate([np.full_like(scene[:30], 250 if kind[0] == "u" else -9999), scene])
+    masked = np.ma.masked_array(stored, mask=np.zeros(stored.shape, dtype=bool))
+    masked[:30] = np.ma.masked
+    if first and shape == "colour":
+        masked = masked.transpose(2, 0, 1)
+    with np.errstate(all="raise"):
+        found = np.asarray(open_image(masked))
+    assert not found[:30].any() and np.array_equal(found[30:], np.asarray(open_image(scene)))
+
+
+def test_a_masked_array_with_alpha() -> None:
+    array = np.full((20, 30, 4), 255, dtype=np.uint8)
+    masked = np.ma.masked_array(array, mask=np.zeros(array.shape, dtype=bool))
+    masked[:5, :, :3] = np.ma.masked
+    masked[9, 9, 0] = np.ma.masked  # a roof that saturates in one band is no hole
+    found = np.asarray(open_image(masked))
+    assert not found[:5].any() and (found[5:] == 255).all()
+    assert (np.asarray(open_image(np.ma.masked_array(array))) == 255).all()
+    masked[..., 3] = np.random.default_rng(0).integers(1, 255, (20, 30))  # near infrared
+    assert (np.asarray(open_image(masked))[5:] == 255).all()
+
+
 def test_open_files_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     data = encoded(Image.fromarray(array), "PNG")

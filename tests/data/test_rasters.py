@@ -47,6 +47,25 @@ def test_every_form_of_source_has_the_depth(kind: str, tmp_path: Any) -> None:
             assert np.abs(seen(source) - stretched(DEEP)).max() <= 1
 
 
+@pytest.mark.parametrize("names", ["BGR", "BGRN", "described", "numbered"])
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+def test_named_bands_have_their_colours(names: str, photometric: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Also in ordinary 8-bit files, and where GDAL marked the band after them as alpha."""
+    values = RGB[..., ::-1] if names == "BGR" else np.concatenate([RGB[..., ::-1], NIR], axis=2)
+    extra = {} if names == "BGR" or photometric == "minisblack" else {"extrasamples": ["unassalpha"]}
+    data = tiff(values, photometric=photometric, planarconfig="contig", bands=names, **extra)
+    assert np.array_equal(seen(data), RGB) and "without names" not in caplog.text
+
+
+def test_names_of_other_bands_change_nothing() -> None:
+    assert np.array_equal(seen(tiff(RGB, bands="red edge")), RGB)
+
+
+def test_a_band_named_near_infrared_is_no_alpha() -> None:
+    values = np.concatenate([RGB, MASK], axis=2)  # even with the values of one
+    assert np.array_equal(seen(tiff(values, bands="RGBN", extrasamples=["unassalpha"])), RGB)
+
+
 PALETTE = Image.fromarray(RGB).quantize(200)
 ORDINARY_FILES = {
     "LERC": tiff(RGB, compression="lerc"),

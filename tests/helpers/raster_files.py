@@ -14,11 +14,21 @@ NIR = np.random.default_rng(1).integers(1, 255, (SIZE, SIZE, 1), dtype=np.uint8)
 DEEP = RGB.astype(np.uint16) * 8  # 11 bits
 MASK = np.full((SIZE, SIZE, 1), 255, dtype=np.uint8)
 MASK[:HIDDEN] = 0
-BANDS = {  # GDAL's names of bands
-    "BGRN": "".join(
-        f'<Item name="COLORINTERP" sample="{band}" role="colorinterp">{name}</Item>'
-        for band, name in enumerate(["Blue", "Green", "Red", "Undefined"])
-    )
+
+
+def named(*names: str, role: str = "colorinterp") -> str:
+    """GDAL's names of bands."""
+    items = (f'<Item name="{role.upper()}" sample="{n}" role="{role}">{name}</Item>' for n, name in enumerate(names))
+    return "".join(items)
+
+
+BANDS = {
+    "BGRN": named("Blue", "Green", "Red", "Undefined"),
+    "BGR": named("Blue", "Green", "Red"),
+    "described": named("blue", "green", "red", "nir", role="description"),
+    "numbered": named("Band 2 (Blue)", "Band 3 (Green)", "Band 4 (Red)", "B8 - NIR", role="description"),
+    "red edge": named("Red", "Red edge", "blue-ish", role="description"),
+    "RGBN": named("red", "green", "blue", "nir", role="description"),
 }
 
 
