@@ -60,6 +60,8 @@ def replace_together(folder: Path, name: str, writes: Mapping[str, Callable[[Pat
     try:
         for temporary, write in zip(temporaries.values(), writes.values(), strict=True):
             _write_temporary(temporary, write, durable=True)
+        for path, temporary in temporaries.items():
+            _check_kinds(temporary, path)
         _mark(mark)
         stays = True
         for path, temporary in temporaries.items():
@@ -82,14 +84,14 @@ def is_incomplete(folder: Path, name: str) -> bool:
 
 def atomic_remove(folder: Path) -> None:
     """Delete a folder. It is renamed first, so that nobody reads a half-deleted folder under its name."""
-    shutil.rmtree(_rename_to_old(folder), ignore_errors=True)
+    _discard(_rename_to_old(folder))
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:
     """Delete what killed runs left of folders whose names match a glob pattern."""
     for ending in (PARTIAL, OLD):
         for path in folder.glob(pattern + ending):
-            shutil.rmtree(path, ignore_errors=True)
+            _discard(path)
 
 
 def fsync_path(path: Path) -> None:
@@ -119,20 +121,33 @@ def _write_temporary(temporary: Path, write: Callable[[Path], object], durable: 
 
 
 def _swap(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`. When that fails, `path` is as it was."""
-    is_swap = temporary.is_dir() and path.is_dir()  # a rename replaces files and empty folders only
+    """Rename `temporary` to `path`. When that fails, `path` is as it was. A link is replaced, not followed."""
+    _check_kinds(temporary, path)
+    is_swap = temporary.is_dir() and os.path.lexists(path)  # a rename replaces files and empty folders only
     old = _rename_to_old(path) if is_swap else None
     try:
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
-            if old is not None and not path.exists():
+            if old is not None and not os.path.lexists(path):
                 os.rename(old, path)
         raise
 
 
+def _check_kinds(temporary: Path, path: Path) -> None:
+    """Refuse to put a file in the place of a folder, or the reverse: what lies there is not ours.
+
+    Raises:
+        FileExistsError: names the path.
+    """
+    if path.is_symlink() or not path.exists() or path.is_dir() == temporary.is_dir():
+        return
+    new, found = ("folder", "file") if temporary.is_dir() else ("file", "folder")
+    raise FileExistsError(f"a {new} is to be written to {path}, where a {found} lies; move that away")
+
+
 def _forget_old(path: Path) -> None:
-    shutil.rmtree(path.with_name(path.name + OLD), ignore_errors=True)
+    _discard(path.with_name(path.name + OLD))
 
 
 def _settle(path: Path, durable: bool) -> None:
@@ -147,13 +162,22 @@ def _settle(path: Path, durable: bool) -> None:
 
 def _rename_to_old(folder: Path) -> Path:
     old = folder.with_name(folder.name + OLD)
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(old)
     os.rename(folder, old)
     return old
 
 
+def _discard(path: Path) -> None:
+    """Delete as much as can be deleted; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

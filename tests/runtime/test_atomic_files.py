@@ -218,3 +218,57 @@ def test_a_mark_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space"):
         replace_together(tmp_path, "three", writes)
     assert names(tmp_path) == before and (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_links_are_replaced_and_not_followed(tmp_path: Path) -> None:
+    """Parts on another disk: each save writes new ones here, and leaves those behind the link alone."""
+    old_three(tmp_path / "run")
+    for name in BOTH:
+        (tmp_path / "run" / name).rename(tmp_path / f"their {name}")
+        (tmp_path / "run" / name).symlink_to(tmp_path / f"their {name}")
+    for _ in range(3):
+        replace_together(tmp_path / "run", "three", BOTH)
+        assert names(tmp_path / "run") == ["file", "folder", "folder/deep", "folder/deep/new", "second"]
+    assert not any(path.is_symlink() for path in (tmp_path / "run").iterdir())
+    assert names(tmp_path / "their folder") == ["old"] and (tmp_path / "their file").read_text() == "old"
+    (tmp_path / "step-1").symlink_to(tmp_path / "their folder")
+    (tmp_path / ("step-2" + OLD)).symlink_to(tmp_path / "their folder")
+    atomic_remove(tmp_path / "step-1")
+    remove_leftovers(tmp_path, "step-*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "their file", "their folder", "their second"]
+    assert names(tmp_path / "their folder") == ["old"]
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_comes_back_where_the_swap_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, dangling: bool
+) -> None:
+    target = tmp_path / "theirs" if dangling else make_folder(tmp_path / "theirs", "old")
+    (tmp_path / "folder").symlink_to(target)
+
+    def fail(*_: object) -> None:
+        raise OSError("Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            atomic_replace(tmp_path / "folder", write_folder)
+    assert (tmp_path / "folder").readlink() == target
+    atomic_replace(tmp_path / "folder", write_folder)
+    assert names(tmp_path / "folder") == ["deep", "deep/new"] and target.exists() != dangling
+
+
+@pytest.mark.parametrize("name", ["second", "folder"])
+def test_a_part_of_another_kind_is_found_before_the_first_rename(name: str, tmp_path: Path) -> None:
+    """A folder where a file belongs, or the reverse."""
+    old_three(tmp_path)
+    (tmp_path / name).rename(tmp_path / "old one")
+    if name == "second":
+        make_folder(tmp_path / name, "mine.txt")
+    else:
+        (tmp_path / name).write_text("mine")
+    before = names(tmp_path)
+    with pytest.raises(FileExistsError, match=f"{name}, where a .* lies; move that away"):
+        replace_together(tmp_path, "three", dict(sorted(BOTH.items())))
+    assert names(tmp_path) == before and (tmp_path / "file").read_text() == "old"
+    assert not is_incomplete(tmp_path, "three")
