@@ -27,7 +27,7 @@ from satlisa.pretrained.base_checks import check_folder
 from satlisa.pretrained.base_models import check_model_id, describe_load_error, load_parts
 from satlisa.pretrained.peft_adapter import put_adapter, read_adapter
 from satlisa.pretrained.state_matching import State, find_state_dicts, match_unique
-from satlisa.pretrained.tensor_files import MOST_TENSORS, check_file, list_tensors, read_tensors
+from satlisa.pretrained.tensor_files import MOST_TENSORS, check_file, check_finite, list_tensors, read_tensors
 from satlisa.runtime.atomic_files import is_incomplete, replace_together
 from satlisa.runtime.fingerprint import fingerprint_files
 from satlisa.runtime.hardware import detect
@@ -218,6 +218,7 @@ def _read_seg_row(path: Path, width: int) -> Tensor | None:
         raise SatlisaError(
             f"{path}: expected seg_row ({width},), found {shapes}; was it trained on another base model?"
         )
+    check_finite({"seg_row": row.float()}, path)
     return row
 
 
@@ -270,6 +271,7 @@ def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
     if wrong := [name for name, tensor in matched.items() if not tensor.is_floating_point()]:
         raise SatlisaError(f"{path}: {wrong[0]}: expected floating point numbers, found {matched[wrong[0]].dtype}")
     module.load_state_dict(matched)
+    check_finite(module.state_dict(), path)
 
 
 def fingerprint_model(model_dir: Path) -> str:
