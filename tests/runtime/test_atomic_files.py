@@ -272,3 +272,52 @@ def test_a_part_of_another_kind_is_found_before_the_first_rename(name: str, tmp_
         replace_together(tmp_path, "three", dict(sorted(BOTH.items())))
     assert names(tmp_path) == before and (tmp_path / "file").read_text() == "old"
     assert not is_incomplete(tmp_path, "three")
+
+
+def mine_too(folder: Path) -> list[str]:
+    """Adds to a folder what a user may keep there."""
+    (folder / "mine.txt").write_text("mine")
+    make_folder(folder / "results", "mine.csv")
+    (folder / "link").symlink_to("nowhere")
+    return ["link", "mine.txt", "results", "results/mine.csv"]
+
+
+@pytest.mark.parametrize("way", ["alone", "together", "behind a link"])
+def test_what_others_put_into_a_replaced_folder_stays(way: str, tmp_path: Path) -> None:
+    theirs = mine_too(make_folder(tmp_path / "folder", "old"))
+    if way == "behind a link":
+        (tmp_path / "folder").rename(tmp_path / "elsewhere")
+        (tmp_path / "folder").symlink_to(tmp_path / "elsewhere")
+    for _ in range(2):
+        if way == "alone":
+            atomic_replace(tmp_path / "folder", write_folder, ours={"old"}.__contains__)
+        else:
+            replace_together(tmp_path, "one", {"folder": write_folder}, ours={"old"}.__contains__)
+        assert names(tmp_path / "folder") == ["deep", "deep/new", *theirs]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_what_others_put_there_survives_a_kill(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before and after the earlier folder was renamed, and nothing is put back."""
+    theirs = mine_too(make_folder(tmp_path / "folder", "old"))
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    rename = os.rename
+    with monkeypatch.context() as patch:
+        away = lambda source, target: target.name.endswith(OLD) and rename(source, target)  # noqa: E731
+        patch.setattr(os, "rename", away if number else killed)
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(SystemExit):
+            replace_together(tmp_path, "one", {"folder": write_folder}, ours={"old"}.__contains__)
+    assert (tmp_path / "folder").exists() == (number == 0)
+    replace_together(tmp_path, "one", {"folder": write_folder}, ours={"old"}.__contains__)
+    assert names(tmp_path / "folder") == ["deep", "deep/new", *theirs]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_removal_leaves_what_others_put_there(tmp_path: Path) -> None:
+    theirs = mine_too(make_folder(tmp_path / "folder", "old"))
+    atomic_remove(tmp_path / "folder", ours={"old"}.__contains__)
+    assert names(tmp_path) == ["folder", *(f"folder/{name}" for name in theirs)]
