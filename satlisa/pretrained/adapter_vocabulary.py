@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from satlisa.errors import SatlisaError
+from satlisa.pretrained.tensor_files import check_finite
 
 _INPUT, _OUTPUT = "embed_tokens", "lm_head"
 _ROWS = "trainable_tokens"  # in the names of PEFT's trained rows
@@ -82,8 +83,11 @@ def read_vocabulary(config: Any, state: Mapping[str, Tensor], vlm: Any, source: 
         config: its PEFT configuration; `modules_to_save`, `trainable_token_indices`, `ensure_weight_tying` count.
 
     Raises:
-        SatlisaError: tensors that do not belong to what the configuration names, or the reverse; names both.
+        SatlisaError: tensors that do not belong to what the configuration names, or the reverse, or are not finite;
+            names them.
     """
+    weight = vlm.get_input_embeddings().weight
+    check_finite({n: tensor.to(weight.dtype) for n, tensor in state.items() if part_of_vocabulary(n)}, source)
     num_rows, width = vlm.get_input_embeddings().weight.shape
     matrices = _matrices(state, width, source)
     saved = _saved_modules(config, source)

@@ -27,7 +27,7 @@ from satlisa.pretrained.base_checks import check_folder
 from satlisa.pretrained.base_models import check_model_id, describe_load_error, load_parts
 from satlisa.pretrained.peft_adapter import put_adapter, read_adapter
 from satlisa.pretrained.state_matching import State, find_state_dicts, match_unique
-from satlisa.pretrained.tensor_files import MOST_TENSORS, check_file, list_tensors, read_tensors
+from satlisa.pretrained.tensor_files import MOST_TENSORS, check_file, check_finite, list_tensors, read_tensors
 from satlisa.runtime.atomic_files import is_incomplete, replace_together
 from satlisa.runtime.fingerprint import fingerprint_files
 from satlisa.runtime.hardware import detect
@@ -41,6 +41,12 @@ PROJECTOR_FILE = "seg_projector.pt"
 DECODER_FILE = "sam_mask_decoder.pt"
 TOKENIZER_FOLDER = "tokenizer"
 SEG_ROW_FILE = "seg_token.safetensors"
+# What the two folders may hold of an earlier model; all else in them is the user's.
+_OF_A_MODEL = {
+    *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "tokenizer.json", "added_tokens.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model"),
+    *("chat_template.jinja", "chat_template.json", "additional_chat_templates"),
+}
 _NAME = "model"  # of what the mark of an incomplete directory is about
 _REQUIRED = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
 _WIDEST_PROJECTOR = 2**15
@@ -55,7 +61,7 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
     """Save the trained parts of a model, and the config to rebuild the rest, into `model_dir`.
 
     They appear together: a reader finds the earlier model, the new one, or a mark that says that neither is there
-    (docs/architecture.md#model-directory). A full disk leaves the earlier one.
+    (docs/architecture.md#model-directory). A full disk leaves the earlier one. Files of the user stay.
 
     Args:
         trained: the trained parameters by name, if the caller already has them (`trained_state`).
@@ -67,14 +73,19 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
         _below(state, part) for part in ("vlm.", "projector.", "segmenter.sam.mask_decoder.")
     )
     writes = {
-        ADAPTER_FOLDER: partial(model.vlm.save_pretrained, save_embedding_layers=False, state_dict=adapter),
+        ADAPTER_FOLDER: partial(_save_adapter, model, adapter),
         TOKENIZER_FOLDER: model.processor.tokenizer.save_pretrained,
         PROJECTOR_FILE: partial(torch.save, projector),
         DECODER_FILE: partial(torch.save, decoder),
         SEG_ROW_FILE: partial(save_file, {"seg_row": state["seg_row"]}),
         CONFIG_FILE: model.config.save,
     }
-    replace_together(folder, _NAME, writes)
+    replace_together(folder, _NAME, writes, ours=_OF_A_MODEL.__contains__)
+
+
+def _save_adapter(model: SatLisa, adapter: State, folder: Path) -> None:
+    model.vlm.save_pretrained(folder, save_embedding_layers=False, state_dict=adapter)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's form to fill in; the user's own stays
 
 
 def _below(state: State, prefix: str) -> State:
@@ -219,6 +230,7 @@ def _read_seg_row(path: Path, width: int) -> Tensor | None:
         raise SatlisaError(
             f"{path}: expected seg_row ({width},), found {shapes}; was it trained on another base model?"
         )
+    check_finite({"seg_row": row.float()}, path)
     return row
 
 
@@ -271,6 +283,7 @@ def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
     if wrong := [name for name, tensor in matched.items() if not tensor.is_floating_point()]:
         raise SatlisaError(f"{path}: {wrong[0]}: expected floating point numbers, found {matched[wrong[0]].dtype}")
     module.load_state_dict(matched)
+    check_finite(module.state_dict(), path)
 
 
 def fingerprint_model(model_dir: Path) -> str:

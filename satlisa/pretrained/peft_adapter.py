@@ -11,7 +11,6 @@ tensors before PEFT makes room for them.
 """
 
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -25,7 +24,7 @@ from torch import Tensor
 from satlisa.errors import SatlisaError, first_line
 from satlisa.pretrained.adapter_vocabulary import part_of_vocabulary
 from satlisa.pretrained.state_matching import State
-from satlisa.pretrained.tensor_files import list_tensors, read_json, read_tensors
+from satlisa.pretrained.tensor_files import check_finite, list_tensors, read_json, read_tensors
 
 logger = logging.getLogger(__name__)
 _CONFIG = "adapter_config.json"
@@ -45,6 +44,7 @@ _HISTORY = (
 # LoRA initializations that leave the base weights unchanged.
 _PLAIN_STARTS = (True, "gaussian", "orthogonal", "eva")
 _LARGEST_RANK = 1024  # the width of the language model; LoRA of a higher rank is no low rank
+_LARGEST_ALPHA = 65_504  # of fp16; usual values are below 1,000
 _NAME = re.compile(r"\^?[\w.-]+")  # of a layer, or the end of one; in PEFT a regular expression
 _MAX_SHOWN = 6
 # `target_modules` as `assemble.add_lora` writes it
@@ -113,6 +113,7 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
         raise SatlisaError(f"{source}: does not fit the base model ({first_line(error)})") from error
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     set_peft_model_state_dict(model, _under_own_names(own, lora, source))
+    check_finite(get_peft_model_state_dict(model, save_embedding_layers=False), source)
     return model
 
 
@@ -145,8 +146,11 @@ def _name_layers(config: Any, lora: State, vlm: Any, source: Path) -> None:
                 f"{source}: does not fit the base model: r or rank_pattern {rank!r}, tensors of rank {ranks[place]} "
                 f"for {layers[place]}; expected the same, up to {_LARGEST_RANK}"
             )
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise SatlisaError(f"{source}: lora_alpha: expected a number, found {alpha!r}")
+        if not isinstance(alpha, int | float) or not abs(alpha) <= _LARGEST_ALPHA:
+            raise SatlisaError(
+                f"{source}: lora_alpha: expected a number, found {repr(alpha)[:100]}; "
+                f"it may be {_LARGEST_ALPHA:,} at most"
+            )
     config.target_modules = {layers[place] for place in ranks}
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     (config.r, config.lora_alpha), _ = Counter(found.values()).most_common(1)[0] if found else ((config.r, 1), 0)

@@ -180,6 +180,21 @@ def refuse_pickle(subject: str) -> SatlisaError:
     )
 
 
+def check_finite(state: Mapping[str, Tensor], source: Path | str) -> None:
+    """Refuse weights with NaN or infinite entries, also where only a narrower dtype made them infinite.
+
+    Raises:
+        SatlisaError: names the first such tensor.
+    """
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+            raise SatlisaError(
+                f"{source}: {name}: expected finite numbers, found {bad:,} of {tensor.numel():,} NaN or infinite; "
+                "the training that wrote it diverged, or the file is damaged"
+            )
+
+
 def list_tensors(state: Mapping[str, Tensor], most: int = _MOST_LISTED) -> str:
     """Names and shapes of the first `most` tensors, for a message."""
     names = [f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()]

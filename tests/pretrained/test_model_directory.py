@@ -184,6 +184,14 @@ def test_files_of_the_user_stay(saved: tuple[SatLisa, Path]) -> None:
     save_model(model, folder)
     assert all((folder / name / "mine.txt").read_text() == "mine" for name in theirs)
     assert {path.name for path in folder.iterdir()} == LAYOUT | set(theirs)
+    within = [folder / part / name for part in ("vlm_lora", "tokenizer") for name in ("README.md", "notes.json")]
+    for path in within:
+        path.write_text("mine")
+    for stale in (folder / "vlm_lora" / "adapter_model.bin", folder / "tokenizer" / "merges.txt"):
+        stale.write_text("of an earlier model")
+    save_model(model, folder)
+    assert all(path.read_text() == "mine" for path in within)
+    assert not {"adapter_model.bin", "merges.txt"} & {path.name for path in folder.rglob("*")}
 
 
 @pytest.mark.integration

@@ -153,6 +153,8 @@ SLOW = "(" * 12 + "a" + "+)" * 12 + "$"  # a regular expression that backtracks 
         ({"alpha_pattern": {"q_proj": float("nan")}}, "lora_alpha: expected a number, found nan"),
         ({"lora_alpha": float("inf")}, "lora_alpha: expected a number, found inf"),
         ({"lora_alpha": None}, "lora_alpha: expected a number, found None"),
+        ({"lora_alpha": 1e308}, "lora_alpha: expected a number, found 1e\\+308; it may be 65,504 at most"),
+        ({"alpha_pattern": {"q_proj": -(10**300)}}, "lora_alpha: expected a number, found -1000"),
         ({"target_modules": [SLOW]}, r"LoRA tensors are not those of the base model"),
         ({"target_modules": ["q_proj"]}, r"LoRA tensors are not those of the base model"),
         ({"target_modules": [["q_proj"], 5]}, r"LoRA tensors are not those|not the settings of a LoRA adapter"),

@@ -218,3 +218,106 @@ def test_a_mark_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space"):
         replace_together(tmp_path, "three", writes)
     assert names(tmp_path) == before and (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_links_are_replaced_and_not_followed(tmp_path: Path) -> None:
+    """Parts on another disk: each save writes new ones here, and leaves those behind the link alone."""
+    old_three(tmp_path / "run")
+    for name in BOTH:
+        (tmp_path / "run" / name).rename(tmp_path / f"their {name}")
+        (tmp_path / "run" / name).symlink_to(tmp_path / f"their {name}")
+    for _ in range(3):
+        replace_together(tmp_path / "run", "three", BOTH)
+        assert names(tmp_path / "run") == ["file", "folder", "folder/deep", "folder/deep/new", "second"]
+    assert not any(path.is_symlink() for path in (tmp_path / "run").iterdir())
+    assert names(tmp_path / "their folder") == ["old"] and (tmp_path / "their file").read_text() == "old"
+    (tmp_path / "step-1").symlink_to(tmp_path / "their folder")
+    (tmp_path / ("step-2" + OLD)).symlink_to(tmp_path / "their folder")
+    atomic_remove(tmp_path / "step-1")
+    remove_leftovers(tmp_path, "step-*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "their file", "their folder", "their second"]
+    assert names(tmp_path / "their folder") == ["old"]
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_comes_back_where_the_swap_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, dangling: bool
+) -> None:
+    target = tmp_path / "theirs" if dangling else make_folder(tmp_path / "theirs", "old")
+    (tmp_path / "folder").symlink_to(target)
+
+    def fail(*_: object) -> None:
+        raise OSError("Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            atomic_replace(tmp_path / "folder", write_folder)
+    assert (tmp_path / "folder").readlink() == target
+    atomic_replace(tmp_path / "folder", write_folder)
+    assert names(tmp_path / "folder") == ["deep", "deep/new"] and target.exists() != dangling
+
+
+@pytest.mark.parametrize("name", ["second", "folder"])
+def test_a_part_of_another_kind_is_found_before_the_first_rename(name: str, tmp_path: Path) -> None:
+    """A folder where a file belongs, or the reverse."""
+    old_three(tmp_path)
+    (tmp_path / name).rename(tmp_path / "old one")
+    if name == "second":
+        make_folder(tmp_path / name, "mine.txt")
+    else:
+        (tmp_path / name).write_text("mine")
+    before = names(tmp_path)
+    with pytest.raises(FileExistsError, match=f"{name}, where a .* lies; move that away"):
+        replace_together(tmp_path, "three", dict(sorted(BOTH.items())))
+    assert names(tmp_path) == before and (tmp_path / "file").read_text() == "old"
+    assert not is_incomplete(tmp_path, "three")
+
+
+def mine_too(folder: Path) -> list[str]:
+    """Adds to a folder what a user may keep there."""
+    (folder / "mine.txt").write_text("mine")
+    make_folder(folder / "results", "mine.csv")
+    (folder / "link").symlink_to("nowhere")
+    return ["link", "mine.txt", "results", "results/mine.csv"]
+
+
+@pytest.mark.parametrize("way", ["alone", "together", "behind a link"])
+def test_what_others_put_into_a_replaced_folder_stays(way: str, tmp_path: Path) -> None:
+    theirs = mine_too(make_folder(tmp_path / "folder", "old"))
+    if way == "behind a link":
+        (tmp_path / "folder").rename(tmp_path / "elsewhere")
+        (tmp_path / "folder").symlink_to(tmp_path / "elsewhere")
+    for _ in range(2):
+        if way == "alone":
+            atomic_replace(tmp_path / "folder", write_folder, ours={"old"}.__contains__)
+        else:
+            replace_together(tmp_path, "one", {"folder": write_folder}, ours={"old"}.__contains__)
+        assert names(tmp_path / "folder") == ["deep", "deep/new", *theirs]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_what_others_put_there_survives_a_kill(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before and after the earlier folder was renamed, and nothing is put back."""
+    theirs = mine_too(make_folder(tmp_path / "folder", "old"))
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    rename = os.rename
+    with monkeypatch.context() as patch:
+        away = lambda source, target: target.name.endswith(OLD) and rename(source, target)  # noqa: E731
+        patch.setattr(os, "rename", away if number else killed)
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(SystemExit):
+            replace_together(tmp_path, "one", {"folder": write_folder}, ours={"old"}.__contains__)
+    assert (tmp_path / "folder").exists() == (number == 0)
+    replace_together(tmp_path, "one", {"folder": write_folder}, ours={"old"}.__contains__)
+    assert names(tmp_path / "folder") == ["deep", "deep/new", *theirs]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_removal_leaves_what_others_put_there(tmp_path: Path) -> None:
+    theirs = mine_too(make_folder(tmp_path / "folder", "old"))
+    atomic_remove(tmp_path / "folder", ours={"old"}.__contains__)
+    assert names(tmp_path) == ["folder", *(f"folder/{name}" for name in theirs)]

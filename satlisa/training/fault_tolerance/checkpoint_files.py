@@ -8,6 +8,7 @@ part: each file is checked against it, the folder's name against the step, and t
 import hashlib
 import json
 import logging
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_FOLDER = "checkpoints"
 STATE_FILE = "state.json"
 TENSORS = ("trained", "optimizer", "random")
+_FILES = {STATE_FILE, *(f"{name}.safetensors" for name in TENSORS)}
 _LARGEST_STATE = 2**28  # bytes of state.json; a million skipped rows take 100 MB
 _NAME = re.compile(r"step-\d{8}(-epoch-\d+)?")
 
@@ -68,11 +70,11 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int) -> Path:
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
 
-    atomic_replace(place, write)
+    atomic_replace(place, write, ours=_FILES.__contains__)
     try:
         # Later ones are damaged or of another run: counted, they would drive out the one just written.
         for old in [found for found in list_checkpoints(folder) if found.name <= place.name][:-keep]:
-            atomic_remove(old)
+            remove_checkpoint(old)
     except OSError as error:
         logger.warning("an old checkpoint cannot be removed (%s)", first_line(error))
     return place
@@ -85,10 +87,16 @@ def name_of(state: dict[str, Any]) -> str:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run folder, oldest first."""
+    """The checkpoints of a run folder, oldest first; damaged ones too. A folder without any of their files is none."""
     checkpoints = folder / CHECKPOINT_FOLDER
     found = checkpoints.iterdir() if checkpoints.is_dir() else ()
-    return sorted(path for path in found if _NAME.fullmatch(path.name) and path.is_dir())
+    named = (path for path in found if _NAME.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in named if any(os.path.lexists(path / name) for name in _FILES))
+
+
+def remove_checkpoint(place: Path) -> None:
+    """Delete a checkpoint; files of others in its folder stay."""
+    atomic_remove(place, ours=_FILES.__contains__)
 
 
 def read_state(place: Path) -> dict[str, Any]:

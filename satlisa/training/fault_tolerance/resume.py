@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from satlisa.errors import SatlisaError, first_line
-from satlisa.runtime.atomic_files import PARTIAL, atomic_remove, atomic_write, remove_leftovers
+from satlisa.runtime.atomic_files import PARTIAL, atomic_write, remove_leftovers
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.locations import check_disk, check_writable, existing_folder, writing_to
 from satlisa.training.fault_tolerance.checkpoint_files import (
@@ -20,6 +20,7 @@ from satlisa.training.fault_tolerance.checkpoint_files import (
     list_checkpoints,
     read_checkpoint,
     read_state,
+    remove_checkpoint,
 )
 from satlisa.training.fault_tolerance.run_identity import how_to_proceed, run_differences
 from satlisa.training.log import SUMMARY_FILE
@@ -160,7 +161,7 @@ def prepare_folder(settings: TrainConfig, identity: Identity, start: Start) -> N
             last_kept = start.checkpoint.name if start.checkpoint and _belongs_to(start.checkpoint, folder) else ""
             for old in list_checkpoints(folder):
                 if old.name > last_kept:
-                    atomic_remove(old)
+                    remove_checkpoint(old)
             source = str(start.checkpoint.resolve()) if start.checkpoint else None
             record = {"resume": _resume_path(settings), "from": source, "identity": identity}
             text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"

@@ -82,6 +82,23 @@ def test_writing_over_takes_our_own_things_alone(tmp_path: Path) -> None:
     assert names(folder) == [] and read_checkpoint(kept).state["step"] == 4
 
 
+def test_files_of_the_user_among_the_checkpoints_stay(tmp_path: Path) -> None:
+    """In a folder that is called like a checkpoint, and in a checkpoint that is written again or removed."""
+    folder = make_run(tmp_path / "run", 2, 4)
+    for step in (2, 4, 42):
+        place_of(folder, step).mkdir(exist_ok=True)
+        (place_of(folder, step) / "mine.txt").write_text("mine")
+    assert names(folder) == ["step-00000002", "step-00000004"]
+    (place_of(folder, 4) / "trained.safetensors").write_bytes(b"damaged")
+    write_checkpoint(checkpoint(4), folder, keep=1)  # removes step 2
+    assert names(folder) == ["step-00000004"] and (place_of(folder, 4) / "mine.txt").is_file()
+    prepare_folder(settings(folder), IDENTITY, Start(is_new=True))
+    left = {"checkpoints/run.json", "seg_projector.pt", *(f"checkpoints/step-{n:08d}/mine.txt" for n in (2, 4, 42))}
+    assert contents(folder).keys() == left and names(folder) == []
+    write_checkpoint(checkpoint(2), folder, keep=1)
+    assert read_checkpoint(place_of(folder, 2)).state["step"] == 2 and (place_of(folder, 2) / "mine.txt").is_file()
+
+
 def test_checkpoints_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "run").mkdir()
