@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from satlisa.data.json_cells import as_objects, decode_at, describe, is_empty, parse_cell, without_surrogates
-from satlisa.data.polygons import POLYGON_KEYS, Reading, find_regions, holds_coordinates, parse_regions
+from satlisa.data.polygons import OUTLINE_KEYS, POLYGON_KEYS, Reading, find_regions, holds_coordinates, parse_regions
 from satlisa.data.sample import Turn, answer_places
 from satlisa.geometry.regions import Region
 
@@ -19,11 +19,21 @@ _IMAGE_PARTS = ("image", "image_url", "img")
 _IMAGE_MARKER = re.compile(r"(?:(?<![ \t])[ \t]+)?<image>[ \t]*")
 _SEG = re.compile(r"[<\[] ?SEG ?[>\]]", re.IGNORECASE)
 
-# Questions that ask for masks, unless they ask about them ("How many did you segment?").
+# Sentences that ask for masks, unless they ask about them ("How many did you segment?"), and those that may.
 _ASKS = re.compile(
-    r"\b(?:segment(?!ed)|mask|outline(?!d)|delineat|highlight(?!ed)|contour|polygon|mark\b|trace\b)", re.I
+    r"\b(?:segment(?!ed)|mask|outline(?!d)|delineat|highlight(?!ed)|contour|polygon|extents?\b|footprint|boundar|pixels?\b"
+    r"|silhouette|mark\b|trace\b)",
+    re.IGNORECASE,
 )
-_ASKS_ABOUT = re.compile(r"\W*(?:how|what|which|why|when|who|is|are|was|were|do|does|did|has|have|had)\b", re.I)
+_MAY_ASK = re.compile(r"\b(?:where|show|find|locate|extract|display|draw)\b", re.IGNORECASE)
+_ASKS_ABOUT = re.compile(
+    r"\W*(?:how|what|which(?! pixels?\b)|why|when|who|is(?! it possible)|are(?! you able)|was|were|do(?! (?:an?|the)\b)"
+    r"|does|did|has|have|had)\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"[.?!;\n]+")
+_BOXES = re.compile(r"""["'](?:bbox|box)["']\s*:""")
+_OUTLINES = re.compile(rf"""["'](?:{"|".join(OUTLINE_KEYS[:-2])})["']\s*:\s*[\[{{"]""")
 
 _MOST_BRACKETS = 1000  # brackets of an answer that may fail to parse as JSON; each may be scanned far before it fails
 _BRACKET = re.compile(r"""[\[{](?=\s*["\-\dtfnNI\[{\]}('])""")  # may start JSON, or an attempt at it
@@ -68,38 +78,46 @@ def split_answer(turns: list[Turn]) -> tuple[tuple[Turn, ...], str]:
     raise ValueError(f"has no question with an answer (roles of the turns with text: {roles})")
 
 
-def find_mask_answer(turns: Sequence[Turn], with_coordinates: Sequence[int]) -> int:
-    """The place of the answer that a row's masks belong to: the one with `<SEG>`, else the one with coordinates, else
-    the one to the question that asks for masks, else the first one.
+def find_mask_answer(turns: Sequence[Turn], with_coordinates: Sequence[int], come_from_answer: bool = True) -> int:
+    """The place of the answer that a row's masks belong to: the one with `<SEG>`, the one with the coordinates, the one
+    to the question that asks for masks, the one to a question that may ("Where …?").
 
     Args:
         turns: a conversation that ends with an answer.
         with_coordinates: the places of the answers that hold coordinates.
+        come_from_answer: the masks are those coordinates; else they decide last.
 
     Raises:
-        ValueError: several answers or questions of that kind.
+        ValueError: several answers or questions of that kind, or none of any.
     """
     places = answer_places(turns) or [len(turns) - 1]
     if len(places) == 1:
         return places[0]
     with_seg = [place for place in places if count_segs(turns[place].text)]
-    asked = [place for place in places if _asks_for_masks(turns[place - 1].text)]
-    for what, found in (
-        ("<SEG> in", with_seg),
-        ("coordinates in", with_coordinates),
-        ("questions for masks before", asked),
-    ):
+    asked = [place for place in places if _asks(_ASKS, turns[place - 1].text)]
+    may_ask = [place for place in places if _asks(_MAY_ASK, turns[place - 1].text)]
+    coordinates: tuple[str, Sequence[int]] = ("coordinates in", with_coordinates)
+    ordered = [("<SEG> in", with_seg), ("questions for masks before", asked)]
+    ordered.append(("questions that may ask for masks before", may_ask))
+    for what, found in (ordered[0], coordinates, *ordered[1:]) if come_from_answer else (*ordered, coordinates):
         if len(found) > 1:
             raise ValueError(
                 f"has {what} {len(found)} answers; to which the masks belong is unclear: make a row of each"
             )
         if found:
             return found[0]
-    return places[0]
+    raise ValueError(
+        f"has {len(places)} answers, and no question asks for masks: put <SEG> into the answer that they belong to"
+    )
 
 
-def _asks_for_masks(question: str) -> bool:
-    return _ASKS.search(question) is not None and _ASKS_ABOUT.match(question) is None
+def _asks(what: re.Pattern[str], question: str) -> bool:
+    return any(what.search(part) and not _ASKS_ABOUT.match(part) for part in _SENTENCE.split(question))
+
+
+def has_boxes_alone(answer: str) -> bool:
+    """Whether the coordinates in an answer are boxes: an answer about places, not about masks."""
+    return _BOXES.search(answer) is not None and _OUTLINES.search(answer) is None
 
 
 def take_coordinates(answer: str, how: Reading | None = None) -> tuple[str, list[Region]]:

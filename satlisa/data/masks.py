@@ -14,13 +14,14 @@ from PIL import Image, UnidentifiedImageError
 
 from satlisa.data.image_cells import decode_base64
 from satlisa.data.json_cells import describe
-from satlisa.data.rasters import MAX_PIXELS
+from satlisa.data.rasters import MAX_PIXELS, nodata_of
 from satlisa.errors import first_line
 
 _MOST_EDGES = 500_000  # horizontal pieces of a mask's outline; more is noise, and takes seconds to draw
 _MOST_OBJECTS = 1000  # values of an image of instances
 _MOST_DIGITS = 13  # of a compressed run length, five bits each
 _DARK, _LIGHT = 32, 223  # values of a black and white image that was saved as JPEG or smoothed
+_FEWEST_GREYS = 4  # that smoothing makes besides black and white
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG", "JPEG2000")
 
 
@@ -87,7 +88,9 @@ def is_encoded_mask(value: Any) -> bool:
 
 
 def read_mask_image(source: Any) -> np.ndarray:
-    """The values of a mask image, (H, W) integers: grey levels, palette numbers, or a number per colour (0: black).
+    """The values of a mask image, (H, W) integers: grey levels, palette numbers, or a number per colour.
+
+    Black and "no data" are 0.
 
     Raises:
         ValueError: not an image, broken or too large.
@@ -97,7 +100,10 @@ def read_mask_image(source: Any) -> np.ndarray:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width:,} × {opened.height:,} pixels, at most {MAX_PIXELS:,} are read")
         opened.load()
-        return _values(opened)
+        values: np.ndarray = _values(opened)
+        if (nodata := nodata_of(opened)) is not None:
+            values[values == nodata] = 0
+        return values
     except UnidentifiedImageError as error:
         raise ValueError("is not an image in a format that masks are read from") from error
     except Exception as error:  # broken files: Pillow's decoders raise many types
@@ -134,18 +140,47 @@ def split_mask(values: np.ndarray, instances: bool) -> list[np.ndarray]:
         return [values != 0] if len(levels) else []
     if _is_smoothed(values):
         return [values > 127]
-    if instances and len(levels) <= _MOST_OBJECTS:
+    is_ignore = levels[-1] == 255 and levels[-2] == len(levels) - 1 < 254  # 1, 2, …, 255: not an object's number
+    if instances and len(levels) <= _MOST_OBJECTS and not is_ignore:
         return [values == level for level in levels]
     some = ", ".join(map(str, levels[:5].tolist())) + ", …" * (len(levels) > 5)
     raise ValueError(f"is a mask image of {len(levels)} values besides 0 ({some}); expected one value for the object")
 
 
 def _is_smoothed(values: np.ndarray) -> bool:
-    """Whether an image is black and white, but for the greys that JPEG or smoothing puts between them."""
-    light, dark = int((values >= _LIGHT).sum()), int((values <= _DARK).sum())
-    return (
-        int(values.max()) <= 255 and light > 0 and light + dark >= 0.9 * values.size and 2 * light >= values.size - dark
-    )
+    """Whether an image is black and white, but for the many greys that JPEG or smoothing puts beside its edges.
+
+    A few further values are classes, or "ignore", also where they are nearly black or nearly white.
+    """
+    if int(values.max()) > 255 or int(values.min()) < 0:
+        return False
+    counts = np.bincount(values.ravel(), minlength=256)
+    black, white = int(counts[: _DARK + 1].argmax()), _LIGHT + int(counts[_LIGHT:].argmax())
+    greys = np.flatnonzero(counts)
+    greys = greys[(greys != black) & (greys != white)]
+    if len(greys) < _FEWEST_GREYS or not np.count_nonzero(greys > _DARK) >= 2:
+        return False
+    light, dark = int(counts[_LIGHT:].sum()), int(counts[: _DARK + 1].sum())
+    if not (light and dark and light + dark >= 0.9 * values.size and 2 * light >= values.size - dark):
+        return False
+    at_edge = _near(values >= _LIGHT) & _near(values <= _DARK)
+    unlike = _blocks((values != black) & (values != white))
+    return not bool((unlike & ~at_edge).any())
+
+
+def _blocks(found: np.ndarray) -> np.ndarray:
+    """Which of JPEG's blocks of 8 × 8 pixels hold a found pixel."""
+    found = np.pad(found, [(0, -side % 8) for side in found.shape])
+    blocks: np.ndarray = found.reshape(found.shape[0] // 8, 8, -1, 8).any(axis=(1, 3))
+    return blocks
+
+
+def _near(found: np.ndarray) -> np.ndarray:
+    """Which blocks hold a found pixel, or are beside one that does."""
+    padded: np.ndarray = np.pad(_blocks(found), 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    beside: np.ndarray = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+    return beside
 
 
 def outline(mask: np.ndarray) -> np.ndarray:

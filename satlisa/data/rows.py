@@ -1,7 +1,7 @@
 """Read one row of a dataset into a `Sample`."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from satlisa.data.annotations import ColumnError, find_masks, refuse_unread
 from satlisa.data.conversations import (
     count_segs,
     find_mask_answer,
+    has_boxes_alone,
     parse_turns,
     split_answer,
     take_coordinates,
@@ -124,18 +125,20 @@ def read_text(row: Mapping[str, Any], index: int, seg_tasks: Collection[str], ho
     source = source if isinstance(source, str) else "" if source is None else describe(source)
     metadata = _parse_metadata(row.get("metadata"), index)
     try:
-        context, answer = split_answer(parse_turns(row.get("conversations")))
+        spoken = parse_turns(row.get("conversations"))
+        context, answer = split_answer(spoken)
     except ValueError as error:
         raise RowError(index, "conversations", str(error)) from error
     turns = (*context, Turn("assistant", answer))
-    num_segs = sum(count_segs(turns[place].text) for place in answer_places(turns))
+    num_segs = sum(count_segs(turn.text) for turn in spoken if turn.role == "assistant")
     is_named = is_mask_task(task, seg_tasks)
     if not is_named and not num_segs:
         return RowText(task, source, turns, len(turns) - 1, [], "", False, TEXT)
     how.instances = "instance" in task.casefold()
     try:
         regions, column, said_none = find_masks(row, metadata, how)
-        cleared, place, in_answer = _clear_answers(turns, how)
+        _refuse_unasked(spoken, how)
+        cleared, place, in_answer = _clear_answers(turns, how, come_from_answer=not regions)
         if not regions and not in_answer:
             refuse_unread(row, metadata)
     except ColumnError as error:
@@ -172,16 +175,33 @@ def _parse_metadata(value: Any, index: int) -> Any:
     return value
 
 
-def _clear_answers(turns: tuple[Turn, ...], how: Reading) -> tuple[tuple[Turn, ...], int, list[Region]]:
+def _refuse_unasked(spoken: Sequence[Turn], how: Reading) -> None:
+    """Refuse masks in a turn that is no answer (`answer_places`): they would be lost, or stay as letters."""
+    asked = answer_places(spoken)
+    for place, turn in enumerate(spoken):
+        is_unasked = turn.role == "assistant" and place not in asked
+        if is_unasked and (count_segs(turn.text) or take_coordinates(turn.text, how)[1]):
+            raise ValueError(
+                f"has masks in turn {place}, an answer that does not follow a user's turn; join the answers"
+            )
+
+
+def _clear_answers(
+    turns: tuple[Turn, ...], how: Reading, come_from_answer: bool
+) -> tuple[tuple[Turn, ...], int, list[Region]]:
     """The turns of a mask row without coordinates and `<SEG>`, the place of its masks' answer, and that one's regions.
 
     Boxes in the other answers stay: they answer another question.
     """
     cleared = {place: take_coordinates(turns[place].text, how) for place in answer_places(turns) or [len(turns) - 1]}
-    place = find_mask_answer(turns, [number for number, (_, regions) in cleared.items() if regions])
+    held = [number for number, (_, regions) in cleared.items() if regions]
+    outlined = [number for number in held if not has_boxes_alone(turns[number].text)]
+    if come_from_answer and not held:
+        return turns, len(turns) - 1, []
+    place = find_mask_answer(turns, outlined or held if come_from_answer else outlined, come_from_answer)
     found = list(turns)
-    for number, (text, regions) in cleared.items():
-        if number == place or regions:
+    for number, (text, _) in cleared.items():
+        if number == place or number in outlined:
             found[number] = Turn("assistant", text)
     return tuple(found), place, cleared[place][1]
 

@@ -188,7 +188,11 @@ def conversation(*texts: str) -> list[Turn]:
         (("Segment the buildings", "Here.", "How many are there?", "Two."), [], 1),
         (("How many?", "Two.", "Please segment them", "Here."), [], 3),
         (("Segment it", "Here.", "How many did you segment?", "Two."), [], 1),
-        (("Where could people live?", "There.", "How many?", "Two."), [], 1),  # nothing tells: the first
+        (("Where could people live?", "There.", "How many?", "Two."), [], 1),
+        (("How many?", "Two.", "Do a segmentation of the buildings", "Sure."), [], 3),
+        (("How many?", "Two.", "Which pixels are buildings? Segment them.", "Sure."), [], 3),
+        (("How many?", "Two.", "Can you show the buildings' extents?", "Sure."), [], 3),
+        (("How many?", "Two.", "Is it possible to segment them?", "Sure."), [], 3),
         (("Segment it", "I cannot.", "Why?", "Now: <SEG>"), [], 3),
         (("What is this?", "A town.", "Where?", f"At {RING}."), [3], 3),
         (("Where?", f"At {RING}.", "Show it", "Here: <SEG>"), [1], 3),
@@ -201,6 +205,7 @@ def test_the_answer_that_masks_belong_to(texts: tuple[str, ...], with_coordinate
 @pytest.mark.parametrize(
     ("texts", "with_coordinates", "message"),
     [
+        (("How many?", "Two.", "Are they large?", "Yes."), [], "2 answers, and no question asks for masks"),
         (("a", "<SEG>", "b", "[SEG]"), [], "has <SEG> in 2 answers"),
         (("a", RING, "b", RING), [1, 3], "has coordinates in 2 answers"),
         (("Segment the roofs", "Here.", "Segment the roads", "Here."), [], "questions for masks before 2 answers"),

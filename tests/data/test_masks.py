@@ -96,6 +96,42 @@ def test_values_of_instances() -> None:
     assert split_mask(values * 0, instances=False) == []
 
 
+@pytest.mark.parametrize("levels", [(1, 255), (1, 230), (240, 250), (1, 2, 3, 4, 255), (128, 255), (85, 170, 255)])
+def test_a_few_values_are_no_smoothing(levels: tuple[int, ...]) -> None:
+    """An ignored area of 255, or classes: which of them is the object would be a guess."""
+    values = np.zeros((64, 64), dtype=np.int64)
+    for number, level in enumerate(levels):
+        values[4:30, 10 * number : 10 * number + 10] = level
+    values[:, 50:] = levels[-1]
+    with pytest.raises(ValueError, match=f"{len(levels)} values besides 0"):
+        split_mask(values, instances=False)
+    with pytest.raises(ValueError, match="2 values besides 0"):
+        split_mask(np.where(BOX, 1, 255), instances=False)
+    with pytest.raises(ValueError, match="2 values besides 0"):
+        split_mask(np.where(BOX, 1, 255), instances=True)
+
+
+def test_smoothed_masks() -> None:
+    box = np.zeros((100, 120), dtype=np.uint8)
+    box[13:47, 21:73] = 255
+    soft = np.asarray(Image.fromarray(box).resize((50, 43), Image.Resampling.BICUBIC))
+    for content, sides in ((saved(box, "JPEG"), (100, 120)), (saved(soft), (43, 50))):
+        (mask,) = split_mask(read_mask_image(content), instances=True)
+        assert mask.shape == sides and mask.mean() == pytest.approx(34 * 52 / 12000, rel=0.1)
+    ignored = np.asarray(Image.open(io.BytesIO(saved(box, "JPEG")))).astype(np.int64)
+    ignored[80:, 90:] = 1  # far from every edge: not a grey of JPEG's
+    with pytest.raises(ValueError, match="values besides 0"):
+        split_mask(ignored, instances=False)
+
+
+def test_nodata_is_no_object() -> None:
+    stream, values = io.BytesIO(), BOX.copy()
+    values[:4] = 255
+    Image.fromarray(values).save(stream, "TIFF", tiffinfo={42113: "255"})
+    (mask,) = split_mask(read_mask_image(stream.getvalue()), instances=False)
+    assert np.array_equal(mask, BOX.astype(bool))
+
+
 def test_what_is_no_mask() -> None:
     with pytest.raises(ValueError, match="not an image in a format"):
         read_mask_image(b"hello")

@@ -187,6 +187,29 @@ def test_masks_of_no_certain_answer_are_refused() -> None:
         read_sample(row, 0)
 
 
+BOXES = json.dumps({"objects": [{"bbox": [100, 100, 500, 500]}]})
+
+
+@pytest.mark.parametrize("first", ["Detect them", "Segment them"])
+def test_boxes_of_another_answer_do_not_draw_the_masks_of_the_metadata(first: str) -> None:
+    answers = {"Detect them": BOXES, "Segment them": "Sure."}
+    turns = [
+        text for question in sorted(answers, reverse=first != "Detect them") for text in (question, answers[question])
+    ]
+    sample = read_sample(make_row(conversations=chat(*turns)), 0)
+    assert (sample.turns[-1].text, sample.answer) == ("Segment them", "Sure.")
+    assert BOXES in [turn.text for turn in (*sample.turns, *sample.later)]
+
+
+def test_masks_in_a_turn_that_is_no_answer_are_refused() -> None:
+    for text, metadata in ((json.dumps({"polygons": [SQUARE]}), ""), ("<SEG>", None)):
+        turns = [*chat("Segment it", "Working"), {"role": "assistant", "content": text}, *chat("Thanks", "Welcome")]
+        for end in (3, 5):
+            changes = {"conversations": turns[:end]} | ({} if metadata is None else {"metadata": metadata})
+            with pytest.raises(RowError, match="`conversations` has masks in turn 2, an answer that does not follow"):
+                read_sample(make_row(**changes), 0)
+
+
 @pytest.mark.parametrize("marker", ["<SEG>", "[SEG]", "<seg>"])
 def test_a_marker_and_polygons_make_a_mask_row_of_any_task(marker: str) -> None:
     sample = read_sample(make_row("reason_seg", f"Sure, it is {marker}."), 0)
