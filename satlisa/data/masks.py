@@ -171,16 +171,14 @@ def _is_smoothed(values: np.ndarray) -> bool:
 def _blocks(found: np.ndarray) -> np.ndarray:
     """Which of JPEG's blocks of 8 × 8 pixels hold a found pixel."""
     found = np.pad(found, [(0, -side % 8) for side in found.shape])
-    blocks: np.ndarray = found.reshape(found.shape[0] // 8, 8, -1, 8).any(axis=(1, 3))
-    return blocks
+    return np.asarray(found.reshape(found.shape[0] // 8, 8, -1, 8).any(axis=(1, 3)))
 
 
 def _near(found: np.ndarray) -> np.ndarray:
     """Which blocks hold a found pixel, or are beside one that does."""
     padded: np.ndarray = np.pad(_blocks(found), 1)
     rows = padded[:-2] | padded[1:-1] | padded[2:]
-    beside: np.ndarray = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
-    return beside
+    return np.asarray(rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:])
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
