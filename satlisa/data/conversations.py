@@ -17,6 +17,10 @@ _IMAGE_PARTS = ("image", "image_url", "img")
 
 # The lookbehind lets a match start only at the first blank of a run, here and in _tidy: without it 100 KB take minutes.
 _IMAGE_MARKER = re.compile(r"(?:(?<![ \t])[ \t]+)?<image>[ \t]*")
+_IMAGES = re.compile(  # in any spelling
+    r"<image(?:[ _-]?\d+|_placeholder)?>|<\|(?:image|image_pad|image_\d+)\|>|<imagehere>|<img>.*?</img>|\[img\d*\]",
+    re.IGNORECASE,
+)
 _SEG = re.compile(r"[<\[] ?SEG ?[>\]]", re.IGNORECASE)
 
 # Sentences that ask for masks, unless they ask about them ("How many did you segment?"), and those that may.
@@ -225,7 +229,7 @@ def _part(part: Any, number: int) -> str | None:
 def _count_images(content: Any) -> int:
     """`<image>` markers and image parts of a turn's content."""
     if isinstance(content, str):
-        return content.count("<image>")
+        return len(_IMAGES.findall(content))
     parts = content if isinstance(content, list | tuple) else ()
     return sum(_count_images(_part(part, 0) or "") + (_part(part, 0) is None) for part in parts)
 

@@ -46,8 +46,8 @@ def is_image(cell: Any) -> bool:
     if isinstance(cell, list | tuple):
         return any(map(is_image, cell))
     if isinstance(cell, Mapping):
-        return cell.get("bytes") is not None or cell.get("path") is not None
-    return isinstance(cell, bytes | Image.Image)
+        return cell.keys() >= {"bytes", "path"} and (cell["bytes"] is not None or cell["path"] is not None)
+    return isinstance(cell, Image.Image) or (isinstance(cell, bytes) and cell.startswith(_SIGNATURES))
 
 
 def decode_base64(text: str) -> bytes | None:

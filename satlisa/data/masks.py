@@ -5,9 +5,9 @@ be done with masks.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,6 +23,55 @@ _MOST_DIGITS = 13  # of a compressed run length, five bits each
 _DARK, _LIGHT = 32, 223  # values of a black and white image that was saved as JPEG or smoothed
 _FEWEST_GREYS = 4  # that smoothing makes besides black and white
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG", "JPEG2000")
+
+
+# Where EXIF's orientation puts a point (x, y) of the stored image, in fractions.
+_TURNS: dict[int, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    2: lambda x, y: (1 - x, y),
+    3: lambda x, y: (1 - x, 1 - y),
+    4: lambda x, y: (x, 1 - y),
+    5: lambda x, y: (y, x),
+    6: lambda x, y: (1 - y, x),
+    7: lambda x, y: (1 - y, 1 - x),
+    8: lambda x, y: (y, 1 - x),
+}
+
+
+class Outline(NamedTuple):
+    """The outline of a mask of pixels (P, 2) in fractions, and the mask's own (width, height)."""
+
+    ring: np.ndarray
+    size: tuple[int, int]
+
+    def fit(self, size: tuple[int, int] | None, orientation: int = 1) -> np.ndarray:
+        """The outline on the upright image of (width, height); a mask of the stored image's shape is turned with it.
+
+        Raises:
+            ValueError: a mask that has neither shape, at any scale.
+        """
+        width, height = expected = size or self.size
+        stored = (height, width) if orientation in (5, 6, 7, 8) else expected
+        if orientation in _TURNS and _is_shape(self.size, stored):
+            return np.stack(_TURNS[orientation](*self.ring.T), axis=1)
+        if not _is_shape(self.size, expected):
+            found = f"{self.size[0]} × {self.size[1]}"
+            raise ValueError(f"expected a mask of the image's shape ({width} × {height} pixels), found {found}")
+        return self.ring
+
+
+def _is_shape(found: tuple[int, int], expected: tuple[int, int]) -> bool:
+    return abs(found[0] * expected[1] - found[1] * expected[0]) <= max(expected)
+
+
+def read_masks(value: Any, instances: bool = False) -> list[Outline]:
+    """The outlines of the masks in run lengths or in an image.
+
+    Raises:
+        ValueError: no such mask.
+    """
+    is_image = not is_run_lengths(value)
+    masks = split_mask(read_mask_image(mask_source(value)), instances) if is_image else [read_run_lengths(value)]
+    return [Outline(outline(mask), (mask.shape[1], mask.shape[0])) for mask in masks]
 
 
 def is_run_lengths(value: Any) -> bool:

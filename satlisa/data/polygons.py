@@ -6,21 +6,13 @@ that names what was found, never a guess. `geometry/raster.py` turns the arrays 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from satlisa.data.holes import cut_out
 from satlisa.data.json_cells import as_objects, describe, is_empty, parse_cell
-from satlisa.data.masks import (
-    is_encoded_mask,
-    is_run_lengths,
-    mask_source,
-    outline,
-    read_mask_image,
-    read_run_lengths,
-    split_mask,
-)
+from satlisa.data.masks import Outline, is_encoded_mask, is_run_lengths, read_masks
 from satlisa.geometry.regions import Region
 
 POLYGON_KEYS = (
@@ -50,7 +42,8 @@ class Reading:
     """How the coordinates of a row are read, and which were met.
 
     Attributes:
-        size: (width, height) of the image in pixels, which a mask of pixels must fit; None: not known.
+        size: (width, height) of the upright image in pixels, which a mask of pixels must fit; None: not known.
+        orientation: EXIF's of the image; a mask that fits the image as it is stored is turned with it.
         instances: a mask image may hold several objects, one for each of its values.
         fractions: the dataset's coordinates are fractions, so whole numbers from 0 to 1 are fractions too.
         decode: read the pixels of mask images in columns; else each stands for one region without polygons.
@@ -58,20 +51,14 @@ class Reading:
     """
 
     size: tuple[int, int] | None = None
+    orientation: int = 1
     instances: bool = False
     fractions: bool = False
     decode: bool = True
     numbers: list[np.ndarray] = field(default_factory=list)
 
 
-class _Mask(NamedTuple):
-    """A mask of pixels among polygons: its outline in fractions, and its own (width, height)."""
-
-    ring: np.ndarray
-    size: tuple[int, int]
-
-
-_Ring = np.ndarray | _Mask
+_Ring = np.ndarray | Outline
 
 
 def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> list[Region]:
@@ -96,7 +83,7 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     how = how or Reading()
     value = _as_list(value)
     if is_encoded_mask(value):  # of instances it may hold several
-        return [region for mask in _read_masks(value, how.instances) for region in _to_regions([[mask]], how)]
+        return [region for mask in read_masks(value, how.instances) for region in _to_regions([[mask]], how)]
     if not isinstance(value, Mapping | list):
         raise ValueError(f"expected polygons, found {describe(value)}")
     is_one = isinstance(value, Mapping) or (value and (not _is_container(value[0]) or _is_ring(value)))
@@ -179,7 +166,7 @@ def _rings(value: Any) -> list[_Ring]:
     """The polygons of one object as (P, 2) arrays, in the units of the input."""
     value = _as_list(value)
     if is_encoded_mask(value) or is_run_lengths(value):
-        return [*_read_masks(value)]
+        return [*read_masks(value)]
     if isinstance(value, Mapping):
         rings = _object_rings(value)
         holes = next((value[name] for name in HOLE_KEYS if not is_empty(value.get(name))), None)
@@ -232,13 +219,6 @@ def _is_polygon(value: Sequence[Any]) -> bool:
     return all(isinstance(item, list) and (not item or not _is_container(item[0]) or _is_ring(item)) for item in items)
 
 
-def _read_masks(value: Any, instances: bool = False) -> list[_Mask]:
-    """The masks of run lengths or of an image."""
-    is_image = not is_run_lengths(value)
-    masks = split_mask(read_mask_image(mask_source(value)), instances) if is_image else [read_run_lengths(value)]
-    return [_Mask(outline(mask), (mask.shape[1], mask.shape[0])) for mask in masks]
-
-
 def _flat_ring(value: Sequence[Any]) -> np.ndarray:
     numbers = [_number(item) for item in value]
     if len(numbers) % 2:
@@ -275,16 +255,10 @@ def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
         widths = sum(float(np.abs(step).sum()) for step in steps)
         if widths > _MOST_WIDTHS:
             raise ValueError(f"outlines run {widths:,.0f} times across the image; at most {_MOST_WIDTHS:,} are drawn")
-    return [tuple(_fit(ring, how.size) if isinstance(ring, _Mask) else ring / units for ring in rs) for rs in objects]
-
-
-def _fit(mask: _Mask, size: tuple[int, int] | None) -> np.ndarray:
-    """The outline of a mask, which must have the shape of the image, at any scale."""
-    (width, height), (expected_width, expected_height) = mask.size, size or mask.size
-    if abs(width * expected_height - height * expected_width) > max(expected_width, expected_height):
-        expected = f"the image's shape ({expected_width} × {expected_height} pixels)"
-        raise ValueError(f"expected a mask of {expected}, found {width} × {height}")
-    return mask.ring
+    return [
+        tuple(ring.fit(how.size, how.orientation) if isinstance(ring, Outline) else ring / units for ring in rings)
+        for rings in objects
+    ]
 
 
 def _with_points(regions: list[Region]) -> list[Region]:

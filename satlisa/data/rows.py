@@ -1,6 +1,5 @@
 """Read one row of a dataset into a `Sample`."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,9 @@ from satlisa.data.conversations import (
     take_coordinates,
     without_none,
 )
-from satlisa.data.dataset_paths import REFUSED
+from satlisa.data.dataset_paths import MASK_COLUMNS, REFUSED
 from satlisa.data.image_cells import is_image, unpack
-from satlisa.data.images import open_image
+from satlisa.data.images import open_oriented
 from satlisa.data.json_cells import describe, parse_cell
 from satlisa.data.polygons import Reading
 from satlisa.data.sample import RowError, Sample, Turn, answer_places
@@ -28,7 +27,6 @@ from satlisa.geometry.raster import covered_pixels
 from satlisa.geometry.regions import Region, reading_order
 
 _AREA_SIDE = 1024  # longest side, in pixels, at which areas are measured: SAM's input size, the finest in training
-_SECOND_IMAGE = re.compile(r"images|image_?(?:\d+|[a-d]|before|after|pre|post)", re.IGNORECASE)  # columns
 _NOTHING = "There is nothing to segment."  # in place of an answer of `[]`
 
 MASKS, NEGATIVE, BARE, TEXT = "mask rows", "negatives", "rows of segmentation tasks without geometry", "text rows"
@@ -83,17 +81,22 @@ def read_sample(
     cell = row.get("image")
     if isinstance(cell, Mapping) and (refused := cell.get(REFUSED)):
         raise RowError(index, "image", refused)
-    for name in filter(_SECOND_IMAGE.fullmatch, row):
-        if is_image(row[name]):
-            raise RowError(index, name, "holds a second image; a row is about one image")
+    for name in row:
+        if name != "image" and name not in MASK_COLUMNS and is_image(row[name]):
+            reason = "holds a second image; a row is about one image"
+            raise RowError(
+                index, name, f"{reason} and its mask ({', '.join(MASK_COLUMNS)}); remove or rename the column"
+            )
     try:
         stored = unpack(cell)
-        image = open_image(stored)
+        opened = open_oriented(stored)
     except SatlisaError as error:
         raise RowError(index, "image", f"cannot be read: {error}") from error
     except ValueError as error:
         raise RowError(index, "image", str(error)) from error
-    text = read_text(row, index, seg_tasks, Reading(size=image.size, fractions=fractions))
+    image = opened.rgb
+    how = Reading(size=image.size, orientation=opened.orientation, fractions=fractions)
+    text = read_text(row, index, seg_tasks, how)
     chosen, left_out = _choose_regions(text.regions, text.instances, image.size, max_instances)
     if text.regions and not chosen:
         count = f"{len(text.regions)} polygon{'s' * (len(text.regions) != 1)}"

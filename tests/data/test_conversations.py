@@ -234,6 +234,12 @@ def test_lists_of_columns_and_json_in_json(value: Any) -> None:
 def test_two_images_are_refused() -> None:
     for content in (
         "<image> <image>",
+        "<image_1> <image_2>",
+        "<image1> and <image2>",
+        "<IMAGE> <IMAGE>",
+        "<|image_pad|><|image_pad|>",
+        "<img>a.png</img> and <img>b.png</img>",
+        "<ImageHere><ImageHere>",
         [{"type": "image"}, "x", {"image_url": "b.png"}],
         ["<image>", {"type": "image"}],
     ):

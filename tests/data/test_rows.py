@@ -1,15 +1,18 @@
 """Every spelling of a row as a sample."""
 
+import io
 import json
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from satlisa.data.dataset import COLUMNS
 from satlisa.data.rows import read_sample
 from satlisa.data.sample import RowError
 from satlisa.errors import SatlisaError
+from satlisa.geometry.raster import rasterize
 from tests.helpers.dataset_fixtures import SQUARE, make_row, png, square
 
 SQUARE_FRACTIONS = [[0.1, 0.1], [0.2, 0.1], [0.2, 0.2], [0.1, 0.2]]
@@ -242,7 +245,24 @@ def test_lists_of_columns_are_read() -> None:
 
 
 def test_a_second_image_column_is_refused() -> None:
-    for name in ("image2", "image_after", "images"):
+    for name in ("image2", "image_after", "images", "before", "t2", "nir", "sar"):
         with pytest.raises(RowError, match=f"`{name}` holds a second image"):
             read_sample(make_row(**{name: {"bytes": png(), "path": None}}), 0)
     assert read_sample(make_row(image2=None, image_id=5, images="no"), 0).regions
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(64, 64), (64, 32)])
+def test_a_mask_of_the_stored_image_is_turned_with_it(orientation: int, size: tuple[int, int]) -> None:
+    """A mask laid over the file fits it; the model sees both upright."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    pixels[2:10, 4:40] = 255
+    photo, mask = io.BytesIO(), io.BytesIO()
+    Image.fromarray(pixels).save(photo, "PNG", exif=exif)
+    Image.fromarray(pixels[..., 0]).save(mask, "PNG")
+    row = make_row(image={"bytes": photo.getvalue(), "path": None}, mask={"bytes": mask.getvalue(), "path": None})
+    sample = read_sample(row | {"metadata": ""}, 0)
+    seen = np.asarray(sample.image)[..., 0] > 0
+    assert np.array_equal(rasterize(list(sample.regions[0]), *seen.shape), seen)
