@@ -260,7 +260,7 @@ def test_time_between_checkpoints(
 def test_a_stop_without_room_for_a_checkpoint_says_so(
     tiny_config: ModelConfig, resume_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint_files, "atomic_replace", full)
