@@ -81,12 +81,6 @@ def read_sample(
     cell = row.get("image")
     if isinstance(cell, Mapping) and (refused := cell.get(REFUSED)):
         raise RowError(index, "image", refused)
-    for name in row:
-        if name != "image" and name not in MASK_COLUMNS and is_image(row[name]):
-            reason = "holds a second image; a row is about one image"
-            raise RowError(
-                index, name, f"{reason} and its mask ({', '.join(MASK_COLUMNS)}); remove or rename the column"
-            )
     try:
         stored = unpack(cell)
         opened = open_oriented(stored)
@@ -97,6 +91,12 @@ def read_sample(
     image = opened.rgb
     how = Reading(size=image.size, orientation=opened.orientation, fractions=fractions)
     text = read_text(row, index, seg_tasks, how)
+    for name in row:
+        if name != "image" and name not in MASK_COLUMNS and is_image(row[name]):
+            reason = "holds a second image; a row is about one image"
+            raise RowError(
+                index, name, f"{reason} and its mask ({', '.join(MASK_COLUMNS)}); remove or rename the column"
+            )
     chosen, left_out = _choose_regions(text.regions, text.instances, image.size, max_instances)
     if text.regions and not chosen:
         count = f"{len(text.regions)} polygon{'s' * (len(text.regions) != 1)}"
