@@ -256,7 +256,9 @@ def _show_loaded(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return _show(Raster(np.asarray(image)[..., None], nodata=nodata), name)
     shown = image
-    if image.mode in ("RGBA", "LA") and not _is_clear(np.asarray(image.getchannel("A")), name):
+    if image.mode in ("RGBA", "LA") and not _is_clear(
+        np.asarray(image.getchannel("A")), name, image.format not in (None, "TIFF", "JPEG2000")
+    ):
         shown = image.convert("RGBA").convert("RGB")
     elif image.has_transparency_data:
         shown = _over_black((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
@@ -273,7 +275,7 @@ def _show_loaded(image: Image.Image, name: str) -> Image.Image:
 def _show(raster: Raster, name: str) -> Image.Image:
     """The pixels of a raster as RGB, not turned."""
     alpha, shown = raster.alpha, raster.shown
-    if alpha is not None and not _is_clear(alpha, name):
+    if alpha is not None and not _is_clear(alpha, name, raster.defined):
         alpha = None
     if alpha is not None:
         shown = alpha > 0 if shown is None else shown & (alpha > 0)
@@ -292,9 +294,9 @@ def _say_if_black(rgb: Image.Image, name: str) -> None:
         note(name, "is black everywhere: no pixel holds data")
 
 
-def _is_clear(alpha: np.ndarray, name: str) -> bool:
+def _is_clear(alpha: np.ndarray, name: str, defined: bool) -> bool:
     """Whether a band marked as alpha is transparency; where it is not, this is said."""
-    if is_transparency(alpha):
+    if is_transparency(alpha, defined):
         return True
     note(
         name,

@@ -53,7 +53,7 @@ class Raster:
 
     Attributes:
         values: (H, W, 1) or (H, W, 3), of any type.
-        alpha: (H, W), a band that the file marks as transparency, or None.
+        alpha: (H, W), a band that the file marks as transparency, or None; `defined`: the format knows no other kind.
         nodata: the value that means "no data", or None.
         shown: (H, W) bool, False where the file's mask hides the pixel, or None.
         orientation: the TIFF's, 1 to 8.
@@ -64,6 +64,7 @@ class Raster:
     nodata: float | None = None
     shown: np.ndarray | None = None
     orientation: int = 1
+    defined: bool = False
 
 
 def too_large(name: str, size: str) -> SatlisaError:
@@ -193,10 +194,9 @@ def _choose_bands(page: Any, name: str) -> tuple[list[int], int | None]:
         raise SatlisaError(f"{name}: its colours ({page.photometric.name}) are not read in this form; save it as RGB")
     metadata = page.tags.get(_GDAL_METADATA)
     roles = _named_bands(metadata.value if metadata else None, count)
-    extra = [int(meaning) for meaning in page.extrasamples]
-    marked = [count - len(extra) + place for place, meaning in enumerate(extra) if meaning in (1, 2)]
-    named = {band for role, band in roles.items() if role != "alpha"}
-    alpha = roles.get("alpha", next((band for band in marked if band not in named), None))
+    extra = enumerate(page.extrasamples, count - len(page.extrasamples))
+    marked = [band for band, meaning in extra if int(meaning) in (1, 2) and band not in roles.values()]
+    alpha = roles.get("alpha", marked[0] if marked else None)
     if set(_COLOURS) <= set(roles):
         return [roles[colour] for colour in _COLOURS], alpha
     bands = [band for band in range(count) if band != alpha]
@@ -319,9 +319,8 @@ def _read_jpeg2000(file: BinaryIO, name: str) -> Raster:
 def _read_png(file: BinaryIO, clear: Any, name: str) -> Raster:
     """16-bit colour; `clear` is the colour that is transparent, if any."""
     raster = _split_alpha(_package("imagecodecs", name).png_decode(_all_of(file)), name)
-    if raster.alpha is None and isinstance(clear, tuple):
-        return Raster(raster.values, shown=(raster.values != np.array(clear)).any(axis=-1))
-    return raster
+    shown = (raster.values != clear).any(axis=-1) if raster.alpha is None and isinstance(clear, tuple) else None
+    return Raster(raster.values, raster.alpha, shown=shown, defined=True)
 
 
 def _split_alpha(values: np.ndarray, name: str) -> Raster:

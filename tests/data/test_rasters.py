@@ -193,6 +193,25 @@ def test_the_mask_of_a_tiff_hides_pixels(kind: str) -> None:
     assert np.abs(data[HIDDEN:] - expected.astype(float)).mean() < (60 if kind == "JPEG" else 0.6)
 
 
+@pytest.mark.parametrize("form", ["PNG", "WebP", "TIFF"])
+def test_a_gradient_of_alpha_is_composited_where_the_format_defines_it(form: str) -> None:
+    alpha = np.linspace(0, 255, SIZE).astype(np.uint8)[None, :, None].repeat(SIZE, axis=0)
+    data = encoded(Image.fromarray(np.concatenate([RGB, alpha], axis=2)), form, lossless=True, exact=True)
+    expected = RGB if form == "TIFF" else RGB * (alpha / 255)
+    assert np.abs(seen(data) - expected).max() <= 1
+
+
+def test_a_gradient_of_alpha_of_16_bits() -> None:
+    alpha = np.linspace(0, 65_535, SIZE).astype(np.uint16)[None, :, None].repeat(SIZE, axis=0)
+    data = imagecodecs.png_encode(np.concatenate([RGB.astype(np.uint16) * 257, alpha], axis=2))
+    assert np.abs(seen(data) - RGB * (alpha / 65_535)).max() <= 1
+
+
+def test_near_infrared_of_water_is_a_band() -> None:
+    water = np.where(np.arange(SIZE)[:, None, None] < 52, 0, NIR).astype(np.uint8)
+    assert np.array_equal(seen(tiff(np.concatenate([RGB, water], axis=2), extrasamples=["unassalpha"])), RGB)
+
+
 def test_a_clear_colour_of_16_bits_is_black() -> None:
     """tRNS of a PNG, put in front of the pixels."""
     data = imagecodecs.png_encode(bordered(DEEP, 3000))
