@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from satlisa.data.notes import MORE_PAGES, TWO_BANDS, note
 from satlisa.errors import SatlisaError
 
 MAX_PIXELS = 178_956_970
@@ -43,8 +44,6 @@ _ITEM = re.compile(r'<Item[^>]* sample="(\d+)"[^>]* role="(colorinterp|descripti
 _BAND = re.compile(r"(?:b(?:and)?\s*\d+\W*)?(red|green|blue|alpha|nir|near.?infra.?red)\W*", re.I)  # "Band 4 (Red)"
 _COLOURS = ("red", "green", "blue")
 _LEFT_TO_PILLOW = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}  # codecs that all its wheels contain
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -200,6 +199,8 @@ def _choose_bands(page: Any, name: str) -> tuple[list[int], int | None]:
     if set(_COLOURS) <= set(roles):
         return [roles[colour] for colour in _COLOURS], alpha
     bands = [band for band in range(count) if band != alpha]
+    if len(bands) == 2:
+        note(name, TWO_BANDS)
     if len(bands) > 3 and kind != _RGB:
         note(name, f"has {len(bands)} bands without names; the first three are taken as red, green and blue")
     return bands[:3] if len(bands) > 2 else bands[:1], alpha
@@ -269,6 +270,8 @@ def _check_segment(data: bytes, size: int, compression: int, tile: tuple[int, in
 def _read_mask(tiff: Any, name: str) -> np.ndarray | None:
     """The page that says which pixels of the first one are data: (H, W) bool."""
     first = tiff.pages[0]
+    if len(tiff.pages) > 1 and not int(tiff.pages[1].subfiletype) & 5 and tiff.pages[1].shape == first.shape:
+        note(name, MORE_PAGES)
     for page in tiff.pages[1:_MAX_PAGES]:
         kind = int(page.subfiletype)
         if kind & 4 and not kind & 1 and (page.imagelength, page.imagewidth) == (first.imagelength, first.imagewidth):
@@ -336,14 +339,3 @@ def _split_alpha(values: np.ndarray, name: str) -> Raster:
 def _all_of(file: BinaryIO) -> bytes:
     file.seek(0)
     return file.read()
-
-
-_noted: set[str] = set()
-_MAX_NOTES = 20  # a dataset may hold ten thousand such images
-
-
-def note(name: str, text: str) -> None:
-    """Say how an image was read where it could be meant otherwise: once for each name, and for a few names."""
-    if f"{name} {text}" not in _noted and len(_noted) <= _MAX_NOTES:
-        _noted.add(f"{name} {text}")
-        _log.warning("%s %s", name, text if len(_noted) <= _MAX_NOTES else f"{text}; others like it are not named")

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from satlisa.data import rasters
+from satlisa.data import notes, rasters
 from satlisa.data.images import open_image
 from satlisa.errors import SatlisaError
 from tests.helpers.raster_files import DEEP, DEEP_FILES, HIDDEN, MASK, NIR, PLANES, RGB, SIZE, grey, tiff
@@ -20,7 +20,7 @@ from tests.helpers.row_cases import encoded
 
 @pytest.fixture(autouse=True)
 def fresh_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rasters, "_noted", set())
+    monkeypatch.setattr(notes, "_noted", set())
 
 
 def seen(source: Any) -> np.ndarray:
@@ -238,12 +238,6 @@ def test_what_a_person_may_mean_otherwise_is_said(caplog: pytest.LogCaptureFixtu
     assert [line.split()[0] for line in lines] == ["nir.tif", "eight.tif", "empty.tif", "empty8.tif"]  # once each
     assert "marked as transparency" in lines[0] and "8 bands without names" in lines[1]
     assert "no pixel holds data" in lines[2] and "no pixel holds data" in lines[3]
-
-
-def test_ten_thousand_such_images_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    for number in range(100):
-        rasters.note(f"image {number}", "has 5 bands")
-    assert len(caplog.records) == 21 and "others like it are not named" in caplog.records[-1].getMessage()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
