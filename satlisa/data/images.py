@@ -21,12 +21,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from satlisa.data.notes import note, note_left_out
 from satlisa.data.rasters import (
     MAX_PIXELS,
     Raster,
     check_pixels,
     nodata_of,
-    note,
     read_deep,
     read_unidentified,
     too_large,
@@ -110,7 +110,7 @@ def open_oriented(source: ImageSource) -> Opened:
     return _read(source)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
     """Upright RGB copy of a Pillow image, without metadata; idempotent.
 
     - EXIF orientation is applied; unreadable EXIF is logged and ignored.
@@ -118,15 +118,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
       spread like a sensor's is near infrared that a program marked by default: it is left out, and this is logged.
     - Numbers that are not 8-bit are scaled as `stretch.to_8_bit` says, 16-bit colour at its full depth if the image was
       opened from a file and is not loaded yet.
+    - `name` stands for the image in what is logged; by default its file.
     - Pixels that the file marks as "no data" (GDAL's tag, a mask, NaN, ±3.4e38) are black.
 
     Raises:
         OSError and other errors of Pillow: a lazily read file is broken; `open_image` turns them into `SatlisaError`.
     """
-    name = _name_of(image)
+    name = name or _name_of(image)
     raster = read_deep(image, name)
     if raster is not None:
         return _turn(_show(raster, name), raster.orientation if image.format == "TIFF" else _orientation(image))
+    note_left_out(image, name)
     image.load()  # before EXIF: Pillow rotates TIFFs while loading and then removes the tag
     return _turn(_show_loaded(image, name), _orientation(image))
 
@@ -232,7 +234,7 @@ def _formats() -> tuple[str, ...]:
 
 def _within_limit(image: Image.Image, name: str) -> Opened:
     check_pixels(image.width, image.height, name)
-    rgb = to_rgb(image)
+    rgb = to_rgb(image, name)
     # Pillow itself shows a TIFF upright, and says its size so.
     return Opened(rgb, 1 if image.format == "TIFF" else _orientation(image, logging.DEBUG))
 
@@ -256,7 +258,9 @@ def _show_loaded(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return _show(Raster(np.asarray(image)[..., None], nodata=nodata), name)
     shown = image
-    if image.mode in ("RGBA", "LA") and not _is_clear(np.asarray(image.getchannel("A")), name):
+    if image.mode in ("RGBA", "LA") and not _is_clear(
+        np.asarray(image.getchannel("A")), name, image.format not in (None, "TIFF", "JPEG2000")
+    ):
         shown = image.convert("RGBA").convert("RGB")
     elif image.has_transparency_data:
         shown = _over_black((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
@@ -273,7 +277,7 @@ def _show_loaded(image: Image.Image, name: str) -> Image.Image:
 def _show(raster: Raster, name: str) -> Image.Image:
     """The pixels of a raster as RGB, not turned."""
     alpha, shown = raster.alpha, raster.shown
-    if alpha is not None and not _is_clear(alpha, name):
+    if alpha is not None and not _is_clear(alpha, name, raster.defined):
         alpha = None
     if alpha is not None:
         shown = alpha > 0 if shown is None else shown & (alpha > 0)
@@ -292,9 +296,9 @@ def _say_if_black(rgb: Image.Image, name: str) -> None:
         note(name, "is black everywhere: no pixel holds data")
 
 
-def _is_clear(alpha: np.ndarray, name: str) -> bool:
+def _is_clear(alpha: np.ndarray, name: str, defined: bool) -> bool:
     """Whether a band marked as alpha is transparency; where it is not, this is said."""
-    if is_transparency(alpha):
+    if is_transparency(alpha, defined):
         return True
     note(
         name,

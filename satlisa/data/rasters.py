@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from satlisa.data.notes import MORE_PAGES, TWO_BANDS, note
 from satlisa.errors import SatlisaError
 
 MAX_PIXELS = 178_956_970
@@ -44,8 +45,6 @@ _BAND = re.compile(r"(?:b(?:and)?\s*\d+\W*)?(red|green|blue|alpha|nir|near.?infr
 _COLOURS = ("red", "green", "blue")
 _LEFT_TO_PILLOW = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}  # codecs that all its wheels contain
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Raster:
@@ -53,7 +52,7 @@ class Raster:
 
     Attributes:
         values: (H, W, 1) or (H, W, 3), of any type.
-        alpha: (H, W), a band that the file marks as transparency, or None.
+        alpha: (H, W), a band that the file marks as transparency, or None; `defined`: the format knows no other kind.
         nodata: the value that means "no data", or None.
         shown: (H, W) bool, False where the file's mask hides the pixel, or None.
         orientation: the TIFF's, 1 to 8.
@@ -64,6 +63,7 @@ class Raster:
     nodata: float | None = None
     shown: np.ndarray | None = None
     orientation: int = 1
+    defined: bool = False
 
 
 def too_large(name: str, size: str) -> SatlisaError:
@@ -193,13 +193,14 @@ def _choose_bands(page: Any, name: str) -> tuple[list[int], int | None]:
         raise SatlisaError(f"{name}: its colours ({page.photometric.name}) are not read in this form; save it as RGB")
     metadata = page.tags.get(_GDAL_METADATA)
     roles = _named_bands(metadata.value if metadata else None, count)
-    extra = [int(meaning) for meaning in page.extrasamples]
-    marked = [count - len(extra) + place for place, meaning in enumerate(extra) if meaning in (1, 2)]
-    named = {band for role, band in roles.items() if role != "alpha"}
-    alpha = roles.get("alpha", next((band for band in marked if band not in named), None))
+    extra = enumerate(page.extrasamples, count - len(page.extrasamples))
+    marked = [band for band, meaning in extra if int(meaning) in (1, 2) and band not in roles.values()]
+    alpha = roles.get("alpha", marked[0] if marked else None)
     if set(_COLOURS) <= set(roles):
         return [roles[colour] for colour in _COLOURS], alpha
     bands = [band for band in range(count) if band != alpha]
+    if len(bands) == 2:
+        note(name, TWO_BANDS)
     if len(bands) > 3 and kind != _RGB:
         note(name, f"has {len(bands)} bands without names; the first three are taken as red, green and blue")
     return bands[:3] if len(bands) > 2 else bands[:1], alpha
@@ -269,6 +270,8 @@ def _check_segment(data: bytes, size: int, compression: int, tile: tuple[int, in
 def _read_mask(tiff: Any, name: str) -> np.ndarray | None:
     """The page that says which pixels of the first one are data: (H, W) bool."""
     first = tiff.pages[0]
+    if len(tiff.pages) > 1 and not int(tiff.pages[1].subfiletype) & 5 and tiff.pages[1].shape == first.shape:
+        note(name, MORE_PAGES)
     for page in tiff.pages[1:_MAX_PAGES]:
         kind = int(page.subfiletype)
         if kind & 4 and not kind & 1 and (page.imagelength, page.imagewidth) == (first.imagelength, first.imagewidth):
@@ -319,9 +322,8 @@ def _read_jpeg2000(file: BinaryIO, name: str) -> Raster:
 def _read_png(file: BinaryIO, clear: Any, name: str) -> Raster:
     """16-bit colour; `clear` is the colour that is transparent, if any."""
     raster = _split_alpha(_package("imagecodecs", name).png_decode(_all_of(file)), name)
-    if raster.alpha is None and isinstance(clear, tuple):
-        return Raster(raster.values, shown=(raster.values != np.array(clear)).any(axis=-1))
-    return raster
+    shown = (raster.values != clear).any(axis=-1) if raster.alpha is None and isinstance(clear, tuple) else None
+    return Raster(raster.values, raster.alpha, shown=shown, defined=True)
 
 
 def _split_alpha(values: np.ndarray, name: str) -> Raster:
@@ -337,14 +339,3 @@ def _split_alpha(values: np.ndarray, name: str) -> Raster:
 def _all_of(file: BinaryIO) -> bytes:
     file.seek(0)
     return file.read()
-
-
-_noted: set[str] = set()
-_MAX_NOTES = 20  # a dataset may hold ten thousand such images
-
-
-def note(name: str, text: str) -> None:
-    """Say how an image was read where it could be meant otherwise: once for each name, and for a few names."""
-    if f"{name} {text}" not in _noted and len(_noted) <= _MAX_NOTES:
-        _noted.add(f"{name} {text}")
-        _log.warning("%s %s", name, text if len(_noted) <= _MAX_NOTES else f"{text}; others like it are not named")

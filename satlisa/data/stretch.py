@@ -18,7 +18,8 @@ _LARGEST = 3.39e38  # absolute values from here on mean "no data": ±3.4e38 in f
 _SAMPLE = 2**22  # values that quantiles are taken from: every s-th row and column of larger images
 _BLOCK = 2**20  # values converted to float64 at a time
 _LEAST_USE = 1 / 8  # share of its scale that an image has to use between the quantiles: 32 of 256 levels
-_FEW_VALUES, _MANY_BETWEEN = 16, 0.25  # of an alpha band: its values, and its pixels that are neither clear nor opaque
+# Of an alpha band: its values, and its pixels that are neither clear nor opaque, among all and among those not clear
+_FEW_VALUES, _MANY_BETWEEN, _MOST_BETWEEN = 16, 0.25, 0.5
 
 
 def to_8_bit(values: np.ndarray, nodata: float | None = None, shown: np.ndarray | None = None) -> np.ndarray:
@@ -125,14 +126,21 @@ def _every(values: np.ndarray) -> tuple[slice, slice]:
     return slice(None, None, step), slice(None, None, step)
 
 
-def is_transparency(alpha: np.ndarray) -> bool:
+def is_transparency(alpha: np.ndarray, defined: bool = False) -> bool:
     """Whether a band (H, W) marked as alpha is one, and not near infrared that a program marked by default.
 
-    Transparency is on or off nearly everywhere; a band of a sensor has values in between.
+    Transparency is on or off nearly everywhere; a band of a sensor has values in between, and where it does not, it is
+    dark (water) and not full.
+
+    Args:
+        defined: the format has no other bands than alpha (PNG): a gradient is one if it is clear or opaque anywhere.
     """
+    if defined and (not alpha.all() or alpha.max() == np.iinfo(alpha.dtype).max):
+        return True
     some, full = alpha[_every(alpha)], full_scale(alpha)
     between = np.count_nonzero((some > 0) & (some < full))
-    return bool(between <= _MANY_BETWEEN * some.size) or len(np.unique(some)) <= _FEW_VALUES
+    most = min(_MANY_BETWEEN * some.size, _MOST_BETWEEN * np.count_nonzero(some))
+    return bool(between <= most) or len(np.unique(some)) <= _FEW_VALUES
 
 
 def full_scale(alpha: np.ndarray) -> float:

@@ -107,7 +107,7 @@ def test_the_refusal_gives_the_size(no_decoding: None) -> None:
 
 def test_up_to_the_limit_nothing_warns_and_pillow_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow would warn from half of our limit on."""
-    monkeypatch.setattr("satlisa.data.images.to_rgb", lambda image: Image.new("RGB", (1, 1)))
+    monkeypatch.setattr("satlisa.data.images.to_rgb", lambda image, name: Image.new("RGB", (1, 1)))
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from satlisa.data import rasters
+from satlisa.data import notes, rasters
 from satlisa.data.images import open_image
 from satlisa.errors import SatlisaError
 from tests.helpers.raster_files import DEEP, DEEP_FILES, HIDDEN, MASK, NIR, PLANES, RGB, SIZE, grey, tiff
@@ -20,7 +20,7 @@ from tests.helpers.row_cases import encoded
 
 @pytest.fixture(autouse=True)
 def fresh_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rasters, "_noted", set())
+    monkeypatch.setattr(notes, "_noted", set())
 
 
 def seen(source: Any) -> np.ndarray:
@@ -193,6 +193,25 @@ def test_the_mask_of_a_tiff_hides_pixels(kind: str) -> None:
     assert np.abs(data[HIDDEN:] - expected.astype(float)).mean() < (60 if kind == "JPEG" else 0.6)
 
 
+@pytest.mark.parametrize("form", ["PNG", "WebP", "TIFF"])
+def test_a_gradient_of_alpha_is_composited_where_the_format_defines_it(form: str) -> None:
+    alpha = np.linspace(0, 255, SIZE).astype(np.uint8)[None, :, None].repeat(SIZE, axis=0)
+    data = encoded(Image.fromarray(np.concatenate([RGB, alpha], axis=2)), form, lossless=True, exact=True)
+    expected = RGB if form == "TIFF" else RGB * (alpha / 255)
+    assert np.abs(seen(data) - expected).max() <= 1
+
+
+def test_a_gradient_of_alpha_of_16_bits() -> None:
+    alpha = np.linspace(0, 65_535, SIZE).astype(np.uint16)[None, :, None].repeat(SIZE, axis=0)
+    data = imagecodecs.png_encode(np.concatenate([RGB.astype(np.uint16) * 257, alpha], axis=2))
+    assert np.abs(seen(data) - RGB * (alpha / 65_535)).max() <= 1
+
+
+def test_near_infrared_of_water_is_a_band() -> None:
+    water = np.where(np.arange(SIZE)[:, None, None] < 52, 0, NIR).astype(np.uint8)
+    assert np.array_equal(seen(tiff(np.concatenate([RGB, water], axis=2), extrasamples=["unassalpha"])), RGB)
+
+
 def test_a_clear_colour_of_16_bits_is_black() -> None:
     """tRNS of a PNG, put in front of the pixels."""
     data = imagecodecs.png_encode(bordered(DEEP, 3000))
@@ -219,12 +238,6 @@ def test_what_a_person_may_mean_otherwise_is_said(caplog: pytest.LogCaptureFixtu
     assert [line.split()[0] for line in lines] == ["nir.tif", "eight.tif", "empty.tif", "empty8.tif"]  # once each
     assert "marked as transparency" in lines[0] and "8 bands without names" in lines[1]
     assert "no pixel holds data" in lines[2] and "no pixel holds data" in lines[3]
-
-
-def test_ten_thousand_such_images_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    for number in range(100):
-        rasters.note(f"image {number}", "has 5 bands")
-    assert len(caplog.records) == 21 and "others like it are not named" in caplog.records[-1].getMessage()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

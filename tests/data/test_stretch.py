@@ -140,6 +140,24 @@ def test_the_values_of_a_sensor_are_no_transparency(kind: str, most: float) -> N
     assert not is_transparency(values)
 
 
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_near_infrared_of_water_is_no_transparency(kind: str) -> None:
+    values = scene(1, 200 if kind == "u1" else 3000, kind)[..., 0]
+    values[:52] = 0  # 80 %
+    assert not is_transparency(values)
+    values[52:] = 255 if kind == "u1" else 4095
+    values[52] = np.arange(64)  # a feathered border
+    assert is_transparency(values)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_a_gradient_is_transparency_where_the_format_defines_alpha(kind: str) -> None:
+    gradient = np.linspace(0, np.iinfo(kind).max, 64).astype(kind)[None].repeat(64, axis=0)
+    for part in (gradient, gradient[:, 1:], gradient[:, :-1]):
+        assert is_transparency(part, defined=True) and not is_transparency(part)
+    assert not is_transparency(gradient[:, 1:-1], defined=True)  # neither clear nor opaque anywhere
+
+
 def test_opaque_is_the_largest_value_of_the_bits_in_use() -> None:
     for most, kind, expected in [(128, "u1", 255), (1, "u2", 1), (255, "u2", 255), (2047, "u2", 2047), (1, "f4", 1)]:
         assert full_scale(np.array([[0, most]], dtype=kind)) == expected
