@@ -14,7 +14,7 @@ from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.model.delta_net import patch_delta_net
 from satlisa.model.parameters import TRAINED, part_of
-from satlisa.model.precision import keep_in_float32
+from satlisa.model.precision import keep_in_float32, layer_dtype
 from satlisa.model.sam_attention import use_relative_attention
 from satlisa.model.satlisa import SatLisa
 from satlisa.model.segmenter import Segmenter
@@ -66,7 +66,7 @@ def assemble(
     use_relative_attention(parts.sam)
     model = SatLisa(vlm, Segmenter(parts.sam, parts.sam_processor), parts.processor, config, seg_row, compute_dtype)
     set_trainable(model)
-    if compute_dtype == torch.float16:
+    if layer_dtype(compute_dtype) != compute_dtype:
         keep_in_float32(model)
     return model
 

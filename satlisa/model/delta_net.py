@@ -102,16 +102,14 @@ def _importable(package: str) -> bool:
 
 def _works(package: str, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the kernels of a package are used for this dtype on this CUDA device."""
-    return dtype in _KERNEL_DTYPES[package] and _importable(package) and not _fault(package, dtype, device)
-
-
-def _fault(package: str, dtype: torch.dtype, device: torch.device) -> str:
-    """What a trial of the package's kernels found, in a line; empty if they work, or where there is no device."""
-    return _tried(package, dtype, device.index or 0) if torch.cuda.is_available() else ""
+    return dtype in _KERNEL_DTYPES[package] and _importable(package) and not _tried(package, dtype, device.index or 0)
 
 
 @functools.cache
 def _tried(package: str, dtype: torch.dtype, index: int) -> str:
+    """What a trial of the package's kernels found, in a line; empty if they work, or where there is no device."""
+    if not torch.cuda.is_available():
+        return ""
     for name, (its_package, ours) in FUNCTIONS.items():
         bound = getattr(modeling_qwen3_5, name)
         bound = getattr(bound, "satlisa_replaces", bound)
@@ -130,7 +128,7 @@ def describe_kernels(device: torch.device, compute_dtype: torch.dtype) -> str:
     dtype = layer_dtype(compute_dtype)
     fitting = {name: package for package, name in _PACKAGES.items() if dtype in _KERNEL_DTYPES[package]}
     importable = {name: package for name, package in fitting.items() if _importable(package)}
-    found = [name for name, package in importable.items() if not _fault(package, dtype, device)]
+    found = [name for name, package in importable.items() if not _tried(package, dtype, device.index or 0)]
     reasons = [f"not for {dtype_name(dtype)}: {n}" for n in _PACKAGES.values() if n not in fitting]
     reasons += [f"not installed: {name}" for name in fitting if name not in importable]
     reasons += [f"does not work here: {name}" for name in importable if name not in found]

@@ -6,7 +6,7 @@ Float16 ends at 65,504, and large language models have channels of the residual 
   MLP; the gated delta-net layers, whose gradients are reported to become NaN; SAM and the projector.
 - float16: what reads a normalized input (queries, keys, values, gate, up), attention between those, and the LM head.
 
-On a T4 this takes 1.2 GB more than float16 everywhere, and less time than float32 everywhere.
+The weights of Qwen3.5-0.8B take 2.37 GB this way, 1.71 GB in float16 alone.
 """
 
 from collections.abc import Callable

@@ -128,6 +128,7 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
     ids = [s.input_ids for s in samples]
     length = max(map(len, ids))
     placed = [(row * length, s) for row, s in enumerate(samples)]  # where each begins in the flattened (B·T)
+    answers = [s.supervised for s in samples]
     images = {s.image_key: s.prompt for s in samples}
     numbers = {key: number for number, key in enumerate(images)}
     recalled = {s.image_key: s.sam_recalled for s in samples if s.sam_recalled is not None}
@@ -140,8 +141,8 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
         position_ids=stack_positions(
             [answer_positions(s.prompt.position_ids, s.length - len(s.prompt.input_ids)) for s in samples]
         ),
-        supervised=torch.cat([start - 1 + s.supervised for start, s in placed]),
-        targets=torch.cat([s.input_ids[s.supervised] for s in samples]),
+        supervised=torch.cat([start - 1 + own for (start, _), own in zip(placed, answers, strict=True)]),
+        targets=torch.cat([row[own] for row, own in zip(ids, answers, strict=True)]),
         seg_positions=torch.cat([start + len(s.prompt.input_ids) + s.seg_places for start, s in placed]),
         pixel_values=torch.cat([prompt.pixel_values for prompt in images.values()]),
         image_grid_thw=torch.cat([prompt.image_grid_thw for prompt in images.values()]),

@@ -86,7 +86,7 @@ def _fit(sample: Sample, processor: Any, config: ModelConfig) -> tuple[_Text, bo
     fewest, count = answer_range(sample)
 
     def text_of(number: int) -> _Text:
-        return _encode_text(first_answers(sample, number), processor, image, config)
+        return whole if number == count else _encode_text(first_answers(sample, number), processor, image, config)
 
     # How many answers fit, counted from the fewest; each takes a token and more
     fitting = bisect_right(range(fewest, min(count, fewest + most)), most, key=lambda number: text_of(number).length)

@@ -176,7 +176,8 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
     checkpoint = read_checkpoint(start.checkpoint) if start.checkpoint else None
     step_size = checkpoint.state["step_size"] if checkpoint else 0
     run = _make_run(setup, data, identity, stop_request, model, step_size)
-    _log_lengths(data, model)
+    if setup.processes.is_main:
+        _log_lengths(data, model)
     setup.processes.on_main_process(partial(prepare_folder, settings, identity, start))
     if settings.trackers():
         setup.accelerator.init_trackers("logs", config=settings.values())

@@ -60,9 +60,11 @@ def fit(run: Run) -> None:
             stop(run)
         elif validation:
             report_validation(run, validation)
-        if has_learnt(run):
+        if progress.taken:
             write_model(run)
         progress.epoch, progress.rows_done = progress.epoch + 1, 0
+        if run.is_complete:
+            refuse_untaken(run)
         save_checkpoint(run)
     run.bar.close()
 
@@ -77,20 +79,13 @@ def train_epoch(run: Run) -> None:
     log_pending(run)
 
 
-def has_learnt(run: Run) -> bool:
-    """Whether a step was taken so far; at the end of an epoch.
-
-    Raises:
-        SatlisaError: none was, and no epoch is left.
-    """
-    progress = run.progress
-    is_last = progress.step >= run.total_steps or progress.epoch + 1 >= run.settings.epochs
-    if is_last and not progress.taken:
+def refuse_untaken(run: Run) -> None:
+    """Raise an error at the end of a run of which no step was taken."""
+    if not run.progress.taken:
         raise SatlisaError(
-            f"none of {progress.step} steps was taken, because losses or gradients were not finite: nothing was learnt "
-            f"and no model is written. {advice_when_not_finite(run)}"
+            f"none of {run.progress.step} steps was taken, because losses or gradients were not finite: nothing was "
+            f"learnt and no model is written. {advice_when_not_finite(run)}"
         )
-    return progress.taken > 0
 
 
 def write_model(run: Run) -> None:
