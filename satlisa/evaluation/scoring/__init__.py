@@ -1,0 +1,1 @@
+"""Statistics of samples, by the kind of answer, and how sure they are."""
