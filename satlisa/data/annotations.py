@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from satlisa.data.conversations import is_wkt
+from satlisa.data.dataset import COLUMNS
 from satlisa.data.dataset_paths import MASK_COLUMNS, REFUSED
 from satlisa.data.json_cells import describe, is_empty, parse_cell
-from satlisa.data.masks import is_encoded_mask, is_run_lengths, mask_source
+from satlisa.data.masks import is_encoded_mask, is_run_lengths, mask_source, read_run_lengths
 from satlisa.data.polygons import OUTLINE_KEYS, POLYGON_KEYS, Reading, find_outline, find_regions, parse_regions
 from satlisa.geometry.regions import Region
 
@@ -19,12 +21,20 @@ _ABOUT = re.compile(
     r"""(?:num|n)_.*|.*_count|(?:image_|img_)?(?:width|height|size|shape|id|index|idx|name|file_?name|file|url|seed|split
     |source|dataset|subset|license|author|version|sensor|satellite|platform|bands|gsd|resolution|scale|zoom|crs|epsg
     |lat|lon|latitude|longitude|location|place|city|country|continent|date|time|datetime|timestamp|year|month|season
-    |tile|scene|scene_class|clouds?|cloud_cover|event|disaster|disaster_type|count|score|difficulty|captions?
+    |tile|type|scene|scene_class|clouds?|cloud_cover|event|disaster|disaster_type|count|score|difficulty|captions?
     |description|text|question|answer|prompt|comment|notes?|images|info|licenses)""",
     re.IGNORECASE | re.VERBOSE,
 )
 _NAMES = re.compile(r"labels?|class|classes|class_id|category|categories|category_id|tags", re.IGNORECASE)
 _COORDINATES = 4  # as many numbers may be a box
+_COORDINATE_RUN = re.compile(r"(?<![\w.])(?:-?\d+(?:\.\d+)?[\s,;()]+){5}-?\d")  # three points, and nothing but numbers
+# Names of what says where objects are, in the columns and metadata of other datasets.
+_SHAPES = re.compile(
+    r"""(?:.*[_.-])?(?:b?box|b?boxes|bounding_?box(?:es)?|rles?|wkt|masks?|seg|segmentations?|segments?|polys?|polygons?
+    |outlines?|contours?|shapes|rings?|geom|geometry|geometries|geojson|vertices|points|coords|coordinates|all_points_[xy]
+    |shape_attributes)(?:_(?:path|file|file_?name|url|uri|name|json|text|string|rle|wkt|png|tif|id))?""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class ColumnError(ValueError):
@@ -49,7 +59,7 @@ def find_masks(row: Mapping[str, Any], metadata: Any, how: Reading) -> tuple[lis
     """
     for column, record in (("metadata", metadata), *_encoded(metadata), *_own_columns(row)):
         try:
-            regions = parse_regions([record], how) if is_run_lengths(record) else find_regions(record, how)
+            regions = find_regions(record, how)
         except ValueError as error:
             raise ColumnError(column, str(error)) from error
         if regions:
@@ -108,7 +118,15 @@ def _has_no_points(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_has_no_points, value))
     held = [value[key] for key in OUTLINE_KEYS if key in value] if isinstance(value, Mapping) else []
-    return all(map(is_empty, held)) if held else is_empty(value)
+    return all(map(_has_no_points, held)) if held else is_empty(value) or _is_blank(value)
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether a value is a mask in run lengths without a pixel."""
+    try:
+        return is_run_lengths(value) and not read_run_lengths(value).any()
+    except ValueError:
+        return False
 
 
 def refuse_unread(row: Mapping[str, Any], metadata: Any) -> None:
@@ -125,8 +143,13 @@ def refuse_unread(row: Mapping[str, Any], metadata: Any) -> None:
             found = f"has `{name}` ({describe(value)}), which is not read as masks"
             raise ColumnError("metadata", f"{found}; leave it out, or put the masks under one of {expected}")
     for name, cell in row.items():
-        if name != "image" and name not in MASK_COLUMNS and _mask_file(cell, name) is not None:
+        if name in COLUMNS or (name in MASK_COLUMNS and _mask_file(cell, name) is not None):
+            continue
+        if _mask_file(cell, name) is not None:
             raise ColumnError(name, f"holds an image, and masks are read from {', '.join(MASK_COLUMNS)}; rename it")
+        if not _is_description(name, cell) if name in POLYGON_KEYS else _may_be_masks(name, cell):
+            found = f"({describe(cell)}) is not read as masks"
+            raise ColumnError(name, f"{found}; remove the column, or put the masks under one of {expected}")
 
 
 def _is_description(name: str, value: Any) -> bool:
@@ -137,4 +160,24 @@ def _is_description(name: str, value: Any) -> bool:
         items = value if isinstance(value, list | tuple) else [value]
         is_words = not any(isinstance(item, Mapping | list) for item in items) or name not in _LISTED
         return is_words and all(len(_NUMBER.findall(str(item))) < _COORDINATES for item in items)
-    return _ABOUT.fullmatch(name) is not None
+    return _ABOUT.fullmatch(name) is not None and not _may_be_masks(name, value)
+
+
+def _may_be_masks(name: str, value: Any) -> bool:
+    """Whether a value, by its name or by what it holds, may say where objects are."""
+    if value is None or isinstance(value, bool | int | float) or _has_no_points(value):
+        return False
+    if isinstance(value, str):
+        text = value.strip()
+        if text[:1] in ("[", "{"):
+            try:
+                return _may_be_masks(name, parse_cell(text))
+            except ValueError:
+                pass  # words in brackets
+        return _SHAPES.fullmatch(name) is not None or is_wkt(text) or _COORDINATE_RUN.search(text) is not None
+    if isinstance(value, Mapping):
+        return _SHAPES.fullmatch(name) is not None or any(_may_be_masks(str(key), item) for key, item in value.items())
+    if _SHAPES.fullmatch(name) or find_outline(value, name):
+        return True
+    items = value if isinstance(value, list | tuple) else []
+    return any(_may_be_masks(name, item) for item in items)

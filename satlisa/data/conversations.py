@@ -18,10 +18,17 @@ _IMAGE_PARTS = ("image", "image_url", "img")
 # The lookbehind lets a match start only at the first blank of a run, here and in _tidy: without it 100 KB take minutes.
 _IMAGE_MARKER = re.compile(r"(?:(?<![ \t])[ \t]+)?<image>[ \t]*")
 _IMAGES = re.compile(  # in any spelling
-    r"<image(?:[ _-]?\d+|_placeholder)?>|<\|(?:image|image_pad|image_\d+)\|>|<imagehere>|<img>.*?</img>|\[img\d*\]",
+    r"<image(?:[ _-]?\d+|_placeholder)?>|<\|image(?:_\d+)?\|>|<imagehere>|<img>.*?</img>|\[img\d*\]",
     re.IGNORECASE,
 )
-_SEG = re.compile(r"[<\[] ?SEG ?[>\]]", re.IGNORECASE)
+_SEG = re.compile(r"[<\[] ?\|? ?SEG(?:[ _-]?\d+)? ?(?:\||/)? ?[>\]]", re.IGNORECASE)  # <SEG>, [SEG], <SEG_1>, <|SEG|>
+_SEGS = re.compile(rf"{_SEG.pattern}(?:(?:\s|,|&|\band\b)*{_SEG.pattern})*", re.IGNORECASE)  # "<SEG>, <SEG> and <SEG>"
+# Markers that stand for a mask elsewhere. Beside geometry they would be taught as letters.
+_OTHER_MARKERS = re.compile(
+    r"[<\[] ?[|/]? ?(?:(?:SEG|MASK)(?:[ _-]?(?:TOKENS?|MASKS?|START|END|BEGIN|\d+))*|SEGMENTATION) ?[|/]? ?[>\]]",
+    re.IGNORECASE,
+)
+_WKT = re.compile(r"\b(?:MULTI)?POLYGON\s*(?:Z|M|ZM)?\s*\(\s*\(", re.IGNORECASE)
 
 # Sentences that ask for masks, unless they ask about them ("How many did you segment?"), and those that may.
 _ASKS = re.compile(
@@ -137,7 +144,7 @@ def take_coordinates(answer: str, how: Reading | None = None) -> tuple[str, list
     Raises:
         ValueError: JSON with coordinates that is truncated or unreadable.
     """
-    answer = _SEG.sub(" ", answer)
+    answer = _SEGS.sub(" ", answer)
     kept: list[str] = []
     regions: list[Region] = []
     position = failed = 0
@@ -166,14 +173,14 @@ def take_coordinates(answer: str, how: Reading | None = None) -> tuple[str, list
         elif isinstance(value, Mapping) and _count_numbers(value) >= 6:
             raise ValueError(f"holds JSON whose polygons are not under a known key: found {describe(value)}")
     # Again, because the removed JSON may have split a marker, and the kept text of an object may hold one.
-    return _tidy(_SEG.sub(" ", "".join([*kept, answer[position:]]))), regions
+    return _tidy(_SEGS.sub(" ", "".join([*kept, answer[position:]]))), regions
 
 
 def without_none(answer: str) -> str | None:
     """An answer without JSON of no objects, `[]` or `{"polygons": []}`; None: it holds no such JSON."""
     text = re.sub(r"\A\s*```\w*|```\s*\Z", "", answer).strip()
     try:
-        if text[:1] in ("[", "{") and is_empty(parse_cell(text)):
+        if text == "null" or (text[:1] in ("[", "{") and is_empty(parse_cell(text))):
             return ""
     except ValueError:
         pass  # words beside it, or no JSON
@@ -183,6 +190,17 @@ def without_none(answer: str) -> str | None:
 def count_segs(answer: str) -> int:
     """Number of typed `<SEG>` in an answer."""
     return len(_SEG.findall(answer))
+
+
+def find_other_marker(answer: str) -> str | None:
+    """The first marker in an answer that stands for a mask elsewhere, such as `<mask>`; None without."""
+    found = _OTHER_MARKERS.search(_SEG.sub(" ", answer))
+    return found[0] if found else None
+
+
+def is_wkt(text: str) -> bool:
+    """Whether text holds a polygon as well-known text."""
+    return _WKT.search(text) is not None
 
 
 def _parse_turn(item: Any, number: int) -> Turn:

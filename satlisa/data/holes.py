@@ -32,7 +32,22 @@ def cut_out(objects: Sequence[MutableSequence[Any]], holes: Sequence[Any]) -> No
 
 
 def _surrounds(ring: Any, hole: Any) -> bool:
-    """Whether the bounding box of one polygon holds that of another."""
+    """Whether a polygon lies in another one: most of its vertices and of the middles of its edges do."""
     if not (isinstance(ring, np.ndarray) and isinstance(hole, np.ndarray) and len(ring) and len(hole)):
         return False
-    return bool((ring.min(axis=0) <= hole.min(axis=0)).all() and (ring.max(axis=0) >= hole.max(axis=0)).all())
+    if not ((ring.min(axis=0) <= hole.min(axis=0)).all() and (ring.max(axis=0) >= hole.max(axis=0)).all()):
+        return False
+    marks = np.concatenate([hole, (hole + np.roll(hole, -1, axis=0)) / 2])
+    return bool(np.mean(_inside(ring, marks)) >= 0.5)
+
+
+def _inside(ring: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which of the points (N, 2) lie in a polygon or on its edges, (N,) bool; even-odd, one edge at a time."""
+    x, y = points.T
+    is_in, on_edge = np.zeros(len(points), dtype=bool), np.zeros(len(points), dtype=bool)
+    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        side = (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)  # twice the area with the edge; 0 on its line
+        is_in ^= ((y0 > y) != (y1 > y)) & ((side > 0) == (y1 > y0))
+        is_between = (np.minimum(x0, x1) <= x) & (x <= np.maximum(x0, x1))
+        on_edge |= (side == 0) & is_between & (np.minimum(y0, y1) <= y) & (y <= np.maximum(y0, y1))
+    return np.asarray(is_in | on_edge)

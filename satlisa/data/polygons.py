@@ -21,7 +21,7 @@ POLYGON_KEYS = (
 )
 """Keys that may hold a record's polygons; the first one with coordinates is read."""
 
-HOLE_KEYS = ("holes", "interiors")
+HOLE_KEYS = ("holes", "interiors", "hole", "interior", "inner")
 """Keys that hold what is cut out of the polygons beside them."""
 
 _OBJECT_KEYS = ("polygon", "segmentation", "points", "polygons", "geometry", "coordinates", "exterior", "rle", "mask")
@@ -192,6 +192,7 @@ def _object_rings(value: Mapping[str, Any]) -> list[_Ring]:
             return _rings(value[key])
     for key in _BOX_KEYS:
         if value.get(key) is not None:
+            _refuse_coco_box(value, value[key])
             return [_box_ring(value[key])]
     if any(key in value for key in OUTLINE_KEYS):
         return []  # an explicit null: an object without outline
@@ -240,6 +241,20 @@ def _box_ring(value: Any) -> np.ndarray:
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
+def _refuse_coco_box(value: Mapping[str, Any], box: Any) -> None:
+    """Refuse a box [x, y, width, height] that happens to be ordered, where COCO's other keys give it away."""
+    box = _as_list(box)
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return
+    x0, y0, x1, y1 = box
+    area = value.get("area")
+    looks_like = _is_number(area) and area and abs(x1 * y1 - area) < abs((x1 - x0) * (y1 - y0) - area)
+    for key, is_there in (("iscrowd", value.get("iscrowd") is not None), ("area", looks_like)):
+        if is_there:
+            reason = f"found {describe(box)} beside COCO's `{key}`"
+            raise ValueError(f"expected a box [x0, y0, x1, y1], {reason}, where boxes are [x, y, width, height]")
+
+
 def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
     """Polygons in fractions: thousandths are converted, fractions are kept (see `parse_regions`), masks are checked."""
     rings = [ring for rings in objects for ring in rings if isinstance(ring, np.ndarray)]
@@ -250,6 +265,8 @@ def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
         raise ValueError(
             f"expected coordinates from 0 to 1000, thousandths of the image's width and height, found {numbers.max():g}"
         )
+    if units == _UNITS and (ring := next((ring for ring in rings if _is_in_fractions(ring)), None)) is not None:
+        raise ValueError(f"expected coordinates of one unit, found {describe(ring[0].tolist())} among thousandths")
     if len(numbers) > _MOST_WIDTHS:
         steps = (np.diff(ring[:, 0], append=ring[:1, 0]) for ring in (np.clip(ring / units, 0, 1) for ring in rings))
         widths = sum(float(np.abs(step).sum()) for step in steps)
@@ -259,6 +276,11 @@ def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
         tuple(ring.fit(how.size, how.orientation) if isinstance(ring, Outline) else ring / units for ring in rings)
         for rings in objects
     ]
+
+
+def _is_in_fractions(ring: np.ndarray) -> bool:
+    """Whether a polygon is in fractions: as thousandths, it would be smaller than a thousandth of the image."""
+    return len(ring) > 2 and bool(np.all((ring >= 0) & (ring <= 1)) and np.any(ring % 1))
 
 
 def _with_points(regions: list[Region]) -> list[Region]:

@@ -1,5 +1,6 @@
 """Read one row of a dataset into a `Sample`."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ from satlisa.data.annotations import ColumnError, find_masks, refuse_unread
 from satlisa.data.conversations import (
     count_segs,
     find_mask_answer,
+    find_other_marker,
     has_boxes_alone,
+    is_wkt,
     parse_turns,
     split_answer,
     take_coordinates,
@@ -20,6 +23,7 @@ from satlisa.data.dataset_paths import MASK_COLUMNS, REFUSED
 from satlisa.data.image_cells import is_image, unpack
 from satlisa.data.images import open_oriented
 from satlisa.data.json_cells import describe, parse_cell
+from satlisa.data.masks import is_run_lengths
 from satlisa.data.polygons import Reading
 from satlisa.data.sample import RowError, Sample, Turn, answer_places
 from satlisa.errors import SatlisaError
@@ -27,6 +31,7 @@ from satlisa.geometry.raster import covered_pixels
 from satlisa.geometry.regions import Region, reading_order
 
 _AREA_SIDE = 1024  # longest side, in pixels, at which areas are measured: SAM's input size, the finest in training
+_SEG_WORD = re.compile(r"segmentation|(?<![a-z])seg(?:ment)?(?![a-z])")  # in a task's name
 _NOTHING = "There is nothing to segment."  # in place of an answer of `[]`
 
 MASKS, NEGATIVE, BARE, TEXT = "mask rows", "negatives", "rows of segmentation tasks without geometry", "text rows"
@@ -111,8 +116,10 @@ def read_sample(
 
 
 def is_mask_task(task: str, seg_tasks: Collection[str] = ()) -> bool:
-    """Whether a task asks for masks; a row of it without polygons is a negative sample."""
-    return "segmentation" in task.casefold() or task.casefold() in {name.casefold() for name in seg_tasks}
+    """Whether a task asks for masks, by its name ("building_segmentation", "reason_seg") or by `seg_tasks`; a row of it
+    without polygons is a negative sample."""
+    name = task.casefold()
+    return _SEG_WORD.search(name) is not None or name in {other.casefold() for other in seg_tasks}
 
 
 def read_text(row: Mapping[str, Any], index: int, seg_tasks: Collection[str], how: Reading) -> RowText:
@@ -134,26 +141,36 @@ def read_text(row: Mapping[str, Any], index: int, seg_tasks: Collection[str], ho
         raise RowError(index, "conversations", str(error)) from error
     turns = (*context, Turn("assistant", answer))
     num_segs = sum(count_segs(turn.text) for turn in spoken if turn.role == "assistant")
+    marker = next(
+        (found for turn in turns if turn.role == "assistant" and (found := find_other_marker(turn.text))), None
+    )
     is_named = is_mask_task(task, seg_tasks)
-    if not is_named and not num_segs:
+    if not is_named and not num_segs and marker is None:
         return RowText(task, source, turns, len(turns) - 1, [], "", False, TEXT)
     how.instances = "instance" in task.casefold()
     try:
         regions, column, said_none = find_masks(row, metadata, how)
         _refuse_unasked(spoken, how)
         cleared, place, in_answer = _clear_answers(turns, how, come_from_answer=not regions)
-        if not regions and not in_answer:
+        if not regions and not in_answer and (is_named or num_segs):
             refuse_unread(row, metadata)
     except ColumnError as error:
         raise RowError(index, error.column, str(error)) from error
     except ValueError as error:
         raise RowError(index, "conversations", str(error)) from error
     regions, column = (regions, column) if regions else (in_answer, "conversations")
+    if marker and regions:
+        raise RowError(
+            index, "conversations", f"has the marker {marker} in an answer; write <SEG> where a mask belongs"
+        )
+    if not is_named and not num_segs:  # the marker stands for something else
+        return RowText(task, source, turns, len(turns) - 1, [], "", False, TEXT)
     if not regions and num_segs:
         raise RowError(index, "conversations", "has <SEG> in its answer, and the row has no polygons for it")
     if regions:
-        instances = how.instances or (not is_named and num_segs > 1)
-        if instances and not is_named and 1 < num_segs != len(regions):
+        is_one = is_named and len(regions) == 1
+        instances = how.instances or (num_segs > 1 and not is_one)
+        if 1 < num_segs != len(regions) and not is_one:
             reason = (
                 f"has {num_segs} <SEG> in its answer for {len(regions)} polygons; expected one for all, or one for each"
             )
@@ -164,7 +181,10 @@ def read_text(row: Mapping[str, Any], index: int, seg_tasks: Collection[str], ho
 
 
 def _parse_metadata(value: Any, index: int) -> Any:
-    """Metadata as an object or a list; missing, empty and null metadata become an empty object."""
+    """Metadata as an object or a list; missing, empty and null metadata become an empty object.
+
+    Run lengths get the key under which they are read.
+    """
     if isinstance(value, str) and not value.strip():
         return {}
     try:
@@ -175,13 +195,18 @@ def _parse_metadata(value: Any, index: int) -> Any:
         return {}
     if not isinstance(value, Mapping | list):
         raise RowError(index, "metadata", f"is not a JSON object: found {describe(value)}")
-    return value
+    return {"rle": value} if is_run_lengths(value) else value
 
 
 def _refuse_unasked(spoken: Sequence[Turn], how: Reading) -> None:
-    """Refuse masks in a turn that is no answer (`answer_places`): they would be lost, or stay as letters."""
+    """Refuse masks in a turn that is no answer (`answer_places`): they would be lost, or stay as letters.
+
+    So would well-known text in any turn.
+    """
     asked = answer_places(spoken)
     for place, turn in enumerate(spoken):
+        if turn.role == "assistant" and is_wkt(turn.text):
+            raise ValueError(f"has polygons as well-known text in turn {place}; expected them as JSON")
         is_unasked = turn.role == "assistant" and place not in asked
         if is_unasked and (count_segs(turn.text) or take_coordinates(turn.text, how)[1]):
             raise ValueError(

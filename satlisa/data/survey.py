@@ -40,6 +40,7 @@ class Survey:
         conversations: of the text rows that were read, each up to its last answer.
         fractions: the dataset's coordinates are fractions of the image; applies where a row alone does not tell.
         units: "pixels" or "percents" where the coordinates look like these; "" otherwise.
+        below_zero: rows with coordinates left of or above the image by more than rounding.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -49,6 +50,7 @@ class Survey:
     conversations: list[tuple[Turn, ...]] = field(default_factory=list, repr=False)
     fractions: bool = False
     units: str = ""
+    below_zero: int = 0
 
     def line(self) -> str:
         """The counts in one line: "of 600 rows looked at: 320 mask rows, 280 text rows"."""
@@ -76,6 +78,11 @@ class Survey:
                 f"the coordinates look like {self.units}: {_LOOKS[self.units]}. They are read as thousandths of the "
                 "image's width and height; convert them if they are not"
             )
+        if self.below_zero:
+            found.append(
+                f"{self.below_zero:,} rows have coordinates below 0, left of or above the image; they are clipped. "
+                "Is 0 its upper left corner in your data?"
+            )
         return found
 
 
@@ -102,6 +109,7 @@ def survey(sampler: Sampler, seg_tasks: Collection[str] = ()) -> Survey:
         numbers = np.concatenate([np.empty((0, 2)), *how.numbers])
         if len(numbers):
             near[_unit(numbers)] += 1
+            found.below_zero += int(numbers.min() < (-10 if _unit(numbers) == "thousandths" else -0.01))
             if _unit(numbers) == "thousandths":
                 marks.append((numbers.max(axis=0), size or (0, 0)))
     found.fractions = near["fractions"] > near["thousandths"] or (near[""] > 0 and not near["thousandths"])

@@ -116,12 +116,82 @@ def test_masks_that_do_not_fit(columns: dict[str, Any], message: str) -> None:
         {"mask_path": "mask.png"},
         {"labels": ["0 0.5 0.5 0.2 0.2"]},
         {"shape_of_the_house": 5},
+        {"info": {"polys": [[100, 100, 600, 100, 600, 700]]}},
+        {"info": [{"wkt": "x"}]},
+        {"notes": "100,100 600,100 600,700 100,700"},
+        {"notes": "[[100, 100], [600, 100], [600, 700]]"},
+        {"description": "MULTIPOLYGON (((1 1, 5 5, 9 9, 1 1)))"},
+        {"caption": [[100, 100], [600, 100], [600, 700]]},
     ],
 )
 def test_what_is_not_read_is_refused(metadata: Any) -> None:
     with pytest.raises(RowError, match="row 7: `metadata` ") as caught:
         read_sample(make_row(metadata=metadata), 7)
     assert next(iter(metadata)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"bbox": [100, 100, 600, 600]},
+        {"boxes": "[[100, 100, 600, 600]]"},
+        {"rle": "10 5 20 5"},
+        {"segmentation_rle": "PPYo0"},
+        {"wkt": "POLYGON((1 1, 5 5, 9 9, 1 1))"},
+        {"where": "POLYGON((1 1, 5 5, 9 9, 1 1))"},
+        {"mask_path": "masks/1.png"},
+        {"mask": "1.unknown"},
+        {"corners": [[100, 100], [600, 100], [600, 700]]},
+        {"shape": {"attributes": {"all_points_x": [1, 5, 9], "all_points_y": [1, 9, 9]}}},
+        {"outlines": '{"a": [[100, 100], [600, 100], [600, 700]]}'},
+    ],
+)
+def test_a_column_that_is_not_read_is_refused(column: dict[str, Any]) -> None:
+    with pytest.raises(RowError, match=f"row 7: `{next(iter(column))}` .*not read as masks"):
+        read_sample(make_row(metadata="", **column), 7)
+    assert read_sample(make_row(**column), 7).regions or "mask" in column  # masks of the metadata are there
+
+
+def test_columns_about_the_image_are_no_masks() -> None:
+    about = {"box_count": 3, "mask": None, "boxes": [], "segmentation_type": "semantic", "embedding": [0.1] * 8}
+    about |= {"uuid": "5e-1", "label": "urban", "objects": ["house"], "place": "12.5, 55.1", "bbox": {}}
+    metadata = {
+        "notes": "Seen in 2018, 3 houses of 12 by 14 m",
+        "size": [48, 64],
+        "info": {"contributor": "a", "year": 1},
+    }
+    assert read_text(make_row(metadata=metadata, **about), 0, (), Reading()).kind == BARE
+
+
+def test_well_known_text_in_an_answer_is_refused() -> None:
+    for metadata in ("", {"polygons": [POLYGON]}):
+        with pytest.raises(RowError, match="polygons as well-known text in turn 1; expected them as JSON"):
+            read_sample(make_row(answer="POLYGON ((1 1, 5 5, 9 9, 1 1))", metadata=metadata), 0)
+
+
+@pytest.mark.parametrize("box", [{"area": 5000}, {"iscrowd": 0}])
+def test_boxes_of_coco_are_refused_where_they_happen_to_be_ordered(box: dict[str, Any]) -> None:
+    metadata = {"objects": [{"bbox": [10, 20, 50, 100], **box}]}  # 50 wide, 100 high
+    with pytest.raises(RowError, match=f"beside COCO's `{next(iter(box))}`, where boxes are \\[x, y, width, height"):
+        read_sample(make_row(metadata=metadata), 0)
+    assert read_sample(make_row(metadata={"objects": [{"bbox": [10, 20, 60, 120], "area": 5000}]}), 0).regions
+
+
+@pytest.mark.parametrize(
+    "marker", ["<mask>", "[MASK]", "<mask_0>", "<|mask|>", "<seg_token>", "</SEG>", "<SEGMENTATION>"]
+)
+def test_other_markers_beside_geometry_are_refused(marker: str) -> None:
+    for task in ("building_segmentation", "captioning"):
+        with pytest.raises(RowError, match=r"has the marker .* in an answer; write <SEG> where a mask belongs"):
+            read_sample(make_row(task, f"Here it is: {marker}."), 0)
+    plain = read_sample(make_row("captioning", f"Here it is: {marker}.", metadata=""), 0)
+    assert (plain.answer, plain.regions) == (f"Here it is: {marker}.", ())
+
+
+def test_polygons_of_two_units_in_one_row_are_refused() -> None:
+    mixed = {"polygons": [POLYGON, [[0.1, 0.1], [0.5, 0.1], [0.5, 0.5]]]}
+    with pytest.raises(RowError, match=r"expected coordinates of one unit, found .*0.1, 0.1.* among thousandths"):
+        read_sample(make_row("instance_segmentation", metadata=mixed), 0)
 
 
 def test_coordinates_in_the_answer_do_without_metadata() -> None:
@@ -140,9 +210,14 @@ def test_coordinates_in_the_answer_do_without_metadata() -> None:
                 {"objects": [{"label": "house", "polygon": []}]},
                 {"masks": [[], []], "width": 64},
                 {"annotations": []},
+                {"type": "FeatureCollection", "features": []},
+                {"rle": {"size": [48, 64], "counts": [3072]}},
+                {"size": [48, 64], "counts": [3072]},
+                {"annotations": [{"segmentation": {"size": [48, 64], "counts": [3072]}}]},
             )
         ),
         (make_row(answer="[]", metadata="{}"), NEGATIVE),
+        (make_row(answer="null", metadata="{}"), NEGATIVE),
         (make_row(answer="None.", metadata="{}", mask={"bytes": encode(MASK * 0), "path": None}), NEGATIVE),
         (make_row(metadata={"image_id": 5, "width": 64, "height": 48, "date": "2020-01-01 10:00"}), BARE),
         (make_row(metadata=""), BARE),
@@ -157,6 +232,7 @@ def test_kinds(row: dict[str, Any], kind: str) -> None:
     ("answer", "expected"),
     [
         ("[]", "There is nothing to segment."),
+        ("null", "There is nothing to segment."),
         ('{"polygons": []}', "There is nothing to segment."),
         ('```json\n{"objects": [[]]}\n```', "There is nothing to segment."),
         ('No buildings: {"polygons": []}', "No buildings"),

@@ -237,7 +237,6 @@ def test_two_images_are_refused() -> None:
         "<image_1> <image_2>",
         "<image1> and <image2>",
         "<IMAGE> <IMAGE>",
-        "<|image_pad|><|image_pad|>",
         "<img>a.png</img> and <img>b.png</img>",
         "<ImageHere><ImageHere>",
         [{"type": "image"}, "x", {"image_url": "b.png"}],

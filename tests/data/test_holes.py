@@ -34,6 +34,9 @@ def share(record: Any) -> float:
         {"polygon": OUTER, "interiors": [flat(HOLE)]},
         {"exterior": OUTER, "interiors": [HOLE]},
         {"objects": [{"polygon": OUTER, "holes": HOLE}]},
+        {"exterior": OUTER, "interior": [HOLE]},
+        {"polygon": OUTER, "hole": HOLE},
+        {"objects": [{"points": {"exterior": OUTER, "interior": [HOLE]}}]},
     ],
 )
 def test_holes_are_cut_out(record: Any) -> None:
@@ -52,6 +55,22 @@ def test_the_hole_belongs_to_the_polygon_around_it() -> None:
     assert len(find_regions({"polygons": [OTHER, OUTER], "holes": [HOLE]})) == 2
     inner = [[450, 450], [550, 450], [550, 550], [450, 550]]
     assert share({"polygons": [OUTER, HOLE], "holes": [inner]}) == pytest.approx(0.64, abs=1e-9)  # OUTER covers it
+
+
+L_SHAPE = [[100, 100], [900, 100], [900, 300], [300, 300], [300, 900], [100, 900]]  # HOLE is in its box, outside of it
+WHOLE = [[0, 0], [1000, 0], [1000, 1000], [0, 1000]]
+
+
+def test_a_hole_is_cut_out_of_what_is_around_it_and_not_of_what_has_a_box_around_it() -> None:
+    assert share({"polygons": [WHOLE, L_SHAPE], "holes": [HOLE]}) == pytest.approx(0.96, abs=1e-9)
+    inside = [[100, 100], [200, 100], [200, 200], [100, 200]]  # shares a corner with its outline
+    assert share({"coordinates": [L_SHAPE, inside]}) == pytest.approx(0.27, abs=1e-9)
+
+
+@pytest.mark.parametrize("record", [{"coordinates": [L_SHAPE, HOLE]}, {"polygons": [L_SHAPE], "holes": [HOLE]}])
+def test_a_hole_beside_an_outline_is_refused(record: Any) -> None:
+    with pytest.raises(ValueError, match="expected holes inside of a polygon"):
+        find_regions(record)
 
 
 @pytest.mark.parametrize("record", [{"polygons": [OTHER], "holes": [HOLE]}, {"coordinates": [OTHER, HOLE]}])

@@ -213,17 +213,33 @@ def test_masks_in_a_turn_that_is_no_answer_are_refused() -> None:
                 read_sample(make_row(**changes), 0)
 
 
-@pytest.mark.parametrize("marker", ["<SEG>", "[SEG]", "<seg>"])
+@pytest.mark.parametrize("marker", ["<SEG>", "[SEG]", "<seg>", "<SEG1>", "<SEG_0>", "<|SEG|>", "[SEG0]"])
 def test_a_marker_and_polygons_make_a_mask_row_of_any_task(marker: str) -> None:
     sample = read_sample(make_row("reason_seg", f"Sure, it is {marker}."), 0)
     assert (len(sample.regions), sample.answer) == (1, "Sure, it is.")
     two = read_sample(make_row("reason_seg", f"{marker} and {marker}"), 0)
-    assert (len(two.regions), two.answer) == (2, "and")
+    assert (len(two.regions), two.answer) == (2, "Here are the masks.")
     with pytest.raises(RowError, match="has 3 <SEG> in its answer for 2 polygons"):
         read_sample(make_row("reason_seg", marker * 3), 0)
     for task in ("reason_seg", "captioning"):
         with pytest.raises(RowError, match="has <SEG> in its answer, and the row has no polygons"):
             read_sample(make_row(task, marker, metadata=""), 0)
+
+
+def test_the_markers_of_instances_are_as_many_as_the_polygons() -> None:
+    three = {"polygons": [SQUARE, square(600, 600, 50), square(700, 700, 50)]}
+    for task in ("instance_segmentation", "building_segmentation"):
+        with pytest.raises(RowError, match="has 2 <SEG> in its answer for 3 polygons"):
+            read_sample(make_row(task, "<SEG> and <SEG>", metadata=three), 0)
+        assert len(read_sample(make_row(task, "<SEG>, <SEG> and <SEG>", metadata=three), 0).regions) == 3
+    assert len(read_sample(make_row("building_segmentation", "<SEG>", metadata=three), 0).regions) == 1
+
+
+@pytest.mark.parametrize(("task", "is_one"), [("reason_seg", True), ("SEG", True), ("segment", True), ("segue", False)])
+def test_a_task_is_of_masks_by_a_word_of_its_name(task: str, is_one: bool) -> None:
+    answer = json.dumps({"polygons": [SQUARE]})
+    sample = read_sample(make_row(task, answer, metadata=""), 0)
+    assert (len(sample.regions), sample.answer) == ((1, "Here is the mask.") if is_one else (0, answer))
 
 
 @pytest.mark.parametrize("highest", [1011, 1024, 3600])

@@ -103,6 +103,15 @@ def test_units_that_look_wrong(rows: list[dict[str, Any]], units: str) -> None:
     assert any(f"look like {units}" in line for line in found.warnings()) == bool(units)
 
 
+def test_coordinates_below_zero_are_warned_about() -> None:
+    found = survey(
+        IndexedSampler(of_polygons([[-500, -500], [500, -500], [500, 500]], [[-4, 5], [500, 5], [500, 500]]))
+    )
+    assert found.below_zero == 1 and any("1 rows have coordinates below 0" in line for line in found.warnings())
+    half = survey(IndexedSampler(of_polygons([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5]])))
+    assert half.below_zero == 1
+
+
 def test_the_unit_square_is_what_its_dataset_says() -> None:
     """Whole numbers from 0 to 1: the whole image among fractions, hardly a pixel among thousandths."""
     for others, fractions in (([HALF, HALF], True), ([LARGE, LARGE], False), ([], True)):
