@@ -175,7 +175,7 @@ run_tests() {
     say "types (mypy)"
     "$python" -m mypy
     say "tests (pytest)"
-    "$python" -m pytest
+    PYTEST_ADDOPTS="${PYTEST_ADDOPTS--n 2 --dist loadfile}" "$python" -m pytest
 }
 
 if [ "$#" -gt 1 ]; then set -- "$*"; fi # two options are as unknown as a misspelt one

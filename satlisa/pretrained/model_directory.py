@@ -83,6 +83,21 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
     replace_together(folder, _NAME, writes, ours=_OF_A_MODEL.__contains__)
 
 
+def check_parts(folder: Path) -> None:
+    """Refuse a folder in which a model could not be saved: a file lies in the place of a folder, or the reverse.
+
+    Raises:
+        SatlisaError: names it.
+    """
+    for part in (ADAPTER_FOLDER, TOKENIZER_FOLDER, PROJECTOR_FILE, DECODER_FILE, SEG_ROW_FILE, CONFIG_FILE):
+        path, is_folder = folder / part, part in (ADAPTER_FOLDER, TOKENIZER_FOLDER)
+        if path.exists() and not path.is_symlink() and path.is_dir() != is_folder:
+            new, found = ("folder", "file") if is_folder else ("file", "folder")
+            raise SatlisaError(
+                f"OUTPUT_DIR: the model's {new} {path} is to be written where a {found} lies; move it away"
+            )
+
+
 def _save_adapter(model: SatLisa, adapter: State, folder: Path) -> None:
     model.vlm.save_pretrained(folder, save_embedding_layers=False, state_dict=adapter)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's form to fill in; the user's own stays

@@ -81,7 +81,7 @@ def train(settings: TrainConfig) -> Path:
     """
     with note_signals() as stop_request, ExitStack() as locks:
         setup = set_up(settings)
-        data = open_data(setup.settings)
+        data = open_data(setup.settings, setup.processes.is_main)
         identity, start = find_start(setup, data, locks)
         if start.is_finished:
             logger.info(
@@ -112,13 +112,16 @@ def set_up(settings: TrainConfig) -> Setup:
     return Setup(settings, hardware, accelerator, processes)
 
 
-def open_data(settings: TrainConfig) -> Data:
-    """Open both splits, and log what the rows are taken for. Without a validation split, warn and train without one."""
+def open_data(settings: TrainConfig, is_main: bool = True) -> Data:
+    """Open both splits, and log what the rows are taken for, warnings in the main process alone.
+
+    Without a validation split, warn and train without one.
+    """
     rows = _open_split(settings, "train", settings.max_samples, settings.shuffle_buffer, settings.seed)
     looked_at = survey(rows, settings.seg_task_names())
     _log_split("train", rows, f"the first {len(rows):,} rows" if settings.max_samples else f"{len(rows):,} rows")
     logger.info("train split: %s", looked_at.line())
-    for warning in looked_at.warnings():
+    for warning in looked_at.warnings() if is_main else ():
         logger.warning("train split: %s", warning)
     return Data(settings.new_model_config(), rows, _open_validation(settings), looked_at)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from satlisa.errors import SatlisaError, first_line
+from satlisa.pretrained.model_directory import check_parts
 from satlisa.runtime.atomic_files import PARTIAL, atomic_write, remove_leftovers
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.locations import check_disk, check_writable, existing_folder, writing_to
@@ -74,6 +75,7 @@ def choose_start(settings: TrainConfig, identity: Identity) -> Start:
         start = _choose(settings, identity)
         if not start.is_finished:
             check_disk(folder, "OUTPUT_DIR")
+            check_parts(folder)
         return start
     except OSError as error:
         raise SatlisaError(f"OUTPUT_DIR: {folder} cannot be used ({first_line(error)})") from error

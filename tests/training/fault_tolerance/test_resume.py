@@ -57,6 +57,18 @@ def test_new_and_unfinished_and_finished(tmp_path: Path) -> None:
     assert choose_start(settings(folder, OVERWRITE="1"), IDENTITY) == Start(is_new=True)
 
 
+@pytest.mark.parametrize(("part", "is_folder"), [("vlm_lora", True), ("tokenizer", True), ("seg_projector.pt", False)])
+def test_a_part_of_the_other_kind_stops_the_run_at_its_start(tmp_path: Path, part: str, is_folder: bool) -> None:
+    folder = make_run(tmp_path / "run", 2)
+    place = folder / part
+    place.write_text("mine") if is_folder else place.mkdir()
+    with pytest.raises(SatlisaError, match=f"OUTPUT_DIR: .*{part} is to be written where a .* lies; move it away"):
+        choose_start(settings(folder), IDENTITY)
+    place.unlink() if is_folder else place.rmdir()
+    place.symlink_to(tmp_path)  # a link is replaced
+    assert choose_start(settings(folder), IDENTITY) == Start(place_of(folder, 2))
+
+
 def test_a_run_that_never_took_a_step_stands_in_nobodys_way(tmp_path: Path) -> None:
     prepare_folder(settings(tmp_path / "run"), IDENTITY, Start(is_new=True))
     assert choose_start(settings(tmp_path / "run"), {**IDENTITY, "SEED": 1}) == Start(is_new=True)
