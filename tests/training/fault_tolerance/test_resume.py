@@ -61,6 +61,7 @@ def test_new_and_unfinished_and_finished(tmp_path: Path) -> None:
 def test_a_part_of_the_other_kind_stops_the_run_at_its_start(tmp_path: Path, part: str, is_folder: bool) -> None:
     folder = make_run(tmp_path / "run", 2)
     place = folder / part
+    place.unlink(missing_ok=True)
     place.write_text("mine") if is_folder else place.mkdir()
     with pytest.raises(SatlisaError, match=f"OUTPUT_DIR: .*{part} is to be written where a .* lies; move it away"):
         choose_start(settings(folder), IDENTITY)
