@@ -73,6 +73,25 @@ def covered_pixels(regions: Sequence[Region], height: int, width: int) -> np.nda
     return counts
 
 
+def run_lengths(region: Region, height: int, width: int) -> list[int]:
+    """A region's mask (height, width) as COCO's run lengths: pixels outside, inside, outside, …, column by column.
+
+    No pixel is drawn: a hundred instances of a large image take milliseconds.
+    """
+    covered = [np.empty((2, 0), dtype=np.int64)]
+    for _, column, top, bottom in _runs(region, height, width, (width, height)):
+        covered.append(np.stack([column * height + top, column * height + bottom]))
+    start, stop = np.concatenate(covered, axis=1)
+    order = np.argsort(start, kind="stable")
+    start, stop = start[order], np.maximum.accumulate(stop[order])
+    is_first = np.concatenate([[True], start[1:] > stop[:-1]])[: len(start)]  # of runs that touch or overlap
+    is_last = np.roll(is_first, -1)
+    turns = np.stack([start[is_first], stop[is_last]], axis=1).ravel()
+    lengths = np.diff(turns, prepend=0, append=height * width)
+    counts: list[int] = lengths.tolist()
+    return counts[:-1] if len(counts) > 1 and not counts[-1] else counts
+
+
 def _runs(
     polygons: Sequence[np.ndarray], height: int, width: int, scale: tuple[float, float]
 ) -> Iterator[tuple[np.ndarray, ...]]:

@@ -6,8 +6,9 @@ hidden states of other layers or positions are needed. Each image is encoded onc
 regardless of the number of prompts about it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,14 @@ class Answer:
         scores: (N,) float32, about 0 to 1: SAM's own guess at the IoU of each mask. No loss of this model trains
             the head behind it, so it is no estimate of the IoU (0.82 on average where the IoU was 0.49).
         token_ids: generated token ids without the end token.
+        encoded: with `encode`, its result for each of the N masks.
     """
 
     text: str
     masks: np.ndarray
     scores: np.ndarray
     token_ids: list[int]
+    encoded: tuple[Any, ...] = ()
 
     @property
     def num_segs(self) -> int:
@@ -71,6 +74,7 @@ def answer(
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     batch_size: int = 8,
     only_union: bool = False,
+    encode: Callable[[np.ndarray], Any] | None = None,
 ) -> list[Answer]:
     """Answer prompts about images, in batches: one `Answer` per prompt, in order.
 
@@ -80,6 +84,7 @@ def answer(
         max_new_tokens: maximum answer length; longer answers are truncated.
         batch_size: number of prompts decoded together.
         only_union: give each answer one mask, the union of all: 32 masks of a large image take half a gigabyte.
+        encode: takes each mask (H, W) bool, of which a few at a time are in memory, also with `only_union`.
 
     Raises:
         SatlisaError: images and prompts differ in number, the processor rejects an image's size, or a prompt is too
@@ -100,7 +105,9 @@ def answer(
         asked = [encoded[number] for number in part]
         with model.autocast():
             rows = generate(model, asked, max_new_tokens)
-            answers |= zip(part, _with_masks(model, [images[n] for n in part], asked, rows, only_union), strict=True)
+            answers |= zip(
+                part, _with_masks(model, [images[n] for n in part], asked, rows, only_union, encode), strict=True
+            )
     return [answers[number] for number in range(len(prompts))]
 
 
@@ -196,6 +203,7 @@ def _with_masks(
     prompts: Sequence[Prompt],
     rows: Sequence[Generated],
     only_union: bool,
+    encode: Callable[[np.ndarray], Any] | None,
 ) -> list[Answer]:
     """Decode all masks of a batch together; SAM encodes each distinct image that has a `<SEG>` once."""
     keys = [id(prompt.pixel_values) for prompt, row in zip(prompts, rows, strict=True) for _ in row.seg_states]
@@ -213,10 +221,16 @@ def _with_masks(
     answers, start = [], 0
     for image, row in zip(images, rows, strict=True):
         own = slice(start, start := start + len(row.seg_states))
-        masks = model.segmenter.restore(mask_logits[own], (image.height, image.width), only_union=only_union)
+        encoded: list[Any] = []
+        size, visit = (image.height, image.width), partial(_append, encoded, encode) if encode else None
+        masks = model.segmenter.restore(mask_logits[own], size, only_union=only_union, visit=visit)
         text = decode_answer(model.processor.tokenizer, row.token_ids, model.config.seg_token)
-        answers.append(Answer(text, masks, scores[own].float().cpu().numpy(), row.token_ids))
+        answers.append(Answer(text, masks, scores[own].float().cpu().numpy(), row.token_ids, tuple(encoded)))
     return answers
+
+
+def _append(found: list[Any], encode: Callable[[np.ndarray], Any], mask: np.ndarray) -> None:
+    found.append(encode(mask))
 
 
 def _pad_left(prompts: Sequence[Prompt], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@
 Sizes are SlimSAM-77's; the code reads them from the model's config. SAM: Kirillov et al., arXiv:2304.02643.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -90,10 +91,19 @@ class Segmenter(nn.Module):
         return mask_logits, scores
 
     @torch.no_grad()
-    def restore(self, mask_logits: Tensor, original_size: tuple[int, int], *, only_union: bool = False) -> np.ndarray:
+    def restore(
+        self,
+        mask_logits: Tensor,
+        original_size: tuple[int, int],
+        *,
+        only_union: bool = False,
+        visit: Callable[[np.ndarray], object] | None = None,
+    ) -> np.ndarray:
         """Mask logits (N, mask_size, mask_size) → binary masks (N, H, W) at original size; threshold 0, as in SAM.
 
-        With `only_union` and N > 0: their union (1, H, W), of which a few masks at a time are in memory.
+        Args:
+            only_union: give their union (1, H, W) where N > 0; of the masks, a few at a time are in memory.
+            visit: called with each mask (H, W) in order, also with `only_union`.
         """
         frame = self.inputs.frame(original_size)
         per_slice = max(1, _MAX_PIXELS // (original_size[0] * original_size[1]))
@@ -104,6 +114,8 @@ class Segmenter(nn.Module):
                 masks[0] |= part.any(axis=0)
             else:
                 masks[start : start + per_slice] = part
+            for mask in part if visit else ():
+                visit(mask)  # type: ignore[misc]
         return masks
 
 

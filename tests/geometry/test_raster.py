@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco
 
 from satlisa.geometry import raster
-from satlisa.geometry.raster import coverage, covered_pixels, rasterize
+from satlisa.geometry.raster import coverage, covered_pixels, rasterize, run_lengths
 
 
 def random_polygon(rng: np.random.Generator, kind: str) -> np.ndarray:
@@ -87,6 +87,20 @@ def test_covered_pixels_counts_the_union_of_each_region() -> None:
     regions = [(left,), (), (left, middle), (left[:2],), (middle, left, left), (middle,)]
     assert covered_pixels(regions, 10, 8).tolist() == [40, 0, 60, 0, 60, 40]
     assert covered_pixels([], 10, 8).tolist() == []
+
+
+@pytest.mark.parametrize("band", [50, 2**19])
+def test_run_lengths_are_those_of_the_mask(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raster, "_BAND", band)
+    rng, whole = np.random.default_rng(2), np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    kinds = ["star", "convex", "self-intersecting", "out of range"] * 8
+    regions = [tuple(random_polygon(rng, kind) for _ in range(1 + number % 3)) for number, kind in enumerate(kinds)]
+    for region in [(), (whole,), (whole + 2,), *regions]:
+        mask = rasterize(region, 60, 47)
+        counts = run_lengths(region, 60, 47)
+        packed = coco.frPyObjects({"counts": counts, "size": [60, 47]}, 60, 47)
+        assert packed["counts"] == coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+        assert sum(counts) == 60 * 47 and sum(counts[1::2]) == mask.sum()
 
 
 @pytest.mark.parametrize("band", [50, 2**19])

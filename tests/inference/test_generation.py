@@ -83,6 +83,11 @@ def test_only_the_union(talkative: SatLisa) -> None:
         assert (one is None and other is None) or np.array_equal(one, other)  # type: ignore[arg-type]
 
 
+def test_each_mask_is_encoded_also_where_only_the_union_is_kept(talkative: SatLisa) -> None:
+    for a, b in zip(ask(talkative, 12), ask(talkative, 12, only_union=True, encode=np.count_nonzero), strict=True):
+        assert a.encoded == () and b.encoded == tuple(map(np.count_nonzero, a.masks))
+
+
 def test_seg_state_is_the_state_at_seg(talkative: SatLisa) -> None:
     """The states taken while generating equal those of one plain forward over prompt and answer."""
     sample, compared = make_samples(12), 0
