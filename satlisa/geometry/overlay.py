@@ -1,11 +1,14 @@
 """Masks as images, and masks drawn over an image."""
 
+import colorsys
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 _PREDICTION = np.array([255, 140, 0], dtype=np.float32)  # orange and cyan: safe for colour blindness
+_COLOURS = np.array([[255, 64, 64], [64, 160, 255], [255, 208, 48], [80, 220, 100], [224, 96, 255], [64, 224, 224]])
 _TRUTH = np.array([0, 229, 255], dtype=np.uint8)
 
 
@@ -16,14 +19,38 @@ def mask_image(mask: np.ndarray) -> Image.Image:
 
 def overlay(image: Image.Image, masks: np.ndarray) -> Image.Image:
     """The image with each mask (N, H, W) bool tinted and outlined in its own colour."""
-    pixels = np.asarray(image.convert("RGB")).astype(np.float32)
-    colours = np.array([[255, 64, 64], [64, 160, 255], [255, 208, 48], [80, 220, 100], [224, 96, 255], [64, 224, 224]])
-    for number, mask in enumerate(masks):
-        colour = colours[number % len(colours)]
+    return draw_objects(image, zip(masks, range(len(masks)), [True] * len(masks), strict=True))
+
+
+def draw_objects(image: Image.Image, objects: Iterable[tuple[np.ndarray, int, bool]]) -> Image.Image:
+    """The image with objects in colours.
+
+    Args:
+        objects: of each the mask (H, W) bool, the number of its colour, and whether it is filled: the others are
+            outlined in white and lightly tinted.
+    """
+    pixels = np.array(image.convert("RGB"))
+    for mask, number, is_filled in objects:
+        colour = _colour(number)
         inner = _eroded(mask, at_image_border="edge")
-        pixels[inner] = 0.6 * pixels[inner] + 0.4 * colour
-        pixels[mask & ~inner] = colour
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        _tint(pixels, inner, colour, 0.4 if is_filled else 0.25)
+        pixels[mask & ~inner] = colour if is_filled else 255
+    return Image.fromarray(pixels)
+
+
+def _tint(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray, share: float) -> None:
+    """Mix a colour into the pixels (H, W, 3) of a mask, in place; by grey level, so that no pixel is held as a float."""
+    for channel, level in enumerate(colour):
+        tinted = ((1 - share) * np.arange(256) + share * float(level)).astype(np.uint8)
+        pixels[mask, channel] = tinted[pixels[mask, channel]]
+
+
+def _colour(number: int) -> np.ndarray:
+    """The colour (3,) of an object: six by hand, then hues a golden ratio apart."""
+    if number < len(_COLOURS):
+        return np.asarray(_COLOURS[number])
+    hue, value = number * 0.618034 % 1, (1.0, 0.75)[number % 2]
+    return np.array(colorsys.hsv_to_rgb(hue, 0.75, value)) * 255
 
 
 def _eroded(mask: np.ndarray, *, at_image_border: Literal["edge", "constant"]) -> np.ndarray:
@@ -36,9 +63,7 @@ def _eroded(mask: np.ndarray, *, at_image_border: Literal["edge", "constant"]) -
 def draw_overlay(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) -> Image.Image:
     """The image with the prediction tinted orange and the truth outlined in cyan. Masks (H, W) bool."""
     pixels = np.array(image.convert("RGB"))  # (H, W, 3)
-    for channel, colour in enumerate(_PREDICTION):
-        tinted = (0.5 * np.arange(256) + 0.5 * colour).astype(np.uint8)  # by grey level: no pixels as floats
-        pixels[prediction, channel] = tinted[pixels[prediction, channel]]
+    _tint(pixels, prediction, _PREDICTION, 0.5)
     inner = truth
     for _ in range(max(1, max(truth.shape) // 128)):  # thick enough to be visible at the report's width
         inner = _eroded(inner, at_image_border="constant")

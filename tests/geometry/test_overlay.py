@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from satlisa.geometry.overlay import draw_overlay, overlay
+from satlisa.geometry.overlay import draw_objects, draw_overlay, overlay
 
 
 def test_overlay_tints_only_the_mask() -> None:
@@ -24,3 +24,15 @@ def test_overlay_outlines_truth_and_tints_prediction() -> None:
     assert pixels[13, 6].tolist() == [177, 120, 50]
     assert pixels[0, 0].tolist() == [100, 100, 100]
     assert (pixels == [0, 229, 255]).all(-1).sum() == 8 * 9 - 6 * 7
+
+
+def test_objects_have_colours_of_their_own_and_unfilled_ones_a_white_outline() -> None:
+    masks = np.zeros((40, 10, 10), dtype=bool)
+    masks[:, 2:8, 2:8] = True
+    image = Image.new("RGB", (10, 10), (90, 90, 90))
+    colours = {np.asarray(draw_objects(image, [(mask, n, True)]))[2, 2].tobytes() for n, mask in enumerate(masks)}
+    assert len(colours) == 40
+    filled, light = (np.asarray(draw_objects(image, [(masks[0], 3, is_filled)])) for is_filled in (True, False))
+    assert light[2, 2].tolist() == [255, 255, 255] != filled[2, 2].tolist()
+    assert 0 < np.ptp(light[4, 4]) < np.ptp(filled[4, 4])  # the lighter tint is nearer to grey
+    assert (light[0, 0] == 90).all()
