@@ -39,7 +39,7 @@ def draw_objects(image: Image.Image, objects: Iterable[tuple[np.ndarray, int, bo
 
 
 def _tint(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray, share: float) -> None:
-    """Mix a colour into the pixels (H, W, 3) of a mask, in place; by grey level, so that no pixel is held as a float."""
+    """Mix a colour into the pixels (H, W, 3) of a mask, in place: by grey level, without floats."""
     for channel, level in enumerate(colour):
         tinted = ((1 - share) * np.arange(256) + share * float(level)).astype(np.uint8)
         pixels[mask, channel] = tinted[pixels[mask, channel]]
