@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco
 
 from satlisa.geometry import raster
-from satlisa.geometry.raster import coverage, covered_pixels, rasterize
+from satlisa.geometry.raster import coverage, covered_pixels, rasterize, run_lengths
 
 
 def random_polygon(rng: np.random.Generator, kind: str) -> np.ndarray:
@@ -118,3 +118,24 @@ def test_coverage_is_the_covered_share() -> None:
     share = coverage([box], 4, 4, scale=(4, 4))
     assert share.dtype == np.float32
     np.testing.assert_array_equal(share, np.tile([1.0, 0.5, 0.0, 0.0], (4, 1)))
+
+
+@pytest.mark.parametrize("kind", ["star", "self-intersecting", "out of range"])
+def test_run_lengths_are_those_of_the_mask(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        polygons = [random_polygon(rng, kind) for _ in range(rng.integers(0, 4))]
+        drawn = rasterize(polygons, 40, 31)
+        runs = run_lengths(polygons, 40, 31)
+        theirs = coco.frPyObjects({"counts": runs.tolist(), "size": [40, 31]}, 40, 31)
+        assert theirs == coco.encode(np.asfortranarray(drawn.astype(np.uint8)))
+
+
+def test_run_lengths_at_the_edges(monkeypatch) -> None:
+    full = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    assert run_lengths([full], 3, 4).tolist() == [0, 12]
+    assert run_lengths([full * (0.5, 1.0)], 3, 4).tolist() == [0, 6, 6]
+    assert run_lengths([full * (1.0, 0.5)], 2, 3).tolist() == [0, 1, 1, 1, 1, 1, 1]
+    assert run_lengths([], 3, 4).tolist() == run_lengths([full[:2]], 3, 4).tolist() == [12]
+    monkeypatch.setattr(raster, "_BAND", 1)  # one column at a time
+    assert run_lengths([full, full * 0.5], 3, 4).tolist() == [0, 12]
