@@ -26,18 +26,18 @@ _PREPOSITIONS = {
 }
 _STATES = set(_words("visible seen shown present detected found located identified standing appearing total"))
 _STOPS = _PREPOSITIONS | _STATES | {
-_TENS = {word: 10 * n for n, word in enumerate(_words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)}
-    *_words("might will has have had contains contain includes include appear appears lie lies stand stands the these"),
-    *_words("those this it they them not no"),
+    *_words("and or plus but with without while that which who where there is are was were be been being can could"),
+    *_words("may might will has have had contains contain includes include appear appears lie lies stand stands the"),
+    *_words("these those this it they them not no"),
 }  # fmt: skip
 _FILLERS = _STATES | set(_words("single separate distinct different individual other more additional clearly"))
 _MEASURES = {
     *_words("m km cm mm px m2 km2 ha ft mi meter meters metre metres kilometer kilometers kilometre kilometres"),
+    *_words("centimeter centimeters centimetre centimetres foot feet mile miles pixel pixels percent percentage"),
     *_words(
-        "centimeter centimeters centimetre centimetres foot feet mile miles pixel pixels percent percentage degree"
+        "degree degrees hectare hectares acre acres square sq sqm second seconds minute minutes hour hours day days"
     ),
-    *_words("degrees hectare hectares acre acres square sq sqm second seconds minute minutes hour hours day days week"),
-    *_words("weeks month months year years times band bands"),
+    *_words("week weeks month months year years times band bands"),
 }
 _NO_OBJECT = set(_words("few lot lots number couple pair dozen variety mix bit image picture photo view scene area"))
 _NO_LABEL = _NO_OBJECT | {"count", "total", "answer"}
