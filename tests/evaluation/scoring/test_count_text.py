@@ -53,8 +53,8 @@ def test_counts(text: str, counts: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "Forest", "Yes", "No", "No.", "3", "2018", "In 2018", "in 2018 flood", "10 m", "10 m long", "30%",
-     "30 percent", "12 by 12", "12x12", "3D buildings", "2.5 buildings", "1/2 buildings", "2-3 buildings", "the 2nd building",
-     "one", "several buildings",
+     "30 percent", "12 by 12", "12x12", "3D buildings", "2.5 buildings", "1/2 buildings", "2-3 buildings",
+     "the 2nd building", "one", "several buildings",
      "a few buildings", "a number of ships", "buildings and roads", "9" * 5000 + " ships", "building [10, 20, 30, 40]",
      "<SEG>", "count: 3", "one of the buildings", "🛰️"],
 )  # fmt: skip

@@ -50,7 +50,7 @@ def test_equals_stored_and_live_values_of_pycocotools(count: int) -> None:
 
 
 def test_drawn_samples_equal_repeated_images() -> None:
-    images = scenes(18)
+    images = scenes(9)
     for rank, image in enumerate(images):  # no score twice, so that the order of equal ones does not matter
         image.scores = [score + (rank * 100 + place) / 1e5 for place, score in enumerate(image.scores)]
     counts = np.random.default_rng(0).integers(0, 4, len(images))
