@@ -132,3 +132,13 @@ def test_coverage_is_the_covered_share() -> None:
     share = coverage([box], 4, 4, scale=(4, 4))
     assert share.dtype == np.float32
     np.testing.assert_array_equal(share, np.tile([1.0, 0.5, 0.0, 0.0], (4, 1)))
+
+
+def test_run_lengths_at_the_edges(monkeypatch) -> None:
+    full = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    assert run_lengths([full], 3, 4) == [0, 12]
+    assert run_lengths([full * (0.5, 1.0)], 3, 4) == [0, 6, 6]
+    assert run_lengths([full * (1.0, 0.5)], 2, 3) == [0, 1, 1, 1, 1, 1, 1]
+    assert run_lengths([], 3, 4) == run_lengths([full[:2]], 3, 4) == [12]
+    monkeypatch.setattr(raster, "_BAND", 1)  # one column at a time
+    assert run_lengths([full, full * 0.5], 3, 4) == [0, 12]

@@ -1,0 +1,138 @@
+"""Scores of boxes, computed by hand."""
+
+import json
+
+import pytest
+
+from satlisa.evaluation.scoring.bootstrap import value_of
+from satlisa.evaluation.scoring.boxes import DEFINITIONS, asks_for_boxes, measure, statistics
+
+PROMPT = "List the boxes of all buildings and planes"
+
+
+def _entry(expected: str, output: str, metadata=None, prompt: str = PROMPT) -> dict:
+    measured = measure(prompt, expected, output, metadata)
+    return {"error": None, "boxes": json.loads(json.dumps(measured, allow_nan=False))}
+
+
+def _values(*entries: dict) -> dict[str, float | None]:
+    return {key: value_of(statistic, len(entries)) for key, statistic in statistics(entries).items()}
+
+
+def _scores(expected: str, output: str) -> tuple:
+    values = _values(_entry(expected, output))
+    return tuple(values[f"box_{name}"] for name in ("precision", "recall", "f1"))
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "scores"),
+    [
+        ("building [0,0,10,10]; plane [20,20,30,30]", "Plane [20,20,30,30]; BUILDING [0,0,10,10]", (1, 1, 1)),
+        ("building [0,0,10,10]", "building [0,0,10,10]; building [0,0,10,10]", (0.5, 1, 2 / 3)),  # a duplicate
+        ("building [0,0,10,10]", "building [0,0,10,5]", (1, 1, 1)),  # IoU 0.5
+        ("building [0,0,10,10]", "building [0,0,10,4.9]", (0, 0, 0)),
+        ("building [0,0,10,10]", "plane [0,0,10,10]", (0, 0, 0)),
+        ("building [0,0,10,10]", "[0,0,10,10]", (0, 0, 0)),  # a label is expected
+        ("[0,0,10,10]", "building [0,0,10,10]", (1, 1, 1)),  # none is
+        ("[0,0,10,10]", "[0,0,10,10]", (1, 1, 1)),
+        ("a [0,0,10,10]; a [10,0,20,10]", "a [0,0,20,10]", (1, 0.5, 2 / 3)),  # one over two
+        ("a [0,0,10,10]; b [0,0,10,10]", "b [0,0,10,10]; a [0,0,10,10]", (1, 1, 1)),
+        ("a [0,0,10,10]; a [0,0,10,10]", "a [0,0,10,10]; a [0,0,10,10]", (1, 1, 1)),  # written twice, given twice
+        ("a [5,5,5,9]", "a [5,5,5,9]", (1, 1, 1)),  # rounded to no area
+        ("a [5,5,5,9]", "a [5,5,5,8]", (0, 0, 0)),
+        ("a [0.1,0.1,0.5,0.5]", "a [100,100,500,500]", (1, 1, 1)),
+        ("a [0,0,10,10]", "a [0,0,1e300,1e300]; a [-1e308,-1e308,1e308,1e308]", (0, 0, 0)),
+        ("a [0,0,1e300,1e300]", "a [0,0,1e300,1e300]", (1, 1, 1)),
+        ("a [0,0,10,10]", "None", (0, 0, 0)),
+        ("None", "None", (None, None, None)),
+        ("[]", "There are no buildings.", (None, None, None)),
+        ("None", "a [0,0,10,10]", (0, None, 0)),
+        ("No buildings or planes", "a [0,0,10,10]", (0, None, 0)),
+    ],
+)
+def test_precision_recall_f1(expected: str, output: str, scores: tuple) -> None:
+    assert _scores(expected, output) == pytest.approx(scores)
+
+
+def test_boxes_are_matched_in_the_order_of_the_answer() -> None:
+    """A box over both objects (IoU 0.54 and 0.82) takes the better one; the other box fits only that (0.82)."""
+    expected, both, other = "a [0,0,10,10]; a [4,0,14,10]", "a [3,0,13,10]", "a [5,0,15,10]"
+    assert _scores(expected, f"{other}; {both}") == (1, 1, 1)
+    assert _scores(expected, f"{both}; {other}") == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("building [0,0,10,10]", 1.0),
+        ("building [0,0,10,10]; building [50,50,60,60]", 1.0),
+        ("building [50,50,60,60]; building [0,0,10,10]", 0.0),  # the first box counts
+        ("plane [0,0,10,10]", 0.0),
+        ("building [0,0,10", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_accuracy_of_one_box_questions(output: str, value: float) -> None:
+    several = _entry("a [0,0,10,10]; a [20,0,30,10]", "nonsense")
+    values = _values(_entry("building [0,0,10,10]", output, prompt="Where is the building?"), several)
+    assert values["box_accuracy"] == value
+
+
+@pytest.mark.parametrize(
+    ("output", "unparsed"),
+    [("a [0,0,10,10]", 0), ("a [10,0,0,10]", 1), ("Many buildings", 1), ("none", 0), ("[]", 0), ("```json\n[]\n```", 0),
+     ("There are no planes", 0), ("", 0), ("a [0,0,10,10]; b [1,2", 1)],
+)  # fmt: skip
+def test_unparsed_answers(output: str, unparsed: int) -> None:
+    values = _values(_entry("a [0,0,10,10]", output), _entry("None", "None"))
+    assert values["boxes_unparsed"] == unparsed / 2 and values["boxes_expected_unparsed"] == 0.0
+
+
+def test_the_truth_scores_one() -> None:
+    answers = ["building [0, 0, 10, 10]; plane [20, 20, 20, 30]", "None", '[{"bbox_2d": [1,2,3,4], "label": "x"}]']
+    values = _values(*(_entry(answer, answer) for answer in answers))
+    assert list(values) == list(DEFINITIONS)
+    assert values == dict.fromkeys(DEFINITIONS, 1.0) | {"boxes_unparsed": 0.0, "boxes_expected_unparsed": 0.0}
+
+
+def test_metadata() -> None:
+    """Boxes of the metadata are expected where the text has none, but not where it says that there are none."""
+    metadata = {"objects": [{"label": "plane", "bbox": [0, 0, 10, 10]}], "size": [512, 512]}
+    assert _entry("See the objects.", "plane [0,0,10,10]", metadata)["boxes"]["matched"] == 1
+    assert _entry("None", "plane [0,0,10,10]", metadata)["boxes"]["expected"] == 0
+    assert _entry("plane [0,0,5,5]", "plane [0,0,5,5]", metadata)["boxes"]["matched"] == 1
+    assert _entry("plane [5,0,0,5]", "plane [0,0,10,10]", metadata)["boxes"]["matched"] == 1
+    assert measure("Describe the image", "A plane.", "A plane.", metadata) is None
+
+
+def test_expected_boxes_that_cannot_be_read() -> None:
+    broken = _entry("a [10,0,0,10]", "a [0,0,10,10]")
+    assert broken["boxes"]["expected_unparsed"] == 1
+    values = _values(broken, _entry("a [0,0,10,10]", "a [0,0,10,10]"))
+    assert values["boxes_expected_unparsed"] == 0.5 and values["box_precision"] == values["box_recall"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected", "asks"),
+    [
+        (PROMPT, "building [1, 2, 3, 4]", True),
+        ("Find the planes", "plane [1, 2, 3, 4]", True),
+        (PROMPT, "None", True),
+        ("Give bounding boxes", "[]", True),
+        ("Return bbox_2d of ships", "No ships", True),
+        ("Return the bbox of ships", "No ships", True),
+        ("What objects are visible?", "No objects", False),
+        ("How many boxes are there?", "3", False),
+        ("Are there boxes on the ground?", "No", False),
+        ("Describe the image", "In [2018] a flood", False),
+    ],
+)
+def test_questions_about_boxes(prompt: str, expected: str, asks: bool) -> None:
+    assert asks_for_boxes(prompt, expected) is asks
+    assert (measure(prompt, expected, "anything") is not None) is asks
+
+
+def test_entries_without_boxes_count_nothing() -> None:
+    others = [{"error": None}, {"error": None, "boxes": None}, {**_entry("a [0,0,9,9]", "x"), "error": "x"}]
+    assert statistics(others) == {} and statistics([]) == {}
+    assert _values(*others, _entry("a [0,0,9,9]", "a [0,0,9,9]"))["box_f1"] == 1.0
