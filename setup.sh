@@ -159,9 +159,19 @@ demo() {
 import json
 
 tasks = json.load(open("demo_eval/results.json"))["tasks"]
-print(f"building segmentation, gIoU:      {tasks['building_segmentation']['giou']:.3f}")
-print(f"instance segmentation, gIoU:      {tasks['instance_segmentation']['giou']:.3f}")
-print(f"scene classification, accuracy:   {tasks['scene_classification']['accuracy']:.3f}")
+for task, key, name in (
+    ("building_segmentation", "giou", "building segmentation, gIoU"),
+    ("instance_segmentation", "giou", "instances, gIoU of their union"),
+    ("instance_segmentation", "ap50", "instances, AP50"),
+    ("instance_segmentation", "instance_f1", "instances, F1 at IoU 0.5"),
+    ("object_detection", "box_f1", "boxes in text, F1 at IoU 0.5"),
+    ("image_captioning", "cider_d", "captions, CIDEr-D"),
+    ("scene_classification", "accuracy", "scene classification, accuracy"),
+):
+    scores = tasks.get(task, {})
+    if scores.get(key) is not None:
+        low, high = scores.get("intervals", {}).get(key) or (None, None)
+        print(f"{name + ':':<34}{scores[key]:.3f}" + ("" if low is None else f"  (95 %: {low:.3f} to {high:.3f})"))
 PYTHON
 }
 

@@ -31,6 +31,12 @@ def parser() -> CommandParser:
     add("--output_dir", default="./eval_output", help="an earlier report in it is replaced (%(default)s)")
     add("--resume", action="store_true", help="resume the evaluation that was interrupted in output_dir")
     add("--report_samples", type=int, default=50, help="samples shown per task in REPORT.md (%(default)s)")
+    add(
+        "--compare",
+        nargs=2,
+        metavar="RESULTS",
+        help="two results.json of the same rows: print and write their differences",
+    )
     add("--device", help="cuda, cuda:1, cpu or mps (best available, a GPU for each process)")
     add("--batch_size", type=int, default=8, help="questions answered together (%(default)s)")
     add("--max_new_tokens", type=int, default=DEFAULT_MAX_NEW_TOKENS, help="longest answer (%(default)s)")
@@ -39,6 +45,8 @@ def parser() -> CommandParser:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and write the report; exit code 1 where no sample at all could be answered."""
+    if options.compare:
+        return compare(options)
     # torch and transformers take seconds that --help need not wait for
     from satlisa.data.dataset import check_hub_dataset, load_rows
     from satlisa.evaluation.evaluate import evaluate
@@ -66,6 +74,16 @@ def run(options: argparse.Namespace) -> int:
         if None not in errors:
             print(f"{PROG}: no sample was answered; the first error: {errors[0]}", file=sys.stderr)
     return 0 if None in errors else 1
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Print the differences of two evaluations, and write them to `--output_dir`/COMPARE.md."""
+    from satlisa.evaluation.compare import write_comparison
+    from satlisa.evaluation.scoring.summary import statistics_of
+
+    first, second = options.compare
+    print(write_comparison(first, second, Path(options.output_dir).expanduser(), statistics_of))
+    return 0
 
 
 def main() -> int:

@@ -49,6 +49,7 @@ class RowText:
         instances: whether each region is a mask of its own.
         kind: `MASKS`, `NEGATIVE` (a segmentation task's row that says that there are no objects), `BARE` (one that says
             nothing about objects) or `TEXT`.
+        metadata: of a text row, parsed.
     """
 
     task: str
@@ -59,6 +60,7 @@ class RowText:
     column: str
     instances: bool
     kind: str
+    metadata: Any = None
 
 
 def read_sample(
@@ -112,7 +114,7 @@ def read_sample(
     if chosen and not answer:
         answer = "Here is the mask." if len(chosen) == 1 else "Here are the masks."
     before, after = text.turns[: text.place], text.turns[text.place + 1 :]
-    return Sample(index, text.task, text.source, image, before, answer, chosen, left_out, after, stored)
+    return Sample(index, text.task, text.source, image, before, answer, chosen, left_out, after, stored, text.metadata)
 
 
 def is_mask_task(task: str, seg_tasks: Collection[str] = ()) -> bool:
@@ -146,7 +148,7 @@ def read_text(row: Mapping[str, Any], index: int, seg_tasks: Collection[str], ho
     )
     is_named = is_mask_task(task, seg_tasks)
     if not is_named and not num_segs and marker is None:
-        return RowText(task, source, turns, len(turns) - 1, [], "", False, TEXT)
+        return RowText(task, source, turns, len(turns) - 1, [], "", False, TEXT, metadata)
     how.instances = "instance" in task.casefold()
     try:
         regions, column, said_none = find_masks(row, metadata, how)
@@ -164,7 +166,7 @@ def read_text(row: Mapping[str, Any], index: int, seg_tasks: Collection[str], ho
             index, "conversations", f"has the marker {marker} in an answer; write <SEG> where a mask belongs"
         )
     if not is_named and not num_segs:  # the marker stands for something else
-        return RowText(task, source, turns, len(turns) - 1, [], "", False, TEXT)
+        return RowText(task, source, turns, len(turns) - 1, [], "", False, TEXT, metadata)
     if not regions and num_segs:
         raise RowError(index, "conversations", "has <SEG> in its answer, and the row has no polygons for it")
     if regions:

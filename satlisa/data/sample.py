@@ -54,6 +54,7 @@ class Sample:
         left_out: instances without a `<SEG>`: those beyond `max_instances`, and those that cover no pixel.
         later: the conversation after the answer; the last turn is an answer. () where the answer is the last one.
         image_source: the row's image as it is stored, whose bytes identify it; None: the pixels do.
+        metadata: of a text row, the column of that name, parsed.
     """
 
     index: int
@@ -66,6 +67,7 @@ class Sample:
     left_out: int = 0
     later: tuple[Turn, ...] = ()
     image_source: Any = None
+    metadata: Any = None
 
 
 class RowError(SatlisaError, ValueError):

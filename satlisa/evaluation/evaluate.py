@@ -25,9 +25,11 @@ from satlisa.data.fingerprint import rows_key
 from satlisa.data.sampler import IndexedSampler
 from satlisa.data.survey import survey
 from satlisa.errors import SatlisaError
-from satlisa.evaluation.metrics import summarise
+from satlisa.evaluation.entry import Pick
 from satlisa.evaluation.partial_report import PartialReport
-from satlisa.evaluation.windows import AnswerFn, EvalSettings, Pick, read_row, score_windows
+from satlisa.evaluation.scoring.instances import encode_mask
+from satlisa.evaluation.scoring.summary import scores_of
+from satlisa.evaluation.windows import AnswerFn, EvalSettings, read_row, score_windows
 from satlisa.inference.generation import answer
 from satlisa.runtime.processes import ProcessGroup
 from satlisa.runtime.versions import installed_versions
@@ -60,7 +62,7 @@ def evaluate(
     rows: Rows,
     settings: EvalSettings,
     report: PartialReport | None = None,
-    answer_fn: AnswerFn = partial(answer, only_union=True),  # noqa: B008 - a constant
+    answer_fn: AnswerFn = partial(answer, only_union=True, encode=encode_mask),  # noqa: B008 - a constant
 ) -> dict[str, Any]:
     """Answer and score the chosen rows.
 
@@ -73,7 +75,7 @@ def evaluate(
         answer_fn: `generation.answer`, or a stand-in with its signature.
 
     Returns:
-        {"settings": …, "tasks": {task: scores of `metrics.summarise`}, "samples": [one entry per row]}: strict JSON
+        {"settings": …, "tasks": {task: scores of `summary.scores_of`}, "samples": [one entry per row]}: strict JSON
         values, the same in every process. An entry's `number` counts the samples of this evaluation and names its
         pictures; its `index` is the row's number in the split.
 
@@ -105,7 +107,7 @@ def evaluate(
         done = report.finish(len(windows))
     samples = [entry for window in done.values() for entry in window]
     names = sorted({task for _, task in picked})
-    tasks = {task: summarise(entry for entry in samples if entry["task"] == task) for task in names}
+    tasks = {task: scores_of([entry for entry in samples if entry["task"] == task]) for task in names}
     return {"settings": _describe(settings, model, started), "tasks": tasks, "samples": samples}
 
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _PARTIAL = ".partial"
 _SETTINGS_FILE = "settings.json"
 _WINDOW_FOLDER = "windows"
-_OUR_PICTURES = re.compile(r"sample_\d+_(input|gt_mask|pred_mask|overlay)\.png")
+_OUR_PICTURES = re.compile(r"(sample_\d+_(input|gt_mask|pred_mask|overlay|gt_objects|pred_objects)|confusion_\d+)\.png")
 
 Entry = dict[str, Any]
 
@@ -217,14 +217,16 @@ def _move(partial: Path, folder: Path) -> None:
 
     The pictures are listed in the new results.json: a move that was killed is completed after `--resume`.
     """
-    samples = read_results(partial / RESULTS_FILE)["samples"]
-    pictures = {Path(path).name for entry in samples for path in entry["images"].values()}
+    results = read_results(partial / RESULTS_FILE)
+    pictures = {Path(path).name for entry in results["samples"] for path in entry["images"].values()}
+    drawn = (scores.get("confusion", {}).get("image") for scores in results["tasks"].values())
+    pictures |= {Path(path).name for path in drawn if path}
     images = folder / IMAGE_FOLDER
     images.mkdir(exist_ok=True)
     for name in pictures:
         if (partial / IMAGE_FOLDER / name).exists():
             (partial / IMAGE_FOLDER / name).replace(images / name)
-    for stale in images.glob("sample_*_*.png"):
+    for stale in images.glob("*_*.png"):
         if _OUR_PICTURES.fullmatch(stale.name) and stale.name not in pictures:
             stale.unlink()
     for name in (REPORT_FILE, RESULTS_FILE):

@@ -6,34 +6,68 @@ and GitHub and VS Code both allow it. All text from models and datasets is escap
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco
 
 from satlisa.errors import SatlisaError
 from satlisa.evaluation.metrics import summarise
-from satlisa.geometry.overlay import draw_overlay
+from satlisa.evaluation.score_tables import score_lines
+from satlisa.evaluation.scoring.bootstrap import value_of
+from satlisa.evaluation.scoring.classes import draw_confusion
+from satlisa.evaluation.scoring.summary import statistics_of
+from satlisa.geometry.overlay import draw_objects, draw_overlay
 
 REPORT_FILE = "REPORT.md"
 RESULTS_FILE = "results.json"
 IMAGE_FOLDER = "images"
 _WIDTH = 190  # of a picture, in CSS pixels: four fit side by side on GitHub
 _MAX_TEXT = 600  # characters of a prompt or an answer in a table cell
+_HEADLINES = ("ap50", "instance_f1", "box_f1", "cider_d")
 _MAX_ERRORS = 100  # rows of a task's error table
 Results = Mapping[str, Any]
 Entry = Mapping[str, Any]
-Pictures = tuple[Image.Image, np.ndarray | None, np.ndarray | None]
+
+
+class Objects(NamedTuple):
+    """The objects of a sample: masks as COCO's run lengths, and the pairs (prediction, truth) that match."""
+
+    truths: Sequence[Mapping[str, Any]]
+    predictions: Sequence[Mapping[str, Any]]
+    pairs: Sequence[tuple[int, int]]
+
+
+Pictures = (
+    tuple[Image.Image, np.ndarray | None, np.ndarray | None]
+    | tuple[Image.Image, np.ndarray | None, np.ndarray | None, Objects]
+)
 
 
 def write_report(results: Results, folder: Path) -> None:
-    """Write results.json and REPORT.md; `save_pictures` has written the pictures."""
+    """Write results.json, REPORT.md and pictures of confusion matrices; `save_pictures` has written the others."""
+    results = {**results, "tasks": _draw_confusions(results["tasks"], folder)}
     # Lone surrogates in a dataset's text have no UTF-8; backslashreplace writes them as JSON's own \udXXX.
     text = json.dumps(results, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     (folder / RESULTS_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
     (folder / REPORT_FILE).write_text(render(results), encoding="utf-8", errors="replace")
+
+
+def _draw_confusions(tasks: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The tasks, each with a confusion matrix of several labels that has a picture now."""
+    drawn = {}
+    for number, (task, scores) in enumerate(tasks.items()):
+        drawn[task] = scores
+        matrix = scores.get("confusion")
+        if matrix and len(matrix["labels"]) > 1:
+            name = f"confusion_{number:02d}.png"
+            (folder / IMAGE_FOLDER).mkdir(exist_ok=True)
+            draw_confusion(matrix, folder / IMAGE_FOLDER / name)
+            drawn[task] = {**scores, "confusion": {**matrix, "image": f"{IMAGE_FOLDER}/{name}"}}
+    return drawn
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
@@ -52,7 +86,12 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
 
 def save_pictures(
-    folder: Path, number: int, image: Image.Image, truth: np.ndarray | None, prediction: np.ndarray | None
+    folder: Path,
+    number: int,
+    image: Image.Image,
+    truth: np.ndarray | None,
+    prediction: np.ndarray | None,
+    objects: Objects | None = None,
 ) -> dict[str, str]:
     """Write the pictures of a sample at the image's own size, masks as 0/255.
 
@@ -60,25 +99,43 @@ def save_pictures(
         folder: the report's image folder.
         number: the sample's number in the report.
         truth, prediction: (H, W) bool, or None for a sample without masks.
+        objects: those of a sample that is scored object by object.
 
     Returns:
-        Paths relative to the report, by kind: input, and with masks gt_mask, pred_mask and overlay.
+        Paths relative to the report, by kind: input, with masks gt_mask, pred_mask and overlay, with objects gt_objects
+        and pred_objects, where a matched pair has one colour.
     """
-    pictures = {"input": image}
+    pictures: dict[str, Callable[[], Image.Image]] = {"input": lambda: image}
     if truth is not None and prediction is not None:
-        pictures["gt_mask"] = Image.fromarray(truth).convert("L")
-        pictures["pred_mask"] = Image.fromarray(prediction).convert("L")
-        pictures["overlay"] = draw_overlay(image, truth, prediction)
+        pictures["gt_mask"] = lambda: Image.fromarray(truth).convert("L")
+        pictures["pred_mask"] = lambda: Image.fromarray(prediction).convert("L")
+        pictures["overlay"] = lambda: draw_overlay(image, truth, prediction)
+    if objects is not None:
+        pictures["gt_objects"] = lambda: draw_objects(image, _truths(objects))
+        pictures["pred_objects"] = lambda: draw_objects(image, _predictions(objects))
     paths = {}
-    for kind, picture in pictures.items():
+    for kind, draw in pictures.items():
+        picture = draw()
         name = f"sample_{number:03d}_{kind}.png"
         picture.save(folder / name)
         paths[kind] = f"{IMAGE_FOLDER}/{name}"
     return paths
 
 
+def _truths(objects: Objects) -> Iterator[tuple[np.ndarray, int, bool]]:
+    return ((coco.decode(mask).astype(bool), number, True) for number, mask in enumerate(objects.truths))
+
+
+def _predictions(objects: Objects) -> Iterator[tuple[np.ndarray, int, bool]]:
+    """A matched prediction has its truth's colour; the others have further colours, and are not filled."""
+    matched = dict(objects.pairs)
+    for number, mask in enumerate(objects.predictions):
+        colour = matched.get(number, len(objects.truths) + number)
+        yield coco.decode(mask).astype(bool), colour, number in matched
+
+
 def headline(results: Results) -> list[str]:
-    """Three lines for the main scores: masks, judged answers, and use of `<SEG>`."""
+    """A line for each kind of score: masks, judged answers, use of `<SEG>`, and objects, boxes and captions if any."""
     answered = [entry for entry in results["samples"] if entry["error"] is None]
     scores = summarise(answered)
     drawn = {
@@ -90,7 +147,19 @@ def headline(results: Results) -> list[str]:
         f"Classes and yes/no: {_percent(scores['accuracy'])} right of {scores['judged']} answers",
         f"<SEG>: in {_percent(drawn['masks'])} of the answers that need a mask, "
         f"in {_percent(drawn['text'])} of the others",
+        *_more_headlines(results["samples"]),
     ]
+
+
+def _more_headlines(samples: Sequence[Entry]) -> list[str]:
+    statistics = statistics_of(samples)
+    found = {key: value_of(statistics[key], len(samples)) for key in _HEADLINES if key in statistics}
+    lines = [
+        f"Objects: AP50 {_number(found.get('ap50'))}, F1 {_number(found.get('instance_f1'))}",
+        f"Boxes in text: F1 {_number(found.get('box_f1'))}",
+        f"Captions: CIDEr-D {_number(found.get('cider_d'))}",
+    ]
+    return [line for line, key in zip(lines, ("ap50", "box_f1", "cider_d"), strict=True) if key in found]
 
 
 def plain_table(results: Results) -> str:
@@ -139,14 +208,18 @@ def render(results: Results) -> str:
         "the sum of intersections over the sum of unions. Accuracy is over the answers that can be judged: "
         "scene classes and yes/no; exact match is over all text answers, words only; `<SEG>` is the share of "
         "answers that hold it. Errors are samples that could not be read or answered; they have no score. "
-        "Overlays show the prediction in orange and the outline of the truth in cyan.",
+        "Overlays show the prediction in orange and the outline of the truth in cyan. Objects that match have one "
+        "colour; predictions that match nothing are outlined in white.",
+        *score_lines(results["tasks"], _markdown_table, escape),
         "",
         "## Settings",
         "",
         *_markdown_table([["Setting", "Value"], *([escape(k), escape(_plain(v) or "–")] for k, v in settings.items())]),
     ]
-    for task in results["tasks"]:
+    for task, scores in results["tasks"].items():
         lines += ["", *_task_section(task, [entry for entry in results["samples"] if entry["task"] == task])]
+        if picture := scores.get("confusion", {}).get("image"):
+            lines += ["", f'<img src="{picture}" alt="Confusion matrix of {escape(task)}: truth by row" width="480">']
     return "\n".join(lines) + "\n"
 
 
@@ -172,6 +245,13 @@ def _sample_section(entry: Entry) -> list[str]:
     images, number = entry["images"], entry["number"]
     source = f" · {escape(entry['source'])}" if entry["source"] else ""
     kinds = {"input": "Input", "gt_mask": "Ground truth", "pred_mask": "Prediction", "overlay": "Overlay"}
+    if "gt_objects" in images:
+        kinds = {
+            "input": "Input",
+            "gt_objects": "True objects",
+            "pred_objects": "Predicted objects",
+            "overlay": "Overlay",
+        }
     shown = {kind: title for kind, title in kinds.items() if kind in images}
     pictures = [
         f'<img src="{images[kind]}" alt="{title} of sample {number}" width="{_WIDTH}">' for kind, title in shown.items()

@@ -56,12 +56,12 @@ _TABLES: dict[str, dict[str, str]] = {
 }
 
 NOTES = (
-    "The model answers freely: it is given the image and the prompt alone, and its own words decide whether a mask comes. "
-    "An answer without `<SEG>` scores 0 where objects are expected. Many published scripts give the model the expected "
-    "answer up to `<SEG>`, or skip such samples; their numbers are higher for the same model.",
+    "The model answers freely: it is given the image and the prompt alone, and its own words decide whether a mask "
+    "comes. An answer without `<SEG>` scores 0 where objects are expected. Many published scripts give the model the "
+    "expected answer up to `<SEG>`, or skip such samples; their numbers are higher for the same model.",
     "Masks are compared at the image's own size, with every object of the row.",
-    "Brackets hold 95 % bootstrap intervals over samples (1,000 draws, percentiles). They do not tell how another training "
-    "run or another dataset would score.",
+    "Brackets hold 95 % bootstrap intervals over samples (1,000 draws, percentiles). They do not tell how another "
+    "training run or another dataset would score.",
 )
 
 

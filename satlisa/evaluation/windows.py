@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-import numpy as np
-
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.dataset import Rows
-from satlisa.data.rows import is_mask_task, read_sample
+from satlisa.data.rows import read_sample
 from satlisa.data.sample import Sample
 from satlisa.errors import SatlisaError, first_line
-from satlisa.evaluation.metrics import exact_match, intersection_union, iou, is_correct
+from satlisa.evaluation.entry import Pick, blank, score
 from satlisa.evaluation.partial_report import Entry
 from satlisa.evaluation.report import Pictures
-from satlisa.geometry.raster import rasterize
 from satlisa.inference.generation import Answer
 
 logger = logging.getLogger(__name__)
@@ -32,16 +29,6 @@ _PIXELS_AHEAD = 2**25  # of a window's images that are kept until their batch is
 AnswerFn = Callable[..., list[Answer]]
 ReadFn = Callable[[int], Sample | str]
 Scored = tuple[Entry, Pictures | None]
-
-
-@dataclass(frozen=True)
-class Pick:
-    """A row to evaluate: its number in the evaluation, its index in the split, its task, whether pictures are drawn."""
-
-    number: int
-    index: int
-    task: str
-    is_pictured: bool
 
 
 @dataclass(frozen=True)
@@ -140,12 +127,12 @@ def _score_window(
         results = _answer(model, [sample for _, sample in batch], settings, answer_fn) if batch else []
         while batch:
             pick, sample = batch.pop(0)
-            entry, pictures = _score(pick, sample, results.pop(0), model.config, settings.seg_tasks)
+            entry, pictures = score(pick, sample, results.pop(0), model.config, settings.seg_tasks)
             del sample
             yield entry, pictures if pick.is_pictured else None
             del pictures
     for pick, reason in unread:
-        yield _blank(pick, error=reason), None
+        yield blank(pick, error=reason), None
 
 
 def read_row(rows: Rows, seg_tasks: Collection[str], fractions: bool, index: int) -> Sample | str:
@@ -171,51 +158,6 @@ def _answer(model: Any, samples: Sequence[Sample], settings: EvalSettings, answe
         return [reason]
     logger.warning("a batch of %d samples failed and is repeated one by one (%s)", len(samples), reason)
     return [result for sample in samples for result in _answer(model, [sample], settings, answer_fn)]
-
-
-def _score(
-    pick: Pick, sample: Sample, result: Answer | str, config: Any, seg_tasks: Collection[str]
-) -> tuple[Entry, Pictures | None]:
-    """The entry of a sample, and its pictures: image, truth and prediction."""
-    has_mask = bool(sample.regions) or is_mask_task(pick.task, seg_tasks)
-    segs = min(len(sample.regions), config.max_instances)  # as many as the model was trained to give
-    entry = _blank(
-        pick,
-        source=sample.source,
-        prompt=sample.turns[-1].text,
-        expected=" ".join([sample.answer, *[config.seg_token] * segs]).strip(),
-        expected_segs=segs,
-    )
-    if isinstance(result, str):
-        return {**entry, "error": result}, None
-    entry |= {"output": result.text, "segs": result.num_segs}
-    if not has_mask:
-        words = result.text.replace(config.seg_token, " ")
-        entry["correct"] = is_correct(pick.task, entry["prompt"], sample.answer, words)
-        entry["exact_match"] = exact_match(sample.answer, words)
-        return entry, (sample.image, None, None)
-    truth, prediction = _masks(sample, result)
-    entry["intersection"], entry["union"] = intersection_union(prediction, truth)
-    entry["iou"] = iou(entry["intersection"], entry["union"])
-    return entry, (sample.image, truth, prediction)
-
-
-def _masks(sample: Sample, result: Answer) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and prediction, each the union of all instances, (H, W) bool at the image's own size."""
-    width, height = sample.image.size
-    polygons = [polygon for region in sample.regions for polygon in region]
-    prediction = result.union()
-    if prediction is None:
-        prediction = np.zeros((height, width), dtype=bool)
-    return rasterize(polygons, height, width), prediction
-
-
-def _blank(pick: Pick, **known: Any) -> Entry:
-    """An entry with every key of `results.json`, None where a key does not apply."""
-    text_keys, score_keys = ("source", "prompt", "expected", "output"), ("iou", "intersection", "union")
-    unknown = dict.fromkeys((*text_keys, *score_keys, "correct", "exact_match", "error"))
-    counts: Entry = {"segs": 0, "expected_segs": 0, "images": {}}
-    return {"number": pick.number, "index": pick.index, "task": pick.task} | unknown | counts | known
 
 
 def _reason(error: Exception) -> str:

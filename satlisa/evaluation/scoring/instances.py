@@ -31,8 +31,8 @@ DEFINITIONS = {
     "ap75": "as ap, at IoU 0.75",
     "instance_precision": "share of all predicted masks that match an object at IoU >= 0.5, one mask per object "
     "(COCO's matcher); 0 where no mask comes",
-    "instance_recall": "share of all objects that a mask matches at IoU >= 0.5; objects smaller than a pixel are none, and "
-    "those beyond the model's max_instances are missed",
+    "instance_recall": "share of all objects that a mask matches at IoU >= 0.5; objects smaller than a pixel are "
+    "none, and those beyond the model's max_instances are missed",
     "instance_f1": "harmonic mean of instance_precision and instance_recall",
     "matched_iou": "mean IoU of the pairs that match at IoU >= 0.5",
     "pq": "panoptic quality, one category: sum of the IoUs of the pairs that match at IoU > 0.5 / (pairs + unmatched "

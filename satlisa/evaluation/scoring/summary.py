@@ -45,5 +45,5 @@ def scores_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _values(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    statistics = statistics_of(entries)
-    return {key: value_of(statistic, len(entries)) for key, statistic in statistics.items()} | summarise(entries)
+    values = {key: value_of(statistic, len(entries)) for key, statistic in statistics_of(entries).items()}
+    return values | classes.baselines(entries) | summarise(entries)
