@@ -73,7 +73,7 @@ def _score_words(entry: Entry, sample: Sample, words: str) -> dict[str, Any]:
         return {"boxes": found}
     measured: dict[str, Any] = {}
     if captions.is_caption(entry["task"], entry["prompt"], sample.answer):
-        measured = {"caption": True, "image_key": fingerprint(sample.image, sample.image_source)}
+        measured = {"caption": True, "image_key": fingerprint(sample.image)}
     if counts.asks_for_counts(entry["task"], entry["prompt"]):
         numbers = counts.measure(sample.answer, words)
         measured |= {} if numbers is None else {"counts": numbers}

@@ -15,11 +15,13 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from satlisa.errors import SatlisaError
+from satlisa.evaluation import tables
 from satlisa.evaluation.metrics import summarise
 from satlisa.evaluation.score_tables import score_lines
 from satlisa.evaluation.scoring.bootstrap import value_of
 from satlisa.evaluation.scoring.classes import draw_confusion
 from satlisa.evaluation.scoring.summary import statistics_of
+from satlisa.evaluation.tables import markdown_table
 from satlisa.geometry.overlay import draw_objects, draw_overlay
 
 REPORT_FILE = "REPORT.md"
@@ -164,12 +166,7 @@ def _more_headlines(samples: Sequence[Entry]) -> list[str]:
 
 def plain_table(results: Results) -> str:
     """The summary for a terminal, in aligned columns."""
-    rows = _summary_rows(results)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
+    return tables.plain_table(_summary_rows(results))
 
 
 def _summary_rows(results: Results) -> list[list[str]]:
@@ -202,7 +199,7 @@ def render(results: Results) -> str:
         "",
         "## Summary",
         "",
-        *_markdown_table([[escape(cell) for cell in row] for row in _summary_rows(results)], numbers=True),
+        *markdown_table([[escape(cell) for cell in row] for row in _summary_rows(results)]),
         "",
         "Mean IoU is gIoU, the mean over samples (1.0 where truth and prediction are both empty); cIoU is "
         "the sum of intersections over the sum of unions. Accuracy is over the answers that can be judged: "
@@ -210,11 +207,13 @@ def render(results: Results) -> str:
         "answers that hold it. Errors are samples that could not be read or answered; they have no score. "
         "Overlays show the prediction in orange and the outline of the truth in cyan. Objects that match have one "
         "colour; predictions that match nothing are outlined in white.",
-        *score_lines(results["tasks"], _markdown_table, escape),
+        *score_lines(results["tasks"], escape),
         "",
         "## Settings",
         "",
-        *_markdown_table([["Setting", "Value"], *([escape(k), escape(_plain(v) or "–")] for k, v in settings.items())]),
+        *markdown_table(
+            [["Setting", "Value"], *([escape(k), escape(_plain(v) or "–")] for k, v in settings.items())], 2
+        ),
     ]
     for task, scores in results["tasks"].items():
         lines += ["", *_task_section(task, [entry for entry in results["samples"] if entry["task"] == task])]
@@ -233,7 +232,7 @@ def _task_section(task: str, entries: Sequence[Entry]) -> list[str]:
     if errors:
         rows = [[str(e["index"]), escape(e["prompt"] or "–"), escape(e["error"])] for e in errors[:_MAX_ERRORS]]
         more = f", the first {_MAX_ERRORS} of them here" if len(errors) > _MAX_ERRORS else ""
-        lines += [f"### Errors: {len(errors)}{more}", "", *_markdown_table([["Row", "Prompt", "Error"], *rows]), ""]
+        lines += [f"### Errors: {len(errors)}{more}", "", *markdown_table([["Row", "Prompt", "Error"], *rows], 3), ""]
     hidden = len(entries) - len(shown) - len(errors)
     if hidden or len(errors) > _MAX_ERRORS:
         lines += [f"Scored but not shown here: {hidden} samples; {RESULTS_FILE} has every one.", ""]
@@ -264,16 +263,10 @@ def _sample_section(entry: Entry) -> list[str]:
     return [
         f"### Sample {number:03d} · row {entry['index']}{source}",
         "",
-        *_markdown_table([list(shown.values()), pictures]),
+        *markdown_table([list(shown.values()), pictures], len(shown)),
         "",
-        *_markdown_table([list(texts), list(texts.values())]),
+        *markdown_table([list(texts), list(texts.values())], len(texts)),
     ]
-
-
-def _markdown_table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
-    """The lines of a table of escaped cells; with `numbers`, all columns but the first are right-aligned."""
-    rules = ["---", *["---:" if numbers else "---"] * (len(rows[0]) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (rows[0], rules, *rows[1:])]
 
 
 def escape(text: str) -> str:

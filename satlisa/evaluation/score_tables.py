@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from satlisa.evaluation.scoring.summary import DEFINITIONS
+from satlisa.evaluation.tables import markdown_table
 
 Scores = Mapping[str, Any]
 
@@ -65,14 +66,12 @@ NOTES = (
 )
 
 
-def score_lines(
-    tasks: Mapping[str, Scores], table: Callable[..., list[str]], escape: Callable[[str], str]
-) -> list[str]:
+def score_lines(tasks: Mapping[str, Scores], escape: Callable[[str], str]) -> list[str]:
     """The lines of all tables of scores, of those by source, and of the definitions; none without intervals.
 
     Args:
         tasks: scores by task (`summary.scores_of`).
-        table, escape: as in report.py.
+        escape: makes text harmless in Markdown.
     """
     if not any("intervals" in scores for scores in tasks.values()):
         return []
@@ -83,14 +82,14 @@ def score_lines(
             continue
         kept = _kept(rows, columns)
         defined |= set(kept)
-        lines += ["", f"### {heading}", "", *_table(rows, kept, columns, "Task", table, escape)]
+        lines += ["", f"### {heading}", "", *_table(rows, kept, columns, "Task", escape)]
         parts = {
             f"{task} · {source or '(none)'}": scores
             for task, of_task in tasks.items()
             for source, scores in of_task.get("sources", {}).items()
         }
         if by_source := _rows(parts, {key: columns[key] for key in kept}, with_intervals=False):
-            lines += ["", "By source:", "", *_table(by_source, kept, columns, "Task · source", table, escape)]
+            lines += ["", "By source:", "", *_table(by_source, kept, columns, "Task · source", escape)]
     notes = [f"- {note}" for note in NOTES]
     definitions = [f"- **{key}**: {text}." for key, text in DEFINITIONS.items() if key in defined]
     return ["", "## Scores", *lines, "", "## How to read the scores", "", *notes, *definitions]
@@ -115,11 +114,10 @@ def _table(
     kept: Sequence[str],
     columns: Mapping[str, str],
     first: str,
-    table: Callable[..., list[str]],
     escape: Callable[[str], str],
 ) -> list[str]:
     body = [[escape(name), *(cells.get(key, "–") for key in kept)] for name, cells in rows.items()]
-    return table([[first, *(columns[key] for key in kept)], *body], numbers=True)
+    return markdown_table([[first, *(columns[key] for key in kept)], *body])
 
 
 def _cell(scores: Scores, key: str, with_interval: bool) -> str:
