@@ -19,11 +19,14 @@ from satlisa.evaluation.report import RESULTS_FILE, read_results
 
 _SIDE, _GAP, _TEXT = 256, 8, 300  # pixels: a picture, the space between, the column of text
 _KINDS = {"input": "image", "gt_mask": "ground truth", "pred_mask": "prediction", "overlay": "overlay"}
+_OBJECTS = {"gt_mask": "gt_objects", "pred_mask": "pred_objects"}  # in colours, where objects are scored one by one
 
 
 def median_entry(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The sample with the median IoU among those with pictures and an expected mask."""
-    pictured = [e for e in entries if e["iou"] is not None and len(e["images"]) == len(_KINDS) and e["expected_segs"]]
+    pictured = [
+        e for e in entries if e["iou"] is not None and _KINDS.keys() <= e["images"].keys() and e["expected_segs"]
+    ]
     return sorted(pictured, key=lambda entry: (entry["iou"], entry["number"]))[len(pictured) // 2]
 
 
@@ -44,7 +47,8 @@ def draw(results: Mapping[str, Any], folder: Path) -> Image.Image:
         lines += [*textwrap.wrap(f"« {entry['output']}", 34), "", f"IoU {entry['iou']:.2f} (median)"]
         pen.text((6, top + 6), "\n".join(lines), fill="black", font=font)
         for column, kind in enumerate(_KINDS):
-            with Image.open(folder / entry["images"][kind]) as picture:
+            path = entry["images"].get(_OBJECTS.get(kind, ""), entry["images"][kind])
+            with Image.open(folder / path) as picture:
                 picture = picture.convert("RGB")
             picture.thumbnail((_SIDE, _SIDE))
             canvas.paste(picture, (_TEXT + column * (_SIDE + _GAP), top))

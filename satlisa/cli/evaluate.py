@@ -13,6 +13,7 @@ from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 logger = logging.getLogger("satlisa")
 
+_OUTPUT, _COMPARED = "./eval_output", "./compare_output"
 PROG = called_as("infer_dataset.py", "satlisa-evaluate")
 
 
@@ -28,14 +29,14 @@ def parser() -> CommandParser:
     add("--samples_per_task", type=int, default=3, help="0 for all (%(default)s)")
     add("--seed", type=int, default=0, help="decides which samples (%(default)s)")
     add("--seg_tasks", type=comma_list, default=(), help="tasks with masks not named segmentation, comma list")
-    add("--output_dir", default="./eval_output", help="an earlier report in it is replaced (%(default)s)")
+    add("--output_dir", default=_OUTPUT, help="an earlier report in it is replaced (%(default)s)")
     add("--resume", action="store_true", help="resume the evaluation that was interrupted in output_dir")
     add("--report_samples", type=int, default=50, help="samples shown per task in REPORT.md (%(default)s)")
     add(
         "--compare",
         nargs=2,
         metavar="RESULTS",
-        help="two results.json of the same rows: print and write their differences",
+        help=f"two results.json of the same rows: print their differences, write COMPARE.md ({_COMPARED})",
     )
     add("--device", help="cuda, cuda:1, cpu or mps (best available, a GPU for each process)")
     add("--batch_size", type=int, default=8, help="questions answered together (%(default)s)")
@@ -77,12 +78,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Print the differences of two evaluations, and write them to `--output_dir`/COMPARE.md."""
-    from satlisa.evaluation.compare import write_comparison
+    """Print the differences of two evaluations, and write them to COMPARE.md."""
+    from satlisa.evaluation.compare import COMPARE_FILE, write_comparison
     from satlisa.evaluation.scoring.summary import statistics_of
 
     first, second = options.compare
-    print(write_comparison(first, second, Path(options.output_dir).expanduser(), statistics_of))
+    folder = Path(_COMPARED if options.output_dir == _OUTPUT else options.output_dir).expanduser()
+    print(write_comparison(first, second, folder, statistics_of))
+    print(f"\nWritten: {folder / COMPARE_FILE}")
     return 0
 
 

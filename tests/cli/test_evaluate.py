@@ -87,6 +87,20 @@ def test_command_options(command: Any, tmp_path: Path) -> None:
     assert (settings["seg_tasks"], settings["seed"], settings["dataset"]) == (["x", "y"], 4, "demo")
 
 
+def test_two_evaluations_are_compared(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        assert command("--samples_per_task", "0", "--output_dir", str(tmp_path / name)) == 0
+    capsys.readouterr()
+    results = [str(tmp_path / name / "results.json") for name in "ab"]
+    assert command("--compare", *results, "--output_dir", str(tmp_path / "c")) == 0
+    shown, written = capsys.readouterr().out, (tmp_path / "c" / "COMPARE.md").read_text()
+    for text in ("building_segmentation", "giou"):
+        assert text in shown and text.replace("_", "\\_") in written
+    assert command("--compare", results[0], str(tmp_path / "nothing.json")) == 2
+    assert "nothing.json" in capsys.readouterr().err
+    assert not (tmp_path / "compare_output").exists()
+
+
 def test_command_says_one_line_about_mistakes(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--batch_size", "0") == 2
     (tmp_path / "photo.jpg").write_text("x")

@@ -17,9 +17,9 @@ from satlisa.evaluation.scoring.instances import (
     statistics,
 )
 from satlisa.geometry.raster import rasterize
-from tests.evaluation.scoring.coco_scenes import SIDE, Scene, box, coco_scores, encode, scenes
+from tests.helpers.coco_scenes import SIDE, Scene, box, coco_scores, encode, scenes
 
-# Printed by `python -m tests.evaluation.scoring.coco_scenes` with pycocotools 2.0.11.
+# Printed by `python -m tests.helpers.coco_scenes` with pycocotools 2.0.11.
 STORED = {
     45: {"ap": 0.3156786050512621, "ap50": 0.6168043857356921, "ap75": 0.27726678916980424},
     27: {"ap": 0.3142824884640784, "ap50": 0.6150661782814419, "ap75": 0.26690615259325495},

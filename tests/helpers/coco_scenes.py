@@ -1,6 +1,6 @@
 """Scenes with their masks, and their scores by plain `COCOeval` on those masks: the oracle of average precision.
 
-    python -m tests.evaluation.scoring.coco_scenes
+    python -m tests.helpers.coco_scenes
 
 prints the values that test_instances.py holds.
 """
