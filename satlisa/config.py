@@ -66,6 +66,8 @@ class ModelConfig:
     """Maximum number of `<SEG>` per answer; the largest instances are kept."""
     dataset: str = DEFAULT_DATASET
     """Training dataset; the default of infer_dataset.py."""
+    seg_tasks: list[str] = field(default_factory=list)
+    """Tasks that are answered with masks though their names do not say segmentation; SEG_TASKS of the training."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Unknown keys of the file; kept and written back."""
 
@@ -116,6 +118,8 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """All keys as they are written to the file, unknown ones included."""
         known = asdict(self)
+        if not self.seg_tasks:
+            del known["seg_tasks"]
         return {**known.pop("extra"), **known}
 
     def save(self, path: str | Path) -> None:
@@ -156,6 +160,6 @@ def _check_type(name: str, value: Any, annotation: str, source: str) -> None:
     }
     wrong = not isinstance(value, kinds[annotation]) or (isinstance(value, bool) and annotation != "bool")
     if annotation == "list[str]" and not wrong:
-        wrong = not value or not all(isinstance(entry, str) for entry in value)
+        wrong = not all(isinstance(entry, str) for entry in value) or (not value and name != "seg_tasks")
     if wrong:
         raise SatlisaError(f"{source}: {name}: expected {annotation}, found {value!r}")

@@ -28,7 +28,12 @@ def parser() -> CommandParser:
     add("--split", default="validation", help="part of the dataset (%(default)s)")
     add("--samples_per_task", type=int, default=3, help="0 for all (%(default)s)")
     add("--seed", type=int, default=0, help="decides which samples (%(default)s)")
-    add("--seg_tasks", type=comma_list, default=(), help="tasks with masks not named segmentation, comma list")
+    add(
+        "--seg_tasks",
+        type=comma_list,
+        default=(),
+        help="further tasks with masks not named segmentation (SEG_TASKS of the training)",
+    )
     add("--output_dir", default=_OUTPUT, help="an earlier report in it is replaced (%(default)s)")
     add("--resume", action="store_true", help="resume the evaluation that was interrupted in output_dir")
     add("--report_samples", type=int, default=50, help="samples shown per task in REPORT.md (%(default)s)")
@@ -64,7 +69,9 @@ def run(options: argparse.Namespace) -> int:
         if not options.dataset and not Path(options.model_dir).expanduser().is_dir():
             check_hub_dataset(model.config.dataset, f"{options.model_dir}: dataset")
         files = fingerprint_model(find_model_dir(options.model_dir))
-        settings = replace(settings, dataset=options.dataset or model.config.dataset, model_files=files)
+        seg_tasks = tuple(dict.fromkeys([*getattr(model.config, "seg_tasks", ()), *options.seg_tasks]))
+        dataset = options.dataset or model.config.dataset
+        settings = replace(settings, dataset=dataset, model_files=files, seg_tasks=seg_tasks)
         results = evaluate(model, load_rows(settings.dataset, settings.split), settings, report)
         if processes.is_main:
             write_report(results, report.folder)

@@ -32,6 +32,20 @@ class Rows:
             return self.single[token_id].float()
         return None if self.matrix is None or token_id >= len(self.matrix) else self.matrix[token_id].float()
 
+    def differ(self, weight: Tensor, token_id: int) -> bool:
+        """Whether a row but that of a token differs from a matrix."""
+        if any(
+            other != token_id and not torch.equal(row.to(weight.dtype), weight[other])
+            for other, row in self.single.items()
+        ):
+            return True
+        if self.matrix is None:
+            return False
+        count = min(len(self.matrix), len(weight))
+        changed = (self.matrix[:count].to(weight.dtype) != weight[:count]).any(dim=1)
+        changed[token_id : token_id + 1] = False
+        return bool(changed.any())
+
     def put_into(self, weight: Tensor) -> None:
         """Copy the rows into a matrix; those that it does not have are left out."""
         with torch.no_grad():
@@ -57,6 +71,11 @@ class Vocabulary:
         self.inputs.put_into(weight)
         if vlm.lm_head.weight is not weight:
             self.outputs.put_into(vlm.lm_head.weight)
+
+    def changes_others(self, vlm: Any, token_id: int) -> bool:
+        """Whether rows of other tokens than this one differ from the base model's. To be asked before `put_into`."""
+        pairs = (self.inputs, vlm.get_input_embeddings().weight), (self.outputs, vlm.lm_head.weight)
+        return any(rows.differ(weight, token_id) for rows, weight in pairs)
 
     def holds(self, token_id: int) -> bool:
         """Whether the adapter has a row for this token."""

@@ -132,9 +132,32 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
     return model.to(hardware.device).eval()
 
 
-def _load(folder: Path, dtype: torch.dtype, is_local: bool) -> SatLisa:
-    """The model of a directory, on the CPU. The caller holds `_LOADING`."""
-    config = ModelConfig.from_json(folder / CONFIG_FILE)
+def load_to_train(model_dir: str | Path, config: ModelConfig, dtype: torch.dtype) -> SatLisa:
+    """Load a trained model to train it further, on the CPU.
+
+    Args:
+        model_dir: as of `load_model`.
+        config: the model's own, with changes that need no other weights.
+        dtype: compute dtype.
+
+    Raises:
+        SatlisaError: as `load_model`; or the model has more than LoRA, `<SEG>` row, projector and decoder, which
+            training could not keep.
+    """
+    folder = find_model_dir(model_dir, "INIT_FROM: ")
+    with _LOADING:
+        model = _load(folder, dtype, Path(model_dir).expanduser().is_dir(), config)
+    if model.seg_head_row is not None:
+        raise SatlisaError(f"INIT_FROM: {folder}: <SEG> has two rows, of input and output; training keeps one alone")
+    return model
+
+
+def _load(folder: Path, dtype: torch.dtype, is_local: bool, to_train: ModelConfig | None = None) -> SatLisa:
+    """The model of a directory, on the CPU. The caller holds `_LOADING`.
+
+    `to_train`: the configuration of a run that trains the model further.
+    """
+    config = to_train or ModelConfig.from_json(folder / CONFIG_FILE)
     for key in ("vlm_model_id", "sam_model_id"):
         check_model_id(getattr(config, key), f"{folder / CONFIG_FILE}: {key}", folders_allowed=is_local)
     lora, tensors = read_adapter(folder / ADAPTER_FOLDER)
@@ -147,6 +170,10 @@ def _load(folder: Path, dtype: torch.dtype, is_local: bool) -> SatLisa:
             f"{seg_token_id}; the files belong to different models"
         )
     vocabulary = read_vocabulary(lora, tensors, parts.vlm, folder / ADAPTER_FOLDER)
+    if to_train and vocabulary.changes_others(parts.vlm, seg_token_id):
+        raise SatlisaError(
+            f"INIT_FROM: {folder}: its adapter trained vocabulary rows besides <SEG>; training here would not keep them"
+        )
     vocabulary.put_into(parts.vlm)
     seg_row = own_row = _read_seg_row(folder / SEG_ROW_FILE, parts.vlm.get_input_embeddings().embedding_dim)
     if own_row is None:
@@ -183,8 +210,8 @@ def _load_tokenizer(folder: Path) -> Any | None:
         ) from error
 
 
-def find_model_dir(model_dir: str | Path) -> Path:
-    """The local folder of a model directory; a hub id is downloaded.
+def find_model_dir(model_dir: str | Path, setting: str = "") -> Path:
+    """The local folder of a model directory; a hub id is downloaded. Messages begin with `setting`.
 
     Raises:
         SatlisaError: neither a model directory nor a reachable hub id.
@@ -192,23 +219,25 @@ def find_model_dir(model_dir: str | Path) -> Path:
     folder = Path(model_dir).expanduser()
     if not folder.is_dir():
         if folder.exists() or str(model_dir).startswith((".", "/", "~")) or str(model_dir).count("/") != 1:
-            raise SatlisaError(f"{model_dir}: no such model directory; give a folder that train.py wrote, or a hub id")
+            raise SatlisaError(
+                f"{setting}{model_dir}: no such model directory; give a folder that train.py wrote, or a hub id"
+            )
         try:
             folder = Path(snapshot_download(str(model_dir)))
         except Exception as error:  # the hub client raises its own, HTTP and OS errors
             raise SatlisaError(
-                f"{model_dir}: neither a local folder nor available from the hub "
+                f"{setting}{model_dir}: neither a local folder nor available from the hub "
                 f"({first_line(error)}); give a folder that train.py wrote"
             ) from error
     if is_incomplete(folder, _NAME):
         raise SatlisaError(
-            f"{folder}: the training that writes this model is at work on it, or was interrupted there: its parts do "
-            "not belong together. Run the same train.py command again, which resumes and repairs it"
+            f"{setting}{folder}: the training that writes this model is at work on it, or was interrupted there: its "
+            "parts do not belong together. Run the same train.py command again, which resumes and repairs it"
         )
     missing = [name for name in _REQUIRED if not (folder / name).exists()]
     if missing:
         found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
-        raise SatlisaError(f"{folder}: not a model directory, {', '.join(missing)} missing (found: {found})")
+        raise SatlisaError(f"{setting}{folder}: not a model directory, {', '.join(missing)} missing (found: {found})")
     _check_files(folder)
     return folder
 

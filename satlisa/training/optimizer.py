@@ -24,3 +24,13 @@ def make_optimizer(
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
     warmup = math.ceil(settings.warmup_ratio * total_steps)
     return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, total_steps)
+
+
+def continue_schedule(optimizer: Any, scheduler: Any) -> list[float]:
+    """Set the learning rates to those of the schedule's step, after a state of a run with fewer steps was restored."""
+    step = scheduler.last_epoch
+    rates = [rate * at(step) for rate, at in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
+    return rates

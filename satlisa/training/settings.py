@@ -69,6 +69,9 @@ class TrainConfig:
     cache_sam_gb: float = setting(20.0, "size in GB at which the folder of CACHE_SAM stops growing", low=0)
     grad_checkpoint: bool = setting(False, "1: gradient checkpointing; less memory, more time")
     seg_tasks: str = setting("", "further tasks (comma-separated) whose polygons become masks")
+    init_from: str = setting(
+        "", "model directory or hub id of a trained model to train on from; empty: the base models"
+    )
     report_to: str = setting("none", "trackers of accelerate, comma-separated, e.g. tensorboard")
     model_config: str = setting("", "path of a model_config.json; empty: the default one")
     vlm_model: str = setting("", "hub id or folder; replaces vlm_model_id of model_config.json")
@@ -107,14 +110,26 @@ class TrainConfig:
 
     def new_model_config(self) -> ModelConfig:
         """The model's configuration: `model_config.json`, changed by the preset and the environment."""
-        path = Path(self.model_config) if self.model_config else DEFAULT_CONFIG
-        base = ModelConfig.from_json(path) if self.model_config or path.exists() else ModelConfig()
-        changes: dict[str, Any] = {"dataset": _absolute(self.dataset)}
-        if self.preset == "demo":
+        base = self._base_config()
+        seg_tasks = list(dict.fromkeys([*base.seg_tasks, *self.seg_task_names()]))
+        changes: dict[str, Any] = {"dataset": _absolute(self.dataset), "seg_tasks": seg_tasks}
+        if self.preset == "demo" and not self.init_from:
             changes |= {"vlm_model_id": "demo:vlm", "sam_model_id": "demo:sam", **DEMO_MODEL}
         changes |= {"vlm_model_id": _absolute(self.vlm_model)} if self.vlm_model else {}
         changes |= {"sam_model_id": _absolute(self.sam_model)} if self.sam_model else {}
         return replace(base, **changes)
+
+    def _base_config(self) -> ModelConfig:
+        if self.init_from:
+            from satlisa.pretrained.model_directory import CONFIG_FILE, find_model_dir  # torch, which --help needs not
+
+            if self.model_config:
+                raise SatlisaError(
+                    "MODEL_CONFIG: INIT_FROM brings the model's own model_config.json; leave one of the two out"
+                )
+            return ModelConfig.from_json(find_model_dir(self.init_from, "INIT_FROM: ") / CONFIG_FILE)
+        path = Path(self.model_config) if self.model_config else DEFAULT_CONFIG
+        return ModelConfig.from_json(path) if self.model_config or path.exists() else ModelConfig()
 
     def seg_task_names(self) -> tuple[str, ...]:
         """`seg_tasks` as names."""

@@ -25,6 +25,7 @@ from satlisa.model.assemble import assemble, enable_gradient_checkpointing
 from satlisa.model.delta_net import describe_kernels
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts
+from satlisa.pretrained.model_directory import load_to_train
 from satlisa.processing.chat import count_tokens
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.hardware import Hardware, detect, dtype_name
@@ -39,7 +40,7 @@ from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare
 from satlisa.training.fault_tolerance.run_identity import identify
 from satlisa.training.loader import RowEncoder, StepLoader
 from satlisa.training.log import TrainLog
-from satlisa.training.optimizer import make_optimizer
+from satlisa.training.optimizer import continue_schedule, make_optimizer
 from satlisa.training.settings import TrainConfig
 from satlisa.training.state import Run
 from satlisa.training.summary import summarize
@@ -85,7 +86,9 @@ def train(settings: TrainConfig) -> Path:
         identity, start = find_start(setup, data, locks)
         if start.is_finished:
             logger.info(
-                "the run in %s is finished, nothing is left to do; train again with OVERWRITE=1 or in another folder",
+                "the run in %s is finished, nothing is left to do; a larger EPOCHS or MAX_STEPS trains it on, "
+                "INIT_FROM=%s in another OUTPUT_DIR starts a new run from its model, OVERWRITE=1 starts over",
+                settings.output_dir,
                 settings.output_dir,
             )
             return Path(settings.output_dir)
@@ -117,13 +120,14 @@ def open_data(settings: TrainConfig, is_main: bool = True) -> Data:
 
     Without a validation split, warn and train without one.
     """
+    config = settings.new_model_config()
     rows = _open_split(settings, "train", settings.max_samples, settings.shuffle_buffer, settings.seed)
-    looked_at = survey(rows, settings.seg_task_names())
+    looked_at = survey(rows, config.seg_tasks)
     _log_split("train", rows, f"the first {len(rows):,} rows" if settings.max_samples else f"{len(rows):,} rows")
     logger.info("train split: %s", looked_at.line())
     for warning in looked_at.warnings() if is_main else ():
         logger.warning("train split: %s", warning)
-    return Data(settings.new_model_config(), rows, _open_validation(settings), looked_at)
+    return Data(config, rows, _open_validation(settings), looked_at)
 
 
 def _open_validation(settings: TrainConfig) -> Sampler:
@@ -175,7 +179,7 @@ def find_start(setup: Setup, data: Data, locks: ExitStack) -> tuple[Identity, St
 def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_request: StopRequest) -> Run:
     """Load the models, build the state of the run, and restore it where the run is resumed."""
     settings, dtype = setup.settings, setup.hardware.dtype
-    model = assemble(load_parts(data.config, dtype), data.config, dtype).to(setup.accelerator.device).train()
+    model = _new_model(settings, data.config, dtype).to(setup.accelerator.device).train()
     checkpoint = read_checkpoint(start.checkpoint) if start.checkpoint else None
     step_size = checkpoint.state["step_size"] if checkpoint else 0
     run = _make_run(setup, data, identity, stop_request, model, step_size)
@@ -186,10 +190,20 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
         setup.accelerator.init_trackers("logs", config=settings.values())
     if checkpoint and start.checkpoint:
         resume_from(run, checkpoint, start.checkpoint)
+        if start.extends or checkpoint.state["identity"] != identity:
+            rates = continue_schedule(run.optimizer, run.scheduler)
+            logger.info("the learning rate is that of a run planned for %d steps: %.3g", run.total_steps, rates[0])
     elif setup.processes.is_main:
         with writing_to(run.folder, "OUTPUT_DIR"):
             run.log.begin()
     return run
+
+
+def _new_model(settings: TrainConfig, config: ModelConfig, dtype: torch.dtype) -> SatLisa:
+    """The model that a run starts from, on the CPU."""
+    if settings.init_from:
+        return load_to_train(settings.init_from, config, dtype)
+    return assemble(load_parts(config, dtype), config, dtype)
 
 
 def _log_lengths(data: Data, model: SatLisa) -> None:
@@ -219,7 +233,7 @@ def _make_run(
     if settings.grad_checkpoint:
         enable_gradient_checkpointing(model.qwen.model.language_model)
     encoder = RowEncoder(
-        model.processor, model.segmenter.inputs, model.config, settings.seg_task_names(), data.survey.fractions
+        model.processor, model.segmenter.inputs, model.config, model.config.seg_tasks, data.survey.fractions
     )
     make_loader = partial(
         StepLoader,

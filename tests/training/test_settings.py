@@ -71,6 +71,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "CACHE_SAM_GB": ("0.5", 0.5),
     "GRAD_CHECKPOINT": ("1", True),
     "SEG_TASKS": ("flood_assessment", "flood_assessment"),
+    "INIT_FROM": ("runs/a", "runs/a"),
     "REPORT_TO": ("tensorboard", "tensorboard"),
     "MODEL_CONFIG": ("mine.json", "mine.json"),
     "VLM_MODEL": ("./qwen", "./qwen"),

@@ -23,13 +23,14 @@ from satlisa.training.fault_tolerance.checkpoint_files import (
     read_state,
     remove_checkpoint,
 )
-from satlisa.training.fault_tolerance.run_identity import how_to_proceed, run_differences
+from satlisa.training.fault_tolerance.run_identity import extends, how_to_proceed, run_differences
 from satlisa.training.log import SUMMARY_FILE
 from satlisa.training.settings import TrainConfig
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+_MODEL = "; a model directory is named by INIT_FROM, which starts a new run from its model"
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Start:
         checkpoint: folder of the checkpoint to resume from; None: from scratch.
         is_new: a new run begins in the folder; what an earlier run left there is deleted first.
         is_finished: the run in the folder is finished, nothing is left to do.
+        extends: the run in the folder was finished and has a larger EPOCHS or MAX_STEPS now.
     """
 
     checkpoint: Path | None = None
     is_new: bool = False
     is_finished: bool = False
+    extends: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ def choose_start(settings: TrainConfig, identity: Identity) -> Start:
             checkpoint, or a disk that cannot keep checkpoints.
     """
     folder = Path(settings.output_dir)
+    source = existing_folder(settings.init_from) if settings.init_from else None
+    if source is not None and source.resolve() == folder.resolve():
+        raise SatlisaError(
+            f"OUTPUT_DIR: {folder} is the model of INIT_FROM, which would be overwritten; name another one"
+        )
     try:
         check_writable(folder, "OUTPUT_DIR")
         start = _choose(settings, identity)
@@ -101,15 +109,23 @@ def _resume_in_folder(
     folder = Path(settings.output_dir)
     if record is None:
         return _new_run(settings, checkpoint)
+    is_finished = (folder / SUMMARY_FILE).exists()
     if differing := run_differences(record.identity, identity):
+        if is_finished and extends(record.identity, identity) and not settings.overwrite:
+            return Start(_newest_of_run(folder, identity), extends=True)
         if settings.overwrite or not _is_used(folder):
             return _new_run(settings, checkpoint)
         raise SatlisaError(
             f"OUTPUT_DIR: {folder} holds a run with other settings: {differing}; "
             f"{how_to_proceed(record.identity, identity)}; to replace it by a new one, add OVERWRITE=1"
         )
-    if (folder / SUMMARY_FILE).exists():
-        return _new_run(settings, checkpoint) if settings.overwrite else Start(is_finished=True)
+    if is_finished:
+        if settings.overwrite:
+            return _new_run(settings, checkpoint)
+        # A kill may have left the summary of the run before it was extended.
+        newest = _newest_of_run(folder, identity)
+        is_extended = newest is not None and extends(read_state(newest)["identity"], identity)
+        return Start(newest, extends=True) if is_extended else Start(is_finished=True)
     if (newest := _newest_of_run(folder, identity)) is not None:
         return Start(newest)
     if record.source is not None:
@@ -144,7 +160,10 @@ def _new_run(settings: TrainConfig, checkpoint: Path | None = None) -> Start:
     """
     folder = Path(settings.output_dir)
     if _is_used(folder) and not settings.overwrite:
-        raise SatlisaError(f"OUTPUT_DIR: {folder} is not empty; name another folder, or allow it with OVERWRITE=1")
+        raise SatlisaError(
+            f"OUTPUT_DIR: {folder} is not empty; name another folder (with INIT_FROM={folder} to train on from "
+            "a model in it), or allow it with OVERWRITE=1"
+        )
     return Start(checkpoint, is_new=True)
 
 
@@ -157,6 +176,9 @@ def prepare_folder(settings: TrainConfig, identity: Identity, start: Start) -> N
     """
     folder = Path(settings.output_dir)
     with writing_to(folder, "OUTPUT_DIR"):
+        if start.extends:
+            _write_record(settings, identity, None)
+            (folder / SUMMARY_FILE).unlink(missing_ok=True)
         if start.is_new:
             (folder / CHECKPOINT_FOLDER).mkdir(parents=True, exist_ok=True)
             (folder / SUMMARY_FILE).unlink(missing_ok=True)
@@ -164,11 +186,18 @@ def prepare_folder(settings: TrainConfig, identity: Identity, start: Start) -> N
             for old in list_checkpoints(folder):
                 if old.name > last_kept:
                     remove_checkpoint(old)
-            source = str(start.checkpoint.resolve()) if start.checkpoint else None
-            record = {"resume": _resume_path(settings), "from": source, "identity": identity}
-            text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-            atomic_write(folder / CHECKPOINT_FOLDER / RUN_FILE, text.encode())
+            _write_record(settings, identity, start.checkpoint)
         remove_leftovers(folder / CHECKPOINT_FOLDER, "step-*")
+
+
+def _write_record(settings: TrainConfig, identity: Identity, source: Path | None) -> None:
+    record = {
+        "resume": _resume_path(settings),
+        "from": str(source.resolve()) if source else None,
+        "identity": identity,
+    }
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    atomic_write(Path(settings.output_dir) / CHECKPOINT_FOLDER / RUN_FILE, text.encode())
 
 
 def _belongs_to(checkpoint: Path, folder: Path) -> bool:
@@ -238,7 +267,8 @@ def _newest_of_run(folder: Path, identity: Identity) -> Path | None:
 
 def _check_is_of_run(checkpoint: Path, identity: Identity) -> None:
     """Refuse a checkpoint that is damaged, or of a run with other settings than `identity`."""
-    if differing := run_differences(read_checkpoint(checkpoint).state["identity"], identity):
+    of = read_checkpoint(checkpoint).state["identity"]
+    if (differing := run_differences(of, identity)) and not extends(of, identity):
         raise SatlisaError(f"{checkpoint}: of a run with other settings: {differing}")
 
 
@@ -250,12 +280,14 @@ def _named_checkpoint(resume: str, identity: Identity) -> Path:
     """
     named = existing_folder(resume)
     if named is None:
-        raise SatlisaError(f"RESUME: expected auto, never or the folder of a checkpoint or run, found '{resume}'")
+        raise SatlisaError(
+            f"RESUME: expected auto, never or the folder of a checkpoint or run, found '{resume}'{_MODEL}"
+        )
     record = _read_record(named)
     is_checkpoint = (named / STATE_FILE).exists()
     checkpoint = named if is_checkpoint else _newest_of_run(named, record.identity if record else identity)
     if checkpoint is None:
-        raise SatlisaError(f"RESUME: {named} holds no checkpoint")
+        raise SatlisaError(f"RESUME: {named} holds no checkpoint{_MODEL}")
     of = read_checkpoint(checkpoint).state["identity"]
     if differing := run_differences(of, identity):
         raise SatlisaError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from satlisa.config import ModelConfig
 from satlisa.data.fingerprint import rows_key, texts_key
 from satlisa.data.sampler import Sampler
+from satlisa.pretrained.model_directory import find_model_dir, fingerprint_model
 from satlisa.runtime.fingerprint import Identity, differences, fingerprint_files
 from satlisa.runtime.locations import existing_folder
 from satlisa.training.settings import TrainConfig
@@ -31,12 +32,14 @@ def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Id
     found["BATCH_SIZE × GRAD_ACCUM"] = settings.batch_size * settings.grad_accum
     found["DATASET"] = "a folder" if Path(config.dataset).is_absolute() else config.dataset
     found |= {"DATASET rows": len(sampler), "DATASET contents": rows_key(sampler)}
+    if settings.init_from:
+        found["INIT_FROM"] = fingerprint_model(find_model_dir(settings.init_from))
     if (texts := texts_key(sampler)) is not None:
         found["DATASET texts"] = texts
     for key, value in config.to_dict().items():
         if key in ("vlm_model_id", "sam_model_id"):
             value = f"folder {fingerprint_files(folder)}" if (folder := existing_folder(value)) else value
-        if key != "dataset":
+        if key not in ("dataset", "seg_tasks"):  # SEG_TASKS is there
             found[f"model_config.json {key}"] = value
     as_read: Identity = json.loads(json.dumps(found, default=str))  # as read back from a file
     return as_read
@@ -48,19 +51,28 @@ def run_differences(before: Identity, now: Identity) -> str:
     return differences(*({name: side[name] for name in side if name not in left_out} for side in (before, now)))
 
 
+def extends(before: Identity, now: Identity) -> bool:
+    """Whether a run differs from a stored one in nothing but a larger EPOCHS or MAX_STEPS (0: no limit)."""
+    changed = {name for name in {*before, *now} if before.get(name) != now.get(name)} - set(_OPTIONAL)
+    most = float("inf")
+    return bool(changed) and all(
+        name in ("EPOCHS", "MAX_STEPS") and (before.get(name) or most) <= (now.get(name) or most) for name in changed
+    )
+
+
 def how_to_proceed(before: Identity, now: Identity) -> str:
     """What to do instead of resuming a run with other settings, by what the change wants: more epochs, other rows, …"""
     changed = [name for name in {*before, *now} if before.get(name) != now.get(name)]
     wishes = {_wish(name) for name in changed}
     return (
-        f"to {' and '.join(sorted(wishes))}, start a new run in another OUTPUT_DIR, which trains from the base models; "
-        "to resume that run, repeat the command that started it"
+        f"to {' and '.join(sorted(wishes))}, start a new run in another OUTPUT_DIR: from the base models, or with "
+        "INIT_FROM=<model directory> from a trained model; to resume that run, repeat the command that started it"
     )
 
 
 def _wish(name: str) -> str:
     if name in ("EPOCHS", "MAX_STEPS"):
-        return "train for another number of epochs or steps (the learning rate is planned over all of them)"
+        return "train for another number of epochs or steps (more: once that run is finished)"
     if name.startswith("DATASET") or name in ("MAX_SAMPLES", "SEG_TASKS", "STREAMING", "SHUFFLE_BUFFER"):
         return "train on other rows"
     return "train another model" if name.startswith("model_config.json") else "train with other settings"
