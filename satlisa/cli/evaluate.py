@@ -9,6 +9,7 @@ from pathlib import Path
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS, comma_list
+from satlisa.errors import SatlisaError
 from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 logger = logging.getLogger("satlisa")
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         return compare(options)
     # torch and transformers take seconds that --help need not wait for
     from satlisa.data.dataset import check_hub_dataset, load_rows
+    from satlisa.data.mixing import parse_datasets
     from satlisa.evaluation.evaluate import evaluate
     from satlisa.evaluation.partial_report import PartialReport
     from satlisa.evaluation.report import REPORT_FILE, headline, plain_table, write_report
@@ -71,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         files = fingerprint_model(find_model_dir(options.model_dir))
         seg_tasks = tuple(dict.fromkeys([*getattr(model.config, "seg_tasks", ()), *options.seg_tasks]))
         dataset = options.dataset or model.config.dataset
+        if len(names := parse_datasets(dataset)) > 1:
+            raise SatlisaError(f"--dataset: the model was trained on {' and '.join(names)}; name one of them")
         settings = replace(settings, dataset=dataset, model_files=files, seg_tasks=seg_tasks)
         results = evaluate(model, load_rows(settings.dataset, settings.split), settings, report)
         if processes.is_main:

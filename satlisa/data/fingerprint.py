@@ -13,6 +13,7 @@ import pyarrow.parquet
 from huggingface_hub import HfFileSystem
 
 from satlisa.data.dataset import COLUMNS
+from satlisa.data.mixing import MixedSampler
 from satlisa.data.sampler import IndexedSampler, Sampler, StreamingSampler
 from satlisa.runtime.fingerprint import fingerprint_files
 
@@ -24,6 +25,9 @@ _WHOLE_FILE = 2**28  # bytes up to which every byte of a file of texts is hashed
 
 def rows_key(sampler: Sampler) -> str:
     """Hash of all texts, if they can be read without the images, and of the images of a few rows."""
+    if isinstance(sampler, MixedSampler):
+        mixed = zip(sampler.source.sources, sampler.source.sizes, strict=True)
+        return " ".join(rows_key(IndexedSampler(source, size)) for source, size in mixed)
     digest = hashlib.sha256()
     try:
         for text in _all_texts(sampler):

@@ -1,6 +1,6 @@
 """Rows to batches: a row is read and encoded on demand, and a row that cannot be used becomes its error."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +49,7 @@ class RowEncoder:
     sam_inputs: SamInputs
     config: ModelConfig
     seg_tasks: Collection[str] = ()
-    fractions: bool = False  # the dataset's coordinates (`survey`)
+    fractions: bool | Callable[[int], bool] = False  # the dataset's coordinates (`survey`), or those of a row's dataset
     is_alone: bool = False
 
     def __call__(self, row: RowRef) -> tuple[Encoded | RowError, int]:
@@ -60,7 +60,8 @@ class RowEncoder:
             return RowError(row.index, "image", f"cannot be read from its file ({first_line(error)})"), 0
         try:
             most, tasks = self.config.max_instances, self.seg_tasks
-            sample = read_sample(cells, row.index, max_instances=most, seg_tasks=tasks, fractions=self.fractions)
+            fractions = self.fractions(row.index) if callable(self.fractions) else self.fractions
+            sample = read_sample(cells, row.index, max_instances=most, seg_tasks=tasks, fractions=fractions)
             encoded = encode_sample(sample, self.processor, self.sam_inputs, self.config, is_alone=self.is_alone)
             return encoded, sample.left_out
         except RowError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from satlisa.config import DEFAULT_CONFIG, DEFAULT_DATASET, ModelConfig, comma_list
+from satlisa.data.mixing import parse_datasets
 from satlisa.errors import SatlisaError
 from satlisa.runtime.locations import existing_folder
 
@@ -38,7 +39,10 @@ class TrainConfig:
     preset: str = setting(
         "full", "`full`: Qwen3.5-0.8B and SlimSAM-77; `demo`: tiny packaged models", choices="full demo"
     )
-    dataset: str = setting(DEFAULT_DATASET, "hub id, local folder, or `demo` (synthetic scenes)")
+    dataset: str = setting(
+        DEFAULT_DATASET,
+        "hub id, local folder, or `demo` (synthetic scenes); several, with shares: `a,b:0.3`",
+    )
     output_dir: str = setting("./model_dir", "run folder; it becomes a model directory")
     overwrite: bool = setting(False, "1: allow overwriting a run folder that holds something else or a finished run")
     resume: str = setting("auto", "auto: resume the run in OUTPUT_DIR; never: start over; or a checkpoint's path")
@@ -92,6 +96,8 @@ class TrainConfig:
         values = {item.name: _parse(item, given[item.name]) for item in variables() if item.name in given}
         values |= {name: _expand(values[name]) for name in _PATHS if name in values}
         parse_interval(values.get("checkpoint_every", "0"))
+        if len(parse_datasets(values.get("dataset", DEFAULT_DATASET))) > 1 and values.get("streaming"):
+            raise SatlisaError("STREAMING: several datasets can be mixed, or one can be streamed; set STREAMING=0")
         preset = PRESETS[values.get("preset", "full")]
         origins = {item.name: "default" for item in variables()}
         origins |= dict.fromkeys(preset, f"preset {values.get('preset', 'full')}")
@@ -112,7 +118,7 @@ class TrainConfig:
         """The model's configuration: `model_config.json`, changed by the preset and the environment."""
         base = self._base_config()
         seg_tasks = list(dict.fromkeys([*base.seg_tasks, *self.seg_task_names()]))
-        changes: dict[str, Any] = {"dataset": _absolute(self.dataset), "seg_tasks": seg_tasks}
+        changes: dict[str, Any] = {"dataset": _absolute_each(self.dataset), "seg_tasks": seg_tasks}
         if self.preset == "demo" and not self.init_from:
             changes |= {"vlm_model_id": "demo:vlm", "sam_model_id": "demo:sam", **DEMO_MODEL}
         changes |= {"vlm_model_id": _absolute(self.vlm_model)} if self.vlm_model else {}
@@ -178,6 +184,13 @@ def _absolute(name: str) -> str:
     """A local folder as an absolute path; hub ids and `demo` unchanged."""
     folder = existing_folder(name)
     return str(folder.resolve()) if folder and name != "demo" else name
+
+
+def _absolute_each(text: str) -> str:
+    """The datasets of DATASET with local folders as absolute paths."""
+    return ",".join(
+        _absolute(name) + ("" if weight is None else f":{weight:g}") for name, weight in parse_datasets(text).items()
+    )
 
 
 # The demo's changes to `model_config.json`. The four largest instances cover 97 % of the instance area of its scenes.

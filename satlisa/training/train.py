@@ -16,10 +16,6 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from satlisa.config import ModelConfig
-from satlisa.data.dataset import SplitError, load_rows
-from satlisa.data.sampler import IndexedSampler, Sampler
-from satlisa.data.streaming import open_stream
-from satlisa.data.survey import Survey, describe_tasks, survey
 from satlisa.errors import SatlisaError
 from satlisa.model.assemble import assemble, enable_gradient_checkpointing
 from satlisa.model.delta_net import describe_kernels
@@ -42,13 +38,12 @@ from satlisa.training.loader import RowEncoder, StepLoader
 from satlisa.training.log import TrainLog
 from satlisa.training.optimizer import continue_schedule, make_optimizer
 from satlisa.training.settings import TrainConfig
+from satlisa.training.splits import Data, open_data
 from satlisa.training.state import Run
 from satlisa.training.summary import summarize
 from satlisa.training.trainer import fit
 
 logger = logging.getLogger(__name__)
-
-_STREAMED_TO_CHOOSE = 10  # rows of a stream that are read for each validation row, so that more than one task is met
 
 
 @dataclass(frozen=True)
@@ -59,16 +54,6 @@ class Setup:
     hardware: Hardware
     accelerator: Accelerator
     processes: ProcessGroup
-
-
-@dataclass(frozen=True)
-class Data:
-    """The model's configuration, the samplers of both splits, and what the rows are."""
-
-    config: ModelConfig
-    train: Sampler
-    validation: Sampler
-    survey: Survey
 
 
 def train(settings: TrainConfig) -> Path:
@@ -113,47 +98,6 @@ def set_up(settings: TrainConfig) -> Setup:
     logger.info("%s", describe_kernels(hardware.device, hardware.dtype))
     set_seed(settings.seed)
     return Setup(settings, hardware, accelerator, processes)
-
-
-def open_data(settings: TrainConfig, is_main: bool = True) -> Data:
-    """Open both splits, and log what the rows are taken for, warnings in the main process alone.
-
-    Without a validation split, warn and train without one.
-    """
-    config = settings.new_model_config()
-    rows = _open_split(settings, "train", settings.max_samples, settings.shuffle_buffer, settings.seed)
-    looked_at = survey(rows, config.seg_tasks)
-    _log_split("train", rows, f"the first {len(rows):,} rows" if settings.max_samples else f"{len(rows):,} rows")
-    logger.info("train split: %s", looked_at.line())
-    for warning in looked_at.warnings() if is_main else ():
-        logger.warning("train split: %s", warning)
-    return Data(config, rows, _open_validation(settings), looked_at)
-
-
-def _open_validation(settings: TrainConfig) -> Sampler:
-    """The rows of the validation split that are used: a seeded choice of `val_samples`, spread over the tasks."""
-    count = settings.val_samples
-    try:
-        rows = _open_split(settings, "validation", count * _STREAMED_TO_CHOOSE if settings.streaming else 0)
-    except SplitError as error:
-        logger.warning("%s: training without validation", error)
-        return IndexedSampler([])
-    chosen = rows.choose(count, settings.seed)
-    some = f"{len(chosen):,} of {len(rows):,} rows, chosen by SEED over the tasks"
-    _log_split("validation", chosen, some if len(chosen) < len(rows) else f"{len(rows):,} rows")
-    return chosen
-
-
-def _log_split(split: str, rows: Sampler, which: str) -> None:
-    """Log how many rows of a split are used, and their tasks where that does not read a stream."""
-    tasks = f": {describe_tasks(rows.tasks())}" if isinstance(rows, IndexedSampler) else ""
-    logger.info("%s split: %s%s", split, which, tasks)
-
-
-def _open_split(settings: TrainConfig, split: str, limit: int, buffer: int = 1, seed: int | None = None) -> Sampler:
-    if settings.streaming:
-        return open_stream(settings.dataset, split, limit, buffer, seed)
-    return IndexedSampler(load_rows(settings.dataset, split), limit, seed)
 
 
 def find_start(setup: Setup, data: Data, locks: ExitStack) -> tuple[Identity, Start]:
@@ -208,7 +152,8 @@ def _new_model(settings: TrainConfig, config: ModelConfig, dtype: torch.dtype) -
 
 def _log_lengths(data: Data, model: SatLisa) -> None:
     """Say how many of the text rows looked at will be cut, if their images take as many tokens as they may."""
-    most, image, rows = data.config.max_seq_length, data.config.max_image_tokens, data.survey.conversations
+    most, image = data.config.max_seq_length, data.config.max_image_tokens
+    rows = [turns for found in data.surveys for turns in found.conversations]
     too_long = sum(count_tokens(model.processor, turns, image) > most for turns in rows)
     if too_long:
         logger.warning(
@@ -233,7 +178,7 @@ def _make_run(
     if settings.grad_checkpoint:
         enable_gradient_checkpointing(model.qwen.model.language_model)
     encoder = RowEncoder(
-        model.processor, model.segmenter.inputs, model.config, model.config.seg_tasks, data.survey.fractions
+        model.processor, model.segmenter.inputs, model.config, model.config.seg_tasks, data.fractions()
     )
     make_loader = partial(
         StepLoader,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from satlisa.config import ModelConfig
 from satlisa.data.fingerprint import rows_key, texts_key
+from satlisa.data.mixing import parse_datasets
 from satlisa.data.sampler import Sampler
 from satlisa.pretrained.model_directory import find_model_dir, fingerprint_model
 from satlisa.runtime.fingerprint import Identity, differences, fingerprint_files
@@ -30,7 +31,10 @@ def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Id
     """
     found: Identity = {name.upper(): getattr(settings, name) for name in _DETERMINING}
     found["BATCH_SIZE × GRAD_ACCUM"] = settings.batch_size * settings.grad_accum
-    found["DATASET"] = "a folder" if Path(config.dataset).is_absolute() else config.dataset
+    found["DATASET"] = ",".join(
+        ("a folder" if Path(name).is_absolute() else name) + ("" if weight is None else f":{weight:g}")
+        for name, weight in parse_datasets(config.dataset).items()
+    )
     found |= {"DATASET rows": len(sampler), "DATASET contents": rows_key(sampler)}
     if settings.init_from:
         found["INIT_FROM"] = fingerprint_model(find_model_dir(settings.init_from))
