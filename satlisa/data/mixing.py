@@ -2,8 +2,8 @@
 
 Without weights, an epoch has each row of each dataset once. With weights, it has as many rows as if the datasets
 without a weight had each row once; where all have one, as many rows as all have together. A dataset that is
-asked for more rows than it has starts over, in a new order; one that is asked for fewer goes on in the next epoch where it
-stopped.
+asked for more rows than it has starts over, in a new order; one that is asked for fewer goes on in the next epoch where
+it stopped.
 """
 
 import re
