@@ -110,6 +110,12 @@ def compare(
     """
     one, other = (samples_by_row(results, name) for results, name in zip((first, second), names, strict=True))
     check_same_rows(one, other, names)
+    keys_of_rows = [results["settings"].get("rows") for results in (first, second)]
+    if None not in keys_of_rows and keys_of_rows[0] != keys_of_rows[1]:
+        raise SatlisaError(
+            f"expected the same rows in both, found other texts or images: those of {names[0]} have the fingerprint "
+            f"{keys_of_rows[0]}, those of {names[1]} {keys_of_rows[1]}; evaluate both on the same data"
+        )
     rows: list[Row] = []
     notes = _differing_settings(first, second)
     failed = {}

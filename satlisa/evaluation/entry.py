@@ -66,11 +66,11 @@ def score(
 
 
 def _score_words(entry: Entry, sample: Sample, words: str) -> dict[str, Any]:
-    """Boxes, counts and captions; an answer that is judged as a class or yes/no is none of these."""
-    if entry["correct"] is not None:
-        return {}
+    """Boxes; else counts and captions, which an answer that is judged as a class or yes/no is not."""
     if (found := boxes.measure(entry["prompt"], sample.answer, words, sample.metadata)) is not None:
         return {"boxes": found}
+    if entry["correct"] is not None:
+        return {}
     measured: dict[str, Any] = {}
     if captions.is_caption(entry["task"], entry["prompt"], sample.answer):
         measured = {"caption": True, "image_key": fingerprint(sample.image)}
@@ -85,13 +85,15 @@ def _score_masks(entry: dict[str, Any], sample: Sample, result: Answer) -> tuple
     truth, prediction = _unions(sample, result)
     entry["intersection"], entry["union"] = intersection_union(prediction, truth)
     entry["iou"] = iou(entry["intersection"], entry["union"])
-    if "instance" not in sample.task.casefold() and len(sample.regions) < 2:
+    if "instance" not in sample.task.casefold():  # one mask a row, or one for each object: the task's rows tell
         pixels = (int(np.count_nonzero(mask)) for mask in (prediction, truth))
-        return entry | {"referring": referring.measure(*pixels)}, (sample.image, truth, prediction)
+        entry["referring"] = referring.measure(*pixels)
     truths = instances.encode_regions(sample.regions, height, width)
     predictions = list(result.encoded) or instances.encode_masks(result.masks)
     entry["instances"] = instances.measure(predictions, truths, result.scores)
     objects = Objects(truths, predictions, instances.matched_pairs(entry["instances"]))
+    if "referring" in entry and max(len(truths), len(predictions)) < 2:
+        return entry, (sample.image, truth, prediction)
     return entry, (sample.image, truth, prediction, objects)
 
 

@@ -108,7 +108,8 @@ def evaluate(
     samples = [entry for window in done.values() for entry in window]
     names = sorted({task for _, task in picked})
     tasks = {task: scores_of([entry for entry in samples if entry["task"] == task]) for task in names}
-    return {"settings": _describe(settings, model, started), "tasks": tasks, "samples": samples}
+    described = _describe(settings, model, started) | {"rows": rows_key(IndexedSampler(rows))}
+    return {"settings": described, "tasks": tasks, "samples": samples}
 
 
 def _plan(picked: Sequence[tuple[int, str]], settings: EvalSettings) -> list[list[Pick]]:

@@ -6,6 +6,7 @@ and GitHub and VS Code both allow it. All text from models and datasets is escap
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from satlisa.errors import SatlisaError
 from satlisa.evaluation import tables
 from satlisa.evaluation.metrics import summarise
 from satlisa.evaluation.score_tables import score_lines
-from satlisa.evaluation.scoring.bootstrap import value_of
+from satlisa.evaluation.scoring.bootstrap import intervals, value_of
 from satlisa.evaluation.scoring.classes import draw_confusion
 from satlisa.evaluation.scoring.summary import statistics_of
 from satlisa.evaluation.tables import markdown_table
@@ -144,24 +145,54 @@ def headline(results: Results) -> list[str]:
         kind: summarise(entry for entry in answered if (entry["expected_segs"] > 0) == wanted)["seg_rate"]
         for kind, wanted in (("masks", True), ("text", False))
     }
+    bounds = _bounds(results)
     return [
-        f"Masks: gIoU {_number(scores['giou'])}, cIoU {_number(scores['ciou'])} of {scores['masks']} samples",
-        f"Classes and yes/no: {_percent(scores['accuracy'])} right of {scores['judged']} answers",
+        f"Masks: gIoU {_number(scores['giou'])}{bounds['giou']}, cIoU {_number(scores['ciou'])}{bounds['ciou']} "
+        f"of {scores['masks']} samples",
+        f"Classes and yes/no: {_percent(scores['accuracy'])}{bounds['accuracy']} right of {scores['judged']} answers"
+        f"{_constant(results['tasks'])}",
         f"<SEG>: in {_percent(drawn['masks'])} of the answers that need a mask, "
         f"in {_percent(drawn['text'])} of the others",
-        *_more_headlines(results["samples"]),
+        *_more_headlines(results["samples"], bounds),
     ]
 
 
-def _more_headlines(samples: Sequence[Entry]) -> list[str]:
+def _more_headlines(samples: Sequence[Entry], bounds: Mapping[str, str]) -> list[str]:
     statistics = statistics_of(samples)
-    found = {key: value_of(statistics[key], len(samples)) for key in _HEADLINES if key in statistics}
-    lines = [
-        f"Objects: AP50 {_number(found.get('ap50'))}, F1 {_number(found.get('instance_f1'))}",
-        f"Boxes in text: F1 {_number(found.get('box_f1'))}",
-        f"Captions: CIDEr-D {_number(found.get('cider_d'))}",
+    found = {
+        key: f"{_number(value_of(statistics[key], len(samples)))}{bounds[key]}"
+        for key in _HEADLINES
+        if key in statistics
+    }
+    lines = {
+        "ap50": "Objects: AP50 {ap50}, F1 {instance_f1}",
+        "box_f1": "Boxes in text: F1 {box_f1}",
+        "cider_d": "Captions: CIDEr-D {cider_d}",
+    }
+    return [line.format(**found) for key, line in lines.items() if key in found]
+
+
+def _bounds(results: Results) -> defaultdict[str, str]:
+    """The intervals of the headlines as text, over all samples; empty for results without intervals."""
+    found: defaultdict[str, str] = defaultdict(str)
+    if any("intervals" in scores for scores in results["tasks"].values()):
+        statistics = statistics_of(results["samples"])
+        chosen = {key: statistics[key] for key in ("giou", "ciou", "accuracy", *_HEADLINES) if key in statistics}
+        for key, interval in intervals(chosen, len(results["samples"])).items():
+            write = _percent if key == "accuracy" else _number
+            found[key] = f" ({write(interval[0])} to {write(interval[1])})" if interval else ""
+    return found
+
+
+def _constant(tasks: Mapping[str, Any]) -> str:
+    """What the best constant answer to each task would have right, as text."""
+    judged = [
+        (scores["judged"], scores["constant_accuracy"]) for scores in tasks.values() if "constant_accuracy" in scores
     ]
-    return [line for line, key in zip(lines, ("ap50", "box_f1", "cider_d"), strict=True) if key in found]
+    if not judged:
+        return ""
+    right = sum(number * share for number, share in judged) / sum(number for number, _ in judged)
+    return f"; the best constant answer to each task {_percent(right)}"
 
 
 def plain_table(results: Results) -> str:
@@ -182,7 +213,10 @@ def _summary_rows(results: Results) -> list[list[str]]:
         "<SEG>": ("seg_rate", _percent),
     }
     tasks = results["tasks"].items()
-    return [["Task", *columns], *([task, *(write(s[key]) for key, write in columns.values())] for task, s in tasks)]
+    if any("constant_exact_match" in scores for _, scores in tasks):
+        columns["Constant: accuracy"] = ("constant_accuracy", _percent)
+        columns["exact match"] = ("constant_exact_match", _percent)
+    return [["Task", *columns], *([task, *(write(s.get(key)) for key, write in columns.values())] for task, s in tasks)]
 
 
 def render(results: Results) -> str:
@@ -218,7 +252,7 @@ def render(results: Results) -> str:
     for task, scores in results["tasks"].items():
         lines += ["", *_task_section(task, [entry for entry in results["samples"] if entry["task"] == task])]
         if picture := scores.get("confusion", {}).get("image"):
-            lines += ["", f'<img src="{picture}" alt="Confusion matrix of {escape(task)}: truth by row" width="480">']
+            lines += ["", f'<img src="{picture}" alt="Confusion matrix, truth by row" width="480">']
     return "\n".join(lines) + "\n"
 
 

@@ -66,6 +66,11 @@ def check_same_rows(one: Mapping[Place, Entry], other: Mapping[Place, Entry], na
             more = f" and {len(missing) - _MOST} more" if len(missing) > _MOST else ""
             raise SatlisaError(f"expected the same rows in both, found only in {name}: {examples}{more}; {advice}")
     for (task, index), entry in one.items():
+        if (objects := _truth(entry)) and (others := _truth(other[task, index])) and objects != others:
+            found = f"{shortened(objects)} in {names[0]} and {shortened(others)} in {names[1]}"
+            raise SatlisaError(
+                f"row {index} of '{shortened(task)}': expected the same objects in both, found areas {found}; {advice}"
+            )
         for key in ("prompt", "expected", "image_key"):
             a, b = (_comparable(side.get(key)) for side in (entry, other[task, index]))
             if a is not None and b is not None and a != b:
@@ -73,6 +78,14 @@ def check_same_rows(one: Mapping[Place, Entry], other: Mapping[Place, Entry], na
                 raise SatlisaError(
                     f"row {index} of '{shortened(task)}': expected the same {key} in both, found {found}; {advice}"
                 )
+
+
+def _truth(entry: Entry) -> list[Any]:
+    """The areas of the true masks in pixels, where an entry has them."""
+    objects, union = entry.get("instances"), entry.get("referring")
+    areas = objects.get("truth_areas") if isinstance(objects, Mapping) else None
+    pixels = union.get("truth_pixels") if isinstance(union, Mapping) else None
+    return [*(areas if isinstance(areas, list) else []), *([] if pixels is None else [pixels])]
 
 
 def _comparable(value: Any) -> str | None:

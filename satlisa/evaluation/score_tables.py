@@ -36,11 +36,13 @@ _TABLES: dict[str, dict[str, str]] = {
         "box_f1": "F1",
         "box_accuracy": "Accuracy",
         "boxes_unparsed": "Unparsed",
+        "boxes_expected_unparsed": "Expected unparsed",
     },
     "Counts in text": {
         "object_count_exact": "All exact",
         "label_count_exact": "Label exact",
         "label_count_mae": "Error per label",
+        "counts_unparsed": "Unparsed",
     },
     "Captions": {
         **{f"bleu_{n}": f"BLEU-{n}" for n in (1, 2, 3, 4)},
@@ -77,7 +79,7 @@ def score_lines(tasks: Mapping[str, Scores], escape: Callable[[str], str]) -> li
         return []
     lines, defined = [], set()
     for heading, columns in _TABLES.items():
-        rows = _rows(tasks, columns, with_intervals=True)
+        rows = _rows(tasks, columns)
         if not rows:
             continue
         kept = _kept(rows, columns)
@@ -87,19 +89,20 @@ def score_lines(tasks: Mapping[str, Scores], escape: Callable[[str], str]) -> li
             f"{task} · {source or '(none)'}": scores
             for task, of_task in tasks.items()
             for source, scores in of_task.get("sources", {}).items()
+            if len(of_task["sources"]) > 1
         }
-        if by_source := _rows(parts, {key: columns[key] for key in kept}, with_intervals=False):
+        if by_source := _rows(parts, {key: columns[key] for key in kept}):
             lines += ["", "By source:", "", *_table(by_source, kept, columns, "Task · source", escape)]
     notes = [f"- {note}" for note in NOTES]
     definitions = [f"- **{key}**: {text}." for key, text in DEFINITIONS.items() if key in defined]
     return ["", "## Scores", *lines, "", "## How to read the scores", "", *notes, *definitions]
 
 
-def _rows(tasks: Mapping[str, Scores], columns: Mapping[str, str], with_intervals: bool) -> dict[str, dict[str, str]]:
+def _rows(tasks: Mapping[str, Scores], columns: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Cells by row and key; rows and keys without any value are left out."""
     found = {}
     for name, scores in tasks.items():
-        cells = {key: _cell(scores, key, with_intervals) for key in columns if scores.get(key) is not None}
+        cells = {key: _cell(scores, key) for key in columns if scores.get(key) is not None}
         if cells:
             found[name] = cells
     return found
@@ -120,7 +123,7 @@ def _table(
     return markdown_table([[first, *(columns[key] for key in kept)], *body])
 
 
-def _cell(scores: Scores, key: str, with_interval: bool) -> str:
-    interval = scores.get("intervals", {}).get(key) if with_interval else None
+def _cell(scores: Scores, key: str) -> str:
+    interval = scores.get("intervals", {}).get(key)
     bounds = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     return f"{scores[key]:.3f}{bounds}"

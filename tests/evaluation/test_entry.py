@@ -37,7 +37,14 @@ def kinds(question: Any, answer: Answer | str, **changes: Any) -> set[str]:
 
 def test_each_answer_has_the_numbers_of_its_kind_alone() -> None:
     assert kinds(SCENE, reply("Forest")) == kinds(FLOOD, reply("No")) == set()
-    assert kinds(BUILDINGS, reply("<SEG>", columns(0, 9))) == kinds(NO_BUILDINGS, reply("None.")) == {"referring"}
+    assert (
+        kinds(BUILDINGS, reply("<SEG>", columns(0, 9)))
+        == kinds(NO_BUILDINGS, reply("None."))
+        == {
+            "referring",
+            "instances",  # the task's rows together tell which applies
+        }
+    )
     assert kinds(INSTANCES, reply("<SEG>", columns(0, 4))) == {"instances"}
     assert kinds(("instance_segmentation", "Detect all", "There is none.", None), reply("None.")) == {"instances"}
     assert kinds(("image_captioning", "Describe it", "Two planes.", None), reply("A plane.")) == {
@@ -54,6 +61,13 @@ def test_boxes_of_the_metadata_are_expected_where_the_answer_names_none() -> Non
     question = ("object_detection", "Give the bounding boxes", "See the list.", None)
     entry, _ = scored(question, reply("plane [100, 100, 300, 290]"), metadata=metadata)
     assert (entry["boxes"]["expected"], entry["boxes"]["matched"]) == (1, 1)
+
+
+def test_a_question_about_boxes_is_one_also_where_it_is_answered_with_yes() -> None:
+    prompt = "Can you give the bounding boxes of all planes?"
+    question = ("visual_question_answering", prompt, "Yes, plane [100, 100, 300, 300].", None)
+    entry, _ = scored(question, reply("Yes, plane [600, 600, 700, 700]."))
+    assert entry["correct"] is True and (entry["boxes"]["expected"], entry["boxes"]["matched"]) == (1, 0)
 
 
 def test_objects_are_matched_one_by_one_and_a_missing_seg_misses_all() -> None:

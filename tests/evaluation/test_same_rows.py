@@ -83,3 +83,21 @@ def test_samples_are_sorted() -> None:
 def test_values_are_shortened() -> None:
     assert shortened("x" * 60) == "x" * 60 and shortened("x" * 61) == "x" * 59 + "…"
     assert shortened({"a": [1, None, "ü"]}) == '{"a": [1, null, "ü"]}'
+
+
+def test_other_objects_are_other_rows() -> None:
+    """Stock prompts and answers are alike in every split; the true objects are not."""
+    from typing import Any
+
+    def entries(**kinds: Any) -> Any:
+        entry = {"task": "t", "index": 1, "prompt": "Segment", "expected": "Here", "output": "x", "error": None}
+        return {("t", 1): entry | kinds}
+
+    one = entries(instances={"truth_areas": [4, 5]})
+    check_same_rows(one, entries(instances={"truth_areas": [4, 5]}), ("a", "b"))
+    check_same_rows(one, entries(), ("a", "b"))  # of an earlier version
+    with pytest.raises(SatlisaError, match="expected the same objects in both"):
+        check_same_rows(one, entries(instances={"truth_areas": [4, 6]}), ("a", "b"))
+    with pytest.raises(SatlisaError, match="expected the same objects in both"):
+        referring = [entries(referring={"truth_pixels": pixels, "prediction_pixels": 1}) for pixels in (7, 8)]
+        check_same_rows(*referring, ("a", "b"))

@@ -6,6 +6,8 @@ samples. Along a run of true positives with no false positive between, precision
 precision from a recall on is reached at the end of a run, and no other prediction is looked at.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from satlisa.evaluation.scoring.bootstrap import Statistic
@@ -14,25 +16,36 @@ RECALLS = np.linspace(0.0, 1.0, 101)
 _CELLS = 2**19  # draws × predictions that are processed at a time: 4 MB
 
 
-def average_precision(samples: np.ndarray, scores: np.ndarray, hits: np.ndarray, expected: np.ndarray) -> Statistic:
-    """The mean of the average precisions at K IoU thresholds; NaN in draws without objects.
+def average_precision(
+    samples: np.ndarray, scores: np.ndarray, hits: np.ndarray, expected: np.ndarray, means: Mapping[str, slice]
+) -> dict[str, Statistic]:
+    """Means of the average precisions at K IoU thresholds; NaN in draws without objects.
 
     Args:
         samples: (M,) int, the sample that each prediction belongs to, ascending.
         scores: (M,) float; equal scores keep their order.
         hits: (K, M) bool, whether the prediction matches an object at each threshold.
         expected: (N,) number of objects of each sample.
+        means: by name, over which of the thresholds. They share the work for the same draws.
     """
     order = np.argsort(-scores, kind="stable")
     owners = samples[order]
     runs = [_runs(row) for row in hits[:, order]]
     size = max(1, _CELLS // max(1, len(order)))
 
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        parts = [counts[start : start + size] for start in range(0, len(counts), size)]
-        return np.concatenate([_mean_precision(part[:, owners], runs, part @ expected) for part in parts])
+    latest: list[np.ndarray] = []  # counts, and the precisions (K, B) of these draws
 
-    return statistic
+    def precisions(counts: np.ndarray) -> np.ndarray:
+        if not latest or latest[0] is not counts:
+            parts = [counts[start : start + size] for start in range(0, len(counts), size)]
+            found = [_precisions(part[:, owners], runs, part @ expected) for part in parts]
+            latest[:] = counts, np.concatenate(found, axis=1)
+        return latest[1]
+
+    def mean(rows: slice) -> Statistic:
+        return lambda counts: np.asarray(precisions(counts)[rows].mean(axis=0))
+
+    return {name: mean(rows) for name, rows in means.items()}
 
 
 def _runs(hits: np.ndarray) -> np.ndarray:
@@ -41,15 +54,14 @@ def _runs(hits: np.ndarray) -> np.ndarray:
     return np.asarray(edges.reshape(-1, 2).T)
 
 
-def _mean_precision(weights: np.ndarray, runs: list[np.ndarray], expected: np.ndarray) -> np.ndarray:
-    """(B,) means over thresholds and recalls, from (B, M) weights of predictions by falling score."""
+def _precisions(weights: np.ndarray, runs: list[np.ndarray], expected: np.ndarray) -> np.ndarray:
+    """(K, B) means over recalls, from (B, M) weights of predictions by falling score."""
     known = expected > 0
     needed = _needed(np.where(known, expected, 1.0))
     given = np.zeros((len(weights), weights.shape[1] + 1))
     np.cumsum(weights, axis=1, out=given[:, 1:])
-    total = sum(_at_recalls(given[:, start], given[:, end], needed).mean(axis=1) for start, end in runs)
-    values: np.ndarray = np.where(known, total / len(runs), np.nan)
-    return values
+    values = np.array([_at_recalls(given[:, start], given[:, end], needed).mean(axis=1) for start, end in runs])
+    return np.where(known, values, np.nan)
 
 
 def _needed(expected: np.ndarray) -> np.ndarray:

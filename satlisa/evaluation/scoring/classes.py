@@ -26,7 +26,8 @@ DEFINITIONS = {
     "constant_exact_match": "exact match of the best constant answer: the share of the most frequent expected answer",
 }
 
-MOST_LABELS = 48  # of a confusion matrix
+MOST_LABELS = 500  # of a confusion matrix
+_MOST_DRAWN = 48  # of its picture
 _SEG = re.compile(r"<SEG>|\[SEG\]")
 _LONGEST_LABEL = 28  # characters in a picture
 _CELL = 0.3  # inches
@@ -89,6 +90,7 @@ def draw_confusion(matrix: Matrix, path: str | Path) -> None:
     """Write a matrix of `confusion` as a picture: colours are shares of the row, numbers are counts."""
     from matplotlib.figure import Figure  # takes half a second
 
+    matrix = _pooled(matrix, _MOST_DRAWN)
     counts = np.asarray(matrix["counts"], dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labels = [_shortened(label) for label in matrix["labels"]]
@@ -111,6 +113,17 @@ def draw_confusion(matrix: Matrix, path: str | Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # letters that its font lacks are drawn as boxes
         figure.savefig(path, dpi=110)
+
+
+def _pooled(matrix: Matrix, most: int) -> Matrix:
+    """A matrix of at most so many labels, whose last one pools the rarest."""
+    names, counts = list(matrix["labels"]), np.asarray(matrix["counts"])
+    if len(names) <= most:
+        return matrix
+    rows = np.concatenate([counts[: most - 1], counts[most - 1 :].sum(axis=0, keepdims=True)])
+    rare = rows[:, most - 1 : -1].sum(axis=1, keepdims=True)
+    pooled = np.concatenate([rows[:, : most - 1], rare, rows[:, -1:]], axis=1)
+    return {"labels": [*names[: most - 1], f"({len(names) - most + 1} more)"], "counts": pooled.tolist()}
 
 
 def _shortened(label: str) -> str:

@@ -117,10 +117,9 @@ def statistics(entries: Sequence[Mapping[str, Any]]) -> dict[str, Statistic]:
     above, quality = (np.array([getattr(sample, name) for sample in seen]) for name in ("above", "quality"))
     missed = [abs(len(sample.scores) - sample.expected) if sample else None for sample in samples]
     return {
-        **{
-            key: average_precision(owners, scores, hits[rows], expected)
-            for key, rows in (("ap", slice(0, 10)), ("ap50", slice(0, 1)), ("ap75", slice(5, 6)))
-        },
+        **average_precision(
+            owners, scores, hits, expected, {"ap": slice(0, 10), "ap50": slice(0, 1), "ap75": slice(5, 6)}
+        ),
         **found_statistics("instance", matched, given, expected),
         "matched_iou": ratio_of([sample.iou for sample in seen], matched),
         "pq": ratio_of(quality, above + (given - above) / 2 + (expected - above) / 2),

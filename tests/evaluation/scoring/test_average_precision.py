@@ -1,10 +1,16 @@
 """Average precision of drawn samples against a plain loop over physically repeated ones."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from satlisa.evaluation.scoring import average_precision as module
-from satlisa.evaluation.scoring.average_precision import average_precision
+from satlisa.evaluation.scoring.bootstrap import Statistic
+
+
+def average_precision(*given: Any) -> Statistic:
+    return module.average_precision(*given, {"ap": slice(None)})["ap"]
 
 
 def _plain(scores: list[float], hits: list[bool], expected: int) -> float:
@@ -54,3 +60,12 @@ def test_draws_without_objects_have_no_value() -> None:
     nothing = average_precision(np.zeros(0, int), np.zeros(0), np.zeros((2, 0), bool), [1, 0])
     assert nothing(np.array([[1.0, 1.0], [0.0, 1.0]])) == pytest.approx([0.0, np.nan], nan_ok=True)
     assert average_precision(np.zeros(1, int), np.ones(1), np.ones((1, 1), bool), [1])(np.ones((1, 1))).tolist() == [1]
+
+
+def test_means_over_thresholds_share_their_draws() -> None:
+    hits = np.array([[True, True, False], [True, False, False]])
+    given = np.array([0, 0, 1]), np.array([0.9, 0.8, 0.7]), hits, np.array([2, 1])
+    found = module.average_precision(*given, {"both": slice(0, 2), "first": slice(0, 1), "last": slice(1, 2)})
+    for counts in (np.ones((1, 2)), np.array([[2.0, 0.0], [0.0, 2.0]]), np.ones((1, 2))):
+        both, first, last = (found[name](counts) for name in ("both", "first", "last"))
+        np.testing.assert_allclose(both, (first + last) / 2)

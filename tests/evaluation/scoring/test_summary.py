@@ -84,8 +84,46 @@ def test_sources_have_their_own_scores_and_a_failed_sample_none(tasks: dict[str,
     found = scores_of(wrong)
     assert found["sources"]["a"]["accuracy"] == 1.0 and found["sources"]["b"]["accuracy"] == 0.0
     assert (found["sources"]["a"]["errors"], found["sources"]["b"]["errors"]) == (1, 0)
-    assert "sources" not in scores_of(tasks["scene_classification"])
+    assert found["sources"]["a"]["intervals"]["accuracy"] == [1.0, 1.0]
+    (alone,) = scores_of(tasks["scene_classification"])["sources"].values()
+    assert alone["accuracy"] == 1.0
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_task_with_several_objects_in_some_rows_is_scored_by_objects_in_all() -> None:
+    """False positives of rows with one object or none count too, whatever the task is called."""
+
+    def entry(truths: int, given: int) -> dict[str, Any]:
+        pairs = [[n, n, 10] for n in range(min(truths, given))]
+        areas = {"areas": [10] * given, "truth_areas": [10] * truths, "overlaps": pairs, "scores": [1.0] * given}
+        kinds = {
+            "instances": areas | {"pairs": 0, "overlapping_pairs": 0},
+            "referring": {"prediction_pixels": 10 * given, "truth_pixels": 10 * truths},
+        }
+        known = {
+            "task": "reason_seg",
+            "source": "",
+            "prompt": "p",
+            "expected": "a",
+            "output": "a",
+            "iou": 1.0,
+            "segs": given,
+        }
+        more = {
+            "intersection": 1,
+            "union": 1,
+            "correct": None,
+            "exact_match": None,
+            "error": None,
+            "expected_segs": truths,
+        }
+        return kinds | known | more
+
+    found = scores_of([entry(2, 2), entry(1, 8), entry(0, 8)])
+    assert found["instance_precision"] == pytest.approx(3 / 18) and found["instance_recall"] == 1.0
+    assert found["instance_count_exact"] == pytest.approx(1 / 3) and "precision_50" not in found
+    found = scores_of([entry(1, 1), entry(0, 1)])
+    assert found["precision_50"] == 1.0 and found["n_acc"] == 0.0 and "ap" not in found
 
 
 def test_every_score_is_defined_in_a_line(tasks: dict[str, list[dict[str, Any]]]) -> None:
