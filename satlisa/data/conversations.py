@@ -28,6 +28,13 @@ _OTHER_MARKERS = re.compile(
     r"[<\[] ?[|/]? ?(?:(?:SEG|MASK)(?:[ _-]?(?:TOKENS?|MASKS?|START|END|BEGIN|\d+))*|SEGMENTATION) ?[|/]? ?[>\]]",
     re.IGNORECASE,
 )
+# Numbers and nothing else, or tokens for places. Each is read once: a run of such letters has no other way to match.
+_NUMBERS = re.compile(r"[-\d.,;\s()\[\]{}<>]{11,}")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_FEWEST = 6  # numbers of a polygon
+_LOCATIONS = re.compile(
+    r"(?:<[a-z]{0,9}[_-]?\d{1,4}>\s{0,3}){4}|<(?:poly|polygon|points?|coords?)>\s{0,9}[(\[]?\d", re.IGNORECASE
+)
 _WKT = re.compile(r"\b(?:MULTI)?POLYGON\s*(?:Z|M|ZM)?\s*\(\s*\(", re.IGNORECASE)
 
 # Sentences that ask for masks, unless they ask about them ("How many did you segment?"), and those that may.
@@ -201,6 +208,17 @@ def find_other_marker(answer: str) -> str | None:
 def is_wkt(text: str) -> bool:
     """Whether text holds a polygon as well-known text."""
     return _WKT.search(text) is not None
+
+
+def has_typed_coordinates(answer: str, how: Reading | None = None) -> bool:
+    """Whether an answer holds coordinates that are no JSON: points in brackets, `<loc_100>`, well-known text."""
+    if is_wkt(answer) or _LOCATIONS.search(answer):
+        return True
+    return _has_points(answer) and _has_points(take_coordinates(answer, how)[0])
+
+
+def _has_points(text: str) -> bool:
+    return any(len(_NUMBER.findall(run)) >= _FEWEST for run in _NUMBERS.findall(text))
 
 
 def _parse_turn(item: Any, number: int) -> Turn:

@@ -19,6 +19,7 @@ from satlisa.errors import first_line
 
 _MOST_EDGES = 500_000  # horizontal pieces of a mask's outline; more is noise, and takes seconds to draw
 _MOST_OBJECTS = 1000  # values of an image of instances
+_FEWEST_ROWS = 8  # and columns of a mask that is a list of rows
 _MOST_DIGITS = 13  # of a compressed run length, five bits each
 _DARK, _LIGHT = 32, 223  # values of a black and white image that was saved as JPEG or smoothed
 _FEWEST_GREYS = 4  # that smoothing makes besides black and white
@@ -122,13 +123,34 @@ def _decompress(text: str) -> list[int] | None:
 
 
 def mask_source(value: Any) -> Any:
-    """The file of a mask image in a cell or in JSON: its bytes, its path, a Pillow image; None: no image."""
+    """A mask image in a cell or in JSON: its bytes, its path, a Pillow image, its values (H, W); None: no image."""
     if isinstance(value, Mapping):
         inner = value.get("bytes")
         return mask_source(inner if inner is not None else value.get("path"))
     if isinstance(value, bytes | bytearray | Image.Image | Path):
         return value
+    if isinstance(value, list | tuple | np.ndarray):
+        return _as_values(value)
     return decode_base64(value) if isinstance(value, str) else None
+
+
+def _as_values(value: Any) -> np.ndarray | None:
+    """The values of a mask (H, W) that is a list of rows; None for polygons, whose neighbours are x and y."""
+    if not (len(value) >= _FEWEST_ROWS and all(isinstance(row, list | tuple | np.ndarray) for row in value)):
+        return None
+    width = len(value[0])
+    if width < _FEWEST_ROWS or any(len(row) != width for row in value):
+        return None
+    if not isinstance(value[0][0], bool | int | float | np.number | np.bool_):
+        return None
+    try:
+        values = np.asarray(value)
+    except ValueError:
+        return None
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or not np.isfinite(values).all() or (values % 1).any():
+        return None
+    is_smooth = np.mean(values[:, 1:] == values[:, :-1]) >= 0.5
+    return values.astype(np.int64) if is_smooth else None
 
 
 def is_encoded_mask(value: Any) -> bool:
@@ -144,6 +166,10 @@ def read_mask_image(source: Any) -> np.ndarray:
     Raises:
         ValueError: not an image, broken or too large.
     """
+    if isinstance(source, np.ndarray):
+        if source.size > MAX_PIXELS:
+            raise ValueError(f"is a mask of {source.size:,} values, at most {MAX_PIXELS:,} are read")
+        return source
     try:
         opened = source if isinstance(source, Image.Image) else Image.open(_stream(source), formats=_FORMATS)
         if opened.width * opened.height > MAX_PIXELS:

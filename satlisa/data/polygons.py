@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from satlisa.data.holes import cut_out
 from satlisa.data.json_cells import as_objects, describe, is_empty, parse_cell
@@ -315,7 +316,9 @@ def _are_counts(value: Any) -> bool:
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, list | tuple | Mapping | np.ndarray) or (isinstance(value, str) and is_encoded_mask(value))
+    return isinstance(value, list | tuple | Mapping | np.ndarray) or (
+        isinstance(value, str | bytes | Image.Image) and is_encoded_mask(value)
+    )
 
 
 def _is_number(value: Any) -> bool:

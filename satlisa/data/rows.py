@@ -13,6 +13,7 @@ from satlisa.data.conversations import (
     find_mask_answer,
     find_other_marker,
     has_boxes_alone,
+    has_typed_coordinates,
     is_wkt,
     parse_turns,
     split_answer,
@@ -203,12 +204,13 @@ def _parse_metadata(value: Any, index: int) -> Any:
 def _refuse_unasked(spoken: Sequence[Turn], how: Reading) -> None:
     """Refuse masks in a turn that is no answer (`answer_places`): they would be lost, or stay as letters.
 
-    So would well-known text in any turn.
+    So would coordinates that are no JSON in any turn.
     """
     asked = answer_places(spoken)
     for place, turn in enumerate(spoken):
-        if turn.role == "assistant" and is_wkt(turn.text):
-            raise ValueError(f"has polygons as well-known text in turn {place}; expected them as JSON")
+        if turn.role == "assistant" and has_typed_coordinates(turn.text, how):
+            kind = "well-known text" if is_wkt(turn.text) else "text"
+            raise ValueError(f"has polygons as {kind} in turn {place}; expected them as JSON")
         is_unasked = turn.role == "assistant" and place not in asked
         if is_unasked and (count_segs(turn.text) or take_coordinates(turn.text, how)[1]):
             raise ValueError(

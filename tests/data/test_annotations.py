@@ -169,6 +169,52 @@ def test_well_known_text_in_an_answer_is_refused() -> None:
             read_sample(make_row(answer="POLYGON ((1 1, 5 5, 9 9, 1 1))", metadata=metadata), 0)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "building: (100,100) (500,100) (500,500) (100,100)",
+        "<poly>100,100 500,100 500,500</poly>",
+        "Here: <loc_100><loc_100><loc_500><loc_500>",
+        "<p100><p200><p300><p400>",
+        "100 100, 500 100, 500 500, 100 500",
+    ],
+)
+def test_coordinates_that_are_no_json_are_refused(answer: str) -> None:
+    for metadata in ("", {"polygons": [POLYGON]}):
+        with pytest.raises(RowError, match="polygons as text in turn 1; expected them as JSON"):
+            read_sample(make_row(answer=answer, metadata=metadata), 0)
+    assert read_sample(make_row("captioning", answer=answer, metadata=""), 0).answer == answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["In 2018, 3 houses of 12 by 14 m", "1, 2 and 3 storeys", "I see 4, 5, or 6 (7) ponds", "Built <SEG> in 1990"],
+)
+def test_numbers_in_an_answer_are_no_coordinates(answer: str) -> None:
+    assert read_sample(make_row(answer=answer), 0).regions
+
+
+@pytest.mark.parametrize("values", [1, 255, True])
+@pytest.mark.parametrize("column", ["mask", "masks", "segmentation", "label"])
+def test_a_mask_of_rows_of_numbers_is_a_mask(column: str, values: Any) -> None:
+    mask = np.where(MASK > 0, values, 0)
+    mask = mask.astype(bool) if values is True else mask
+    for cell in (mask, mask.tolist()):
+        assert pixels(make_row(metadata="", **{column: cell})) == [600]
+        assert pixels(make_row(metadata={"mask": mask.tolist()})) == [600]
+    with pytest.raises(RowError, match="expected a mask of the image's shape"):
+        read_sample(make_row(metadata="", mask=mask[:, :50].tolist()), 0)
+
+
+def test_lists_of_masks_and_lists_of_polygons_are_told_apart() -> None:
+    halves = [np.roll(MASK, shift, axis=1) for shift in (0, 20)]
+    for cells in ([half.tolist() for half in halves], [Image.fromarray(half) for half in halves]):
+        row = make_row("instance_segmentation", metadata="", masks=cells)
+        assert sorted(pixels(row)) == [600, 600]
+    octagons = [[x + d for d in (0, 0, 9, 0, 18, 9, 18, 18)] for x in range(100, 180, 8)]  # flat, as many as long
+    assert len(read_sample(make_row("instance_segmentation", metadata={"polygons": octagons}), 0).regions) == 10
+
+
 @pytest.mark.parametrize("box", [{"area": 5000}, {"iscrowd": 0}])
 def test_boxes_of_coco_are_refused_where_they_happen_to_be_ordered(box: dict[str, Any]) -> None:
     metadata = {"objects": [{"bbox": [10, 20, 50, 100], **box}]}  # 50 wide, 100 high
