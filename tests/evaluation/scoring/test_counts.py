@@ -5,7 +5,7 @@ import json
 import pytest
 
 from satlisa.evaluation.scoring.bootstrap import value_of
-from satlisa.evaluation.scoring.counts import DEFINITIONS, asks_for_counts, measure, statistics
+from satlisa.evaluation.scoring.counts import DEFINITIONS, asks_for_counts, measure, states_counts, statistics
 
 
 def _entry(expected: str, output: str) -> dict:
@@ -56,7 +56,37 @@ def test_entries_without_counts_count_nothing() -> None:
     assert _values(*others, _entry("1 ship", "1 ship"))["object_count_exact"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("expected", "output", "prompt", "wanted", "given"),
+    [
+        ("3", "Three.", "How many buildings are there?", {"building": 3}, {"building": 3}),
+        ("3", "There are 3 buildings.", "How many buildings are there?", {"building": 3}, {"building": 3}),
+        ("3", "3 large buildings", "How many buildings are there?", {"building": 3}, {"building": 3}),
+        ("3", "3 buildings", "How many flooded buildings are there?", {"flooded building": 3}, {"flooded building": 3}),
+        ("3", "3 planes", "How many buildings are there?", {"building": 3}, {"plane": 3}),
+        ("3", "4", "How many are there?", {"object": 3}, {"object": 4}),
+        ("3", "three planes", "How many are there?", {"object": 3}, {"object": 3}),
+        ("0", "There are no buildings", "How many buildings are there?", {}, {}),
+        ("None", "2", "How many buildings are there?", {}, {"building": 2}),
+        ("3 buildings", "3", "", {"building": 3}, {"building": 3}),
+        ("3 buildings and 2 roads", "3", "", {"building": 3, "road": 2}, None),
+        ("3 buildings", "3-4 buildings", "", {"building": 3}, None),
+    ],
+)
+def test_bare_numbers(expected: str, output: str, prompt: str, wanted: dict, given: dict | None) -> None:
+    measured = measure(expected, output, prompt)
+    assert measured == {"expected": wanted, "given": given or {}, "unparsed": given is None}
+
+
 def test_questions_about_counts() -> None:
     assert asks_for_counts("object_detection", "What objects are visible?")
     assert asks_for_counts("visual_question_answering", "How many planes are there?")
     assert not asks_for_counts("image_captioning", "Describe this satellite image")
+    assert asks_for_counts("visual_question_answering", "What objects are visible?", "3 buildings and 2 roads")
+    assert not asks_for_counts("visual_question_answering", "What land cover is shown?", "A forest")
+    assert not asks_for_counts("image_captioning", "Describe it", "A dense forest; 1 building can be seen.")
+
+
+def test_answers_that_state_counts() -> None:
+    assert states_counts("How many planes are there?", "3") and states_counts("", "3 planes")
+    assert not states_counts("Which band?", "3") and not states_counts("How many?", "Here they are")
