@@ -74,8 +74,8 @@ def _score_words(entry: Entry, sample: Sample, words: str) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     if captions.is_caption(entry["task"], entry["prompt"], sample.answer):
         measured = {"caption": True, "image_key": fingerprint(sample.image)}
-    if counts.asks_for_counts(entry["task"], entry["prompt"]):
-        numbers = counts.measure(sample.answer, words)
+    if counts.asks_for_counts(entry["task"], entry["prompt"], sample.answer):
+        numbers = counts.measure(sample.answer, words, entry["prompt"])
         measured |= {} if numbers is None else {"counts": numbers}
     return measured
 
