@@ -22,7 +22,8 @@ from shapely.geometry.polygon import orient
 from satlisa.geo.answers import WindowAnswer
 from satlisa.geo.grid import Grid, Window
 from satlisa.geo.objects import blend, extent, join
-from satlisa.geo.places import LON_LAT, Ground
+from satlisa.geo.places import LON_LAT, Ground, at
+from satlisa.geo.raster_files import quiet_open
 
 _BEND = 0.1 * 6.4e6  # a tenth of a pixel at the Earth's radius: edges of √(_BEND / pixel) pixels bend less
 
@@ -51,7 +52,7 @@ Answered = Sequence[tuple[Window, WindowAnswer]]
 def mask_features(rows_file: Path, grid: Grid, answered: Answered) -> Iterator[Feature]:
     """Polygons with holes of the value 1 in a raster of the grid's size, read block by block."""
     answers = {window.number: (window, answer) for window, answer in answered}
-    with rasterio.open(rows_file) as dataset:
+    with quiet_open(rows_file) as dataset:
         band = rasterio.band(dataset, 1)
         for outline, value in shapes(band, mask=band, connectivity=4, transform=Affine.identity()):
             if value == 1:
@@ -157,10 +158,7 @@ def _change(crs: CRS | None, output_crs: CRS | None) -> Transformer | None:
 
 
 def _map(geometry: Any, transform: Affine) -> Any:
-    a, b, c, d, e, f = tuple(transform)[:6]
-    return shapely.transform(
-        geometry, lambda xy: np.stack([a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f], axis=-1)
-    )
+    return shapely.transform(geometry, lambda xy: np.stack(at(transform, *xy.T), axis=-1))
 
 
 def _project(geometry: Any, change: Transformer, crs: CRS | None) -> Any:

@@ -40,7 +40,7 @@ class Ground:
         """Width and height of a pixel in metres, None without a CRS."""
         if self.crs is None:
             return None
-        points = [self.transform * place for place in ((column, row), (column + 1, row), (column, row + 1))]
+        points = [at(self.transform, *place) for place in ((column, row), (column + 1, row), (column, row + 1))]
         if self.geod is None:
             (x, y), *others = points
             first, second = (float(np.hypot(u - x, v - y)) * self._unit for u, v in others)
@@ -58,7 +58,7 @@ class Ground:
         if self.geod is None:
             return float(geometry.area * self._unit**2)
         left, bottom, right, top = geometry.bounds
-        units = self.pixel_size(*(~self.transform * ((left + right) / 2, (bottom + top) / 2)))
+        units = self.pixel_size(*at(~self.transform, (left + right) / 2, (bottom + top) / 2))
         per_unit = max(units or (0.0,)) / max(np.hypot(self.transform.a, self.transform.d), 1e-300)
         longest = max(right - left, top - bottom)
         if longest * per_unit > _FAR:  # long edges are no geodesics
@@ -72,6 +72,12 @@ class Ground:
         """Metres per unit of a local grid."""
         assert self.crs is not None
         return float(self.crs.axis_info[0].unit_conversion_factor) if self.crs.axis_info else 1.0
+
+
+def at(transform: Affine, x: Any, y: Any) -> tuple[Any, Any]:
+    """Where a transform brings numbers or arrays; affine 2 and 3 write that differently."""
+    a, b, c, d, e, f = tuple(transform)[:6]
+    return a * x + b * y + c, d * x + e * y + f
 
 
 def locate(bbox: Sequence[float], ground: Ground, size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
@@ -92,7 +98,7 @@ def locate(bbox: Sequence[float], ground: Ground, size: tuple[int, int], name: s
     if found is None and are_degrees and ground.crs is not None and ground.geod is not None:
         found = _clip(_to_pixels(bbox, ground, LON_LAT), size)
     if found is None:
-        corners = np.array([ground.transform * place for place in ((0, 0), (size[1], 0), (0, size[0]), size[::-1])])
+        corners = np.array([at(ground.transform, *place) for place in ((0, 0), (size[1], 0), (0, size[0]), size[::-1])])
         extent = ", ".join(f"{value:.8g}" for value in (*corners.min(axis=0), *corners.max(axis=0)))
         raise SatlisaError(f"--bbox: {bbox} lies beside {name}, whose extent is {extent} (left, bottom, right, top)")
     return found
@@ -105,7 +111,7 @@ def _to_pixels(bbox: Sequence[float], ground: Ground, crs: CRS | None) -> np.nda
     )
     if crs is not None:
         outline = np.stack(Transformer.from_crs(crs, ground.crs, always_xy=True).transform(*outline.T), axis=-1)
-    return np.stack(~ground.transform * outline.T, axis=-1)
+    return np.stack(at(~ground.transform, *outline.T), axis=-1)
 
 
 def _clip(pixels: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int] | None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import rasterio
 from PIL import Image
 from rasterio.enums import Resampling
 
 from satlisa.errors import SatlisaError, first_line
+from satlisa.geo.raster_files import quiet_open
 from satlisa.geo.scene import Scene
 from satlisa.geometry.overlay import overlay
 from satlisa.runtime.atomic_files import atomic_replace
@@ -23,7 +23,7 @@ def quicklook(scene: Scene, mask_file: Path | None, longest: int = LONGEST) -> I
     picture = scene.thumbnail(longest).picture
     if mask_file is None:
         return picture
-    with rasterio.open(mask_file) as dataset:
+    with quiet_open(mask_file) as dataset:
         mask = dataset.read(1, out_shape=(picture.height, picture.width), resampling=Resampling.mode) == 1
     return overlay(picture, scene.to_grid(mask)[None])
 

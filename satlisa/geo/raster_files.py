@@ -1,6 +1,7 @@
 """Masks and probabilities as Cloud Optimized GeoTIFFs: written in rows, then laid out in tiles with overviews."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
@@ -19,19 +21,22 @@ _TILE = 512
 
 
 class RowFile:
-    """A raster of one uint8 band that grows from the top; a context manager."""
+    """A raster of one uint8 band that grows from the top; a context manager.
 
-    def __init__(self, path: Path, height: int, width: int, crs: Any, transform: Affine) -> None:
+    It has no georeference: polygons are made from it in grid positions.
+    """
+
+    def __init__(self, path: Path, height: int, width: int) -> None:
         self.path = path
         self._options = dict(
-            driver="GTiff", height=height, width=width, count=1, dtype="uint8", nodata=NODATA, crs=crs,
-            transform=transform, compress="deflate", zlevel=1, blockysize=16, bigtiff="if_safer",
+            driver="GTiff", height=height, width=width, count=1, dtype="uint8", nodata=NODATA,
+            compress="deflate", zlevel=1, blockysize=16, bigtiff="if_safer",
         )  # fmt: skip
         self._waiting: list[np.ndarray] = []
         self._top = 0
 
     def __enter__(self) -> "RowFile":
-        self._file = rasterio.open(self.path, "w", **self._options)
+        self._file = quiet_open(self.path, "w", **self._options)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,13 +53,30 @@ class RowFile:
             self._top += count
 
 
-def write_cog(rows: Path, path: Path, tags: Mapping[str, Any], *, is_mask: bool) -> None:
+def quiet_open(path: Path, mode: str = "r", **options: Any) -> Any:
+    """Open a raster; rasterio warns where it lies nowhere on the ground."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **options)
+
+
+def write_cog(rows: Path, path: Path, crs: Any, transform: Affine, tags: Mapping[str, Any], *, is_mask: bool) -> None:
     """Turn a row file into a COG at `path`; an existing file is replaced at the end, or stays."""
-    with rasterio.open(rows, "r+") as file:
+    with quiet_open(rows, "r+") as file:
+        if crs:
+            file.crs = crs
+        if not transform.is_identity:
+            file.transform = transform
         file.update_tags(**{key: value if isinstance(value, str) else json.dumps(value) for key, value in tags.items()})
         if not is_mask:
             file.scales = (1 / FULL,)
     path.parent.mkdir(parents=True, exist_ok=True)
     how = "nearest" if is_mask else "average"
     options = dict(blocksize=_TILE, compress="deflate", level=6, overview_resampling=how, bigtiff="if_safer")
-    atomic_replace(path, lambda temporary: copy_raster(rows, temporary, driver="COG", **options))
+
+    def copy(temporary: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            copy_raster(rows, temporary, driver="COG", **options)
+
+    atomic_replace(path, copy)

@@ -6,7 +6,6 @@ the part of `--bbox` is worked on. A raster whose rows run from south to north i
 
 import logging
 import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +17,14 @@ from affine import Affine
 from PIL import Image
 from pyproj import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from satlisa.errors import SatlisaError, first_line
 from satlisa.geo.bands import Bands, choose_bands
 from satlisa.geo.levels import Stretch, are_numbers, band_mask, find_ends, parse_stretch, to_levels
 from satlisa.geo.places import Ground, locate
+from satlisa.geo.raster_files import quiet_open
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +131,7 @@ class Scene:
     def _dataset(self) -> Any:
         """The file, opened once in each thread: GDAL's datasets are not shared between threads."""
         if not hasattr(self._open, "dataset"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                self._open.dataset = rasterio.open(self.path)
+            self._open.dataset = quiet_open(self.path)
         return self._open.dataset
 
 
@@ -160,10 +158,8 @@ def open_scene(
     if not path.is_file():
         raise SatlisaError(f"{path}: no such file; check the path")
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                return _describe(path, dataset, bands, rule, bbox, resolution)
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), quiet_open(path) as dataset:
+            return _describe(path, dataset, bands, rule, bbox, resolution)
     except RasterioError as error:
         raise SatlisaError(f"{path} cannot be read ({first_line(error)}); give a GeoTIFF, or save it again") from error
 
@@ -171,10 +167,8 @@ def open_scene(
 def is_georeferenced(path: Path) -> bool:
     """Whether GDAL reads a file and finds a place on the ground for it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                return bool(dataset.crs or not dataset.transform.is_identity or dataset.gcps[0] or dataset.rpcs)
+        with quiet_open(path) as dataset:
+            return bool(dataset.crs or not dataset.transform.is_identity or dataset.gcps[0] or dataset.rpcs)
     except RasterioError:
         return False
 

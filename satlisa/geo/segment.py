@@ -27,7 +27,7 @@ from satlisa.geo.answers import Ask, WindowAnswer, logit, model_asker
 from satlisa.geo.features import Feature
 from satlisa.geo.grid import Grid, Window, make_grid
 from satlisa.geo.journal import Journal
-from satlisa.geo.places import LON_LAT, Ground
+from satlisa.geo.places import LON_LAT, Ground, at
 from satlisa.geo.quicklook import quicklook, save_picture
 from satlisa.geo.raster_files import FULL, NODATA, RowFile, write_cog
 from satlisa.geo.scene import Scene, open_scene
@@ -225,7 +225,9 @@ class _Run:
         column, row, width, height = scene.area
         self.corner = (column, row)
         self.grid: Grid = make_grid(height, width, request.window, request.overlap, scene.pixel_scale)
-        self.transform = scene.transform * Affine.translation(column, row)
+        a, b, _, d, e, _ = tuple(scene.transform)[:6]
+        x, y = at(scene.transform, column, row)
+        self.transform = Affine(a, b, x, d, e, y)
         self.result = SceneResult(crs=_vector_crs(request, scene))
         self.answered: list[tuple[Window, WindowAnswer]] = []
         self.level = logit(request.threshold)
@@ -238,9 +240,9 @@ class _Run:
         self.result.counts = dict(Counter(texts).most_common())
         self.result.windows = [(window, answer.text) for window, answer in self.answered]
         self.result.num_masks = sum(answer.num_segs for _, answer in self.answered)
+        self._make_features()
         if self.result.num_masks:
             self._write_rasters()
-        self._make_features()
         if self.request.overlay is not None:
             mask = self.folder / "mask.tif" if self.result.num_masks else None
             save_picture(quicklook(self.scene, mask), self.request.overlay)
@@ -251,9 +253,8 @@ class _Run:
 
     def _stitch(self, ask: Ask, journal: Journal, progress: Progress | None) -> None:
         scene, request, (_, _, width, height) = self.scene, self.request, self.scene.area
-        options = (height, width, scene.raster_crs, self.transform)
-        probability = RowFile(self.folder / "probability.tif", *options) if request.output_probability else None
-        with RowFile(self.folder / "mask.tif", *options) as mask, probability or nullcontext():
+        probability = RowFile(self.folder / "probability.tif", height, width) if request.output_probability else None
+        with RowFile(self.folder / "mask.tif", height, width) as mask, probability or nullcontext():
             stitcher = Stitcher(self.grid, lambda *rows: self._write_rows(mask, probability, *rows))
             for window, (valid, answer) in answer_windows(
                 scene, self.grid, ask, journal, level=self.level, batch_size=request.batch_size, progress=progress
@@ -284,7 +285,7 @@ class _Run:
             (self.request.output_probability, "probability.tif", False),
         ):
             if path is not None:
-                write_cog(self.folder / name, path, tags, is_mask=is_mask)
+                write_cog(self.folder / name, path, self.scene.raster_crs, self.transform, tags, is_mask=is_mask)
                 self.result.written.append(path)
 
     def _class_name(self) -> str:
