@@ -111,6 +111,8 @@ def _to_pixels(bbox: Sequence[float], ground: Ground, crs: CRS | None) -> np.nda
     )
     if crs is not None:
         outline = np.stack(Transformer.from_crs(crs, ground.crs, always_xy=True).transform(*outline.T), axis=-1)
+    if not np.isfinite(outline).all():  # outside of what the projection maps
+        return outline
     return np.stack(at(~ground.transform, *outline.T), axis=-1)
 
 

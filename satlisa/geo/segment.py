@@ -316,7 +316,13 @@ class _Run:
         if request.output_vectors is not None:
             changed = self.scene.path.stat().st_mtime
             write_vectors(
-                request.output_vectors, self.result.features, request.prompt, self.result.crs, changed, self.corner
+                request.output_vectors,
+                self.result.features,
+                request.prompt,
+                crs=self.result.crs,
+                changed=changed,
+                corner=self.corner,
+                folder=self.folder,
             )
             self.result.written.append(request.output_vectors)
 

@@ -5,9 +5,11 @@ The same features give the same bytes: dates inside the files are the scene's ow
 
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,14 @@ def driver_of(path: Path, option: str = "--output_vectors") -> str:
 
 
 def write_vectors(
-    path: Path, features: Sequence[Feature], prompt: str, crs: CRS | None, changed: float, corner: tuple[int, int]
+    path: Path,
+    features: Sequence[Feature],
+    prompt: str,
+    *,
+    crs: CRS | None,
+    changed: float,
+    corner: tuple[int, int],
+    folder: Path,
 ) -> None:
     """Write features with the attributes id, prompt, answer, score, area_m2 (area_px without a CRS) and window.
 
@@ -46,6 +55,7 @@ def write_vectors(
         crs: of the geometries.
         changed: seconds since 1970, the date inside the file.
         corner: (column, row) that `window` (column, row, width, height) counts from.
+        folder: for temporary files.
     """
     driver = driver_of(path)
     columns = _columns(features, prompt, crs is not None, corner)
@@ -53,7 +63,7 @@ def write_vectors(
     if driver == "GeoJSON":
         atomic_replace(path, lambda temporary: _write_geojson(temporary, features, columns, path.stem))
         return
-    with tempfile.TemporaryDirectory(prefix=".satlisa-", suffix=".partial", dir=path.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=".satlisa-", suffix=".partial", dir=folder) as name:
         written = Path(name) / path.name
         _write(written, features, columns, crs, driver, datetime.fromtimestamp(changed, timezone.utc))
         if driver == "ESRI Shapefile":
@@ -64,7 +74,7 @@ def write_vectors(
 
 
 def _mover(source: Path) -> Any:
-    return source.rename
+    return partial(shutil.move, source)
 
 
 def _columns(
