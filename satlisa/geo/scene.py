@@ -28,7 +28,7 @@ from satlisa.geo.raster_files import quiet_open
 
 logger = logging.getLogger(__name__)
 
-CACHE_MB = 256  # of GDAL, whose own default is 5 % of the memory
+CACHE = {"GDAL_CACHEMAX": 2**28}  # bytes; the default of GDAL is 5 % of the memory
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Scene:
         window = Window(self.area[0] + column, self.area[1] + row, width, height)
         shape = (max(1, round(height / self.pixel_scale[1])), max(1, round(width / self.pixel_scale[0])))
         try:
-            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+            with rasterio.Env(**CACHE):
                 return self._view(window, (height, width), shape)
         except (RasterioError, OSError) as error:
             raise SatlisaError(
@@ -94,7 +94,7 @@ class Scene:
         _, _, width, height = self.area
         scale = min(1.0, longest / max(width, height))
         shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        with rasterio.Env(**CACHE):
             return self._view(Window(*self.area), shape, shape)
 
     def _view(self, window: Window, grid: tuple[int, int], shape: tuple[int, int]) -> View:
@@ -158,7 +158,7 @@ def open_scene(
     if not path.is_file():
         raise SatlisaError(f"{path}: no such file; check the path")
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), quiet_open(path) as dataset:
+        with rasterio.Env(**CACHE), quiet_open(path) as dataset:
             return _describe(path, dataset, bands, rule, bbox, resolution)
     except RasterioError as error:
         raise SatlisaError(f"{path} cannot be read ({first_line(error)}); give a GeoTIFF, or save it again") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from affine import Affine
 from pyproj import CRS
 from pyproj.exceptions import CRSError
@@ -30,7 +31,7 @@ from satlisa.geo.journal import Journal
 from satlisa.geo.places import LON_LAT, Ground, at
 from satlisa.geo.quicklook import quicklook, save_picture
 from satlisa.geo.raster_files import FULL, NODATA, RowFile, write_cog
-from satlisa.geo.scene import Scene, open_scene
+from satlisa.geo.scene import CACHE, Scene, open_scene
 from satlisa.geo.stitch import Stitcher
 from satlisa.geo.styles import style_paths, write_mask_style, write_probability_style, write_vector_style
 from satlisa.geo.vector_files import driver_of, write_vectors
@@ -155,7 +156,7 @@ def ask_scene(model: Any, scene: Scene | str | Path, prompt: str, **options: Any
 
 def run(ask: Ask, scene: Scene, request: Request, progress: Progress | None = None) -> SceneResult:
     """Answer a request that was checked; an interrupted run leaves its journal for `resume`."""
-    with _work_folder(request) as folder:
+    with rasterio.Env(**CACHE), _work_folder(request) as folder:
         return _Run(scene, request, folder).run(ask, progress)
 
 

@@ -49,7 +49,7 @@ def test_an_incomplete_record_is_answered_again(
     whole = {path.name: path.read_bytes() for path in tmp_path.glob("v.*")}
     assert whole
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(segment, "write_vectors", stop)
