@@ -2,12 +2,13 @@
 # Install satlisa into the active virtual or conda environment, or into .venv where there is none. Safe to repeat.
 #
 #   bash setup.sh          install
+#   bash setup.sh --geo    install, and what scenes on the map need: rasterio, shapely, pyogrio, pyproj
 #   bash setup.sh --demo   install, train the demo, evaluate it on unseen scenes
 #   bash setup.sh --test   install, then lint, type check and test
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,6s/^# \{0,1\}//p' setup.sh; }
+usage() { sed -n '2,7s/^# \{0,1\}//p' setup.sh; }
 
 step="start"
 trap 'status=$?; [ "$status" -eq 0 ] || echo "setup.sh: failed in step \"$step\" (exit code $status)" >&2' EXIT
@@ -146,6 +147,12 @@ set_up() {
     check_installation
 }
 
+install_geo() {
+    say "install requirements-geo.txt"
+    install -r requirements-geo.txt # wheels, which bring their own GDAL
+    "$python" -c 'import pyogrio, pyproj, rasterio, shapely; print("rasterio", rasterio.__version__, "with GDAL", rasterio.__gdal_version__)'
+}
+
 demo() {
     say "train the demo (a few minutes)"
     PRESET=demo OUTPUT_DIR=demo_model OVERWRITE=1 "$python" train.py
@@ -191,6 +198,10 @@ run_tests() {
 if [ "$#" -gt 1 ]; then set -- "$*"; fi # two options are as unknown as a misspelt one
 case "${1:-}" in
     "") set_up ;;
+    --geo)
+        set_up
+        install_geo
+        ;;
     --demo)
         set_up
         demo

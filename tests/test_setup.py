@@ -222,6 +222,13 @@ def test_a_failed_step_stops_with_its_name(sandbox: Sandbox, order: str, step: s
     assert re.search(order, sandbox.orders()[-1] + " ")
 
 
+def test_geo_installs_its_extra_after_all_else(sandbox: Sandbox) -> None:
+    done = sandbox.run("--geo")
+    assert done.returncode == 0, done.stderr
+    assert sandbox.pip() == ["-r requirements.txt", COMMANDS, "-r requirements-geo.txt"]
+    assert "import pyogrio, pyproj, rasterio, shapely" in sandbox.orders()[-1]
+
+
 def test_demo_trains_then_evaluates_unseen_scenes(sandbox: Sandbox) -> None:
     (sandbox.environment / "bin" / "python").write_text(
         STUB + 'if [ "$1" = train.py ]; then env | grep -E "PRESET|OUTPUT_DIR|OVERWRITE" | sort >> "$ORDERS.env"; fi\n'

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import ExifTags, Image, PngImagePlugin
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
+from satlisa.cli.scenes import add_scene_options, is_scene, run_scenes
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.images import open_oriented
 from satlisa.errors import SatlisaError, first_line
@@ -35,10 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(PROG, "Ask a trained model about one image.")
     parser.add_argument("--model_dir", required=True, help="folder that train.py wrote, or a hub id")
-    parser.add_argument("--image", required=True, type=os.path.expanduser, help="image file")
+    parser.add_argument("--image", required=True, type=os.path.expanduser, help="image file, or a scene")
     parser.add_argument("--prompt", required=True, help='question, e.g. "Segment the buildings"')
     parser.add_argument(
-        "--output_mask", type=os.path.expanduser, metavar="PNG", help="write the union of the answer's masks (0/255)"
+        "--output_mask",
+        type=os.path.expanduser,
+        metavar="PNG",
+        help="write the union of the answer's masks (0/255); of a scene: .tif (0/1)",
     )
     parser.add_argument(
         "--output_instances", type=os.path.expanduser, metavar="DIR", help="write one PNG per mask into this folder"
@@ -48,6 +52,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--max_new_tokens", type=_positive, default=DEFAULT_MAX_NEW_TOKENS, help="default: %(default)s")
     parser.add_argument("--device", help="cuda, cuda:1 or 1, cpu or mps (default: best available)")
+    add_scene_options(parser)
     return parser
 
 
@@ -58,6 +63,8 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if is_scene(options):
+        return run_scenes(options)
     _check_outputs(options)
     image = open_oriented(options.image)
 

@@ -153,10 +153,15 @@ def _named_bands(metadata: Any, count: int) -> dict[str, int]:
     """Bands by the colours that GDAL's metadata give them: as roles, else in their descriptions."""
     roles: dict[str, dict[str, int]] = {"colorinterp": {}, "description": {}}
     for band, role, text in _ITEM.findall(str(metadata or "")):
-        if int(band) < count and (name := _BAND.fullmatch(text.strip())):
-            colour = name[1].lower() if name[1].lower() in (*_COLOURS, "alpha") else "infrared"
+        if int(band) < count and (colour := colour_named(text)):
             roles[role.lower()].setdefault(colour, int(band))
     return roles["description"] | roles["colorinterp"]
+
+
+def colour_named(text: str) -> str | None:
+    """The colour that a band's role or description means, "Band 4 (Red)": red, green, blue, alpha or infrared."""
+    name = _BAND.fullmatch(text.strip())
+    return name and (name[1].lower() if name[1].lower() in (*_COLOURS, "alpha") else "infrared")
 
 
 def _has_mask(image: Image.Image) -> bool:

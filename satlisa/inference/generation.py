@@ -38,7 +38,7 @@ class Answer:
         scores: (N,) float32, about 0 to 1: SAM's own guess at the IoU of each mask. No loss of this model trains
             the head behind it, so it is no estimate of the IoU (0.82 on average where the IoU was 0.49).
         token_ids: generated token ids without the end token.
-        encoded: with `encode`, its result for each of the N masks.
+        encoded: with `encode` or `encode_logits`, its result for each of the N masks.
     """
 
     text: str
@@ -75,6 +75,7 @@ def answer(
     batch_size: int = 8,
     only_union: bool = False,
     encode: Callable[[np.ndarray], Any] | None = None,
+    encode_logits: Callable[[np.ndarray], Any] | None = None,
 ) -> list[Answer]:
     """Answer prompts about images, in batches: one `Answer` per prompt, in order.
 
@@ -85,6 +86,7 @@ def answer(
         batch_size: number of prompts decoded together.
         only_union: give each answer one mask, the union of all: 32 masks of a large image take half a gigabyte.
         encode: takes each mask (H, W) bool, of which a few at a time are in memory, also with `only_union`.
+        encode_logits: the same with each mask's logits (H, W) float32; one of the two at most.
 
     Raises:
         SatlisaError: images and prompts differ in number, the processor rejects an image's size, or a prompt is too
@@ -106,7 +108,9 @@ def answer(
         with model.autocast():
             rows = generate(model, asked, max_new_tokens)
             answers |= zip(
-                part, _with_masks(model, [images[n] for n in part], asked, rows, only_union, encode), strict=True
+                part,
+                _with_masks(model, [images[n] for n in part], asked, rows, only_union, encode, encode_logits),
+                strict=True,
             )
     return [answers[number] for number in range(len(prompts))]
 
@@ -204,6 +208,7 @@ def _with_masks(
     rows: Sequence[Generated],
     only_union: bool,
     encode: Callable[[np.ndarray], Any] | None,
+    encode_logits: Callable[[np.ndarray], Any] | None,
 ) -> list[Answer]:
     """Decode all masks of a batch together; SAM encodes each distinct image that has a `<SEG>` once."""
     keys = [id(prompt.pixel_values) for prompt, row in zip(prompts, rows, strict=True) for _ in row.seg_states]
@@ -222,8 +227,14 @@ def _with_masks(
     for image, row in zip(images, rows, strict=True):
         own = slice(start, start := start + len(row.seg_states))
         encoded: list[Any] = []
-        size, visit = (image.height, image.width), partial(_append, encoded, encode) if encode else None
-        masks = model.segmenter.restore(mask_logits[own], size, only_union=only_union, visit=visit)
+        visit, visit_logits = (partial(_append, encoded, e) if e else None for e in (encode, encode_logits))
+        masks = model.segmenter.restore(
+            mask_logits[own],
+            (image.height, image.width),
+            only_union=only_union,
+            visit=visit,
+            visit_logits=visit_logits,
+        )
         text = decode_answer(model.processor.tokenizer, row.token_ids, model.config.seg_token)
         answers.append(Answer(text, masks, scores[own].float().cpu().numpy(), row.token_ids, tuple(encoded)))
     return answers

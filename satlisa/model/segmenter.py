@@ -98,24 +98,29 @@ class Segmenter(nn.Module):
         *,
         only_union: bool = False,
         visit: Callable[[np.ndarray], object] | None = None,
+        visit_logits: Callable[[np.ndarray], object] | None = None,
     ) -> np.ndarray:
         """Mask logits (N, mask_size, mask_size) → binary masks (N, H, W) at original size; threshold 0, as in SAM.
 
         Args:
             only_union: give their union (1, H, W) where N > 0; of the masks, a few at a time are in memory.
             visit: called with each mask (H, W) in order, also with `only_union`.
+            visit_logits: the same with its logits (H, W), float32.
         """
         frame = self.inputs.frame(original_size)
         per_slice = max(1, _MAX_PIXELS // (original_size[0] * original_size[1]))
         masks = np.zeros((min(len(mask_logits), 1) if only_union else len(mask_logits), *original_size), dtype=bool)
         for start in range(0, len(mask_logits), per_slice):
-            part = (restore_logits(mask_logits[start : start + per_slice], frame) > 0).cpu().numpy()
+            logits = restore_logits(mask_logits[start : start + per_slice], frame)
+            part = (logits > 0).cpu().numpy()
             if only_union:
                 masks[0] |= part.any(axis=0)
             else:
                 masks[start : start + per_slice] = part
             for mask in part if visit else ():
                 visit(mask)  # type: ignore[misc]
+            for levels in logits.cpu().numpy() if visit_logits else ():
+                visit_logits(levels)  # type: ignore[misc]
         return masks
 
 

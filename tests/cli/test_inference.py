@@ -127,7 +127,7 @@ def test_an_answer_without_seg_leaves_no_older_instances(
 
 def test_images_that_cannot_be_read(ask: Callable[..., str], tmp_path: Path, model_must_not_load: None) -> None:
     assert "missing.png: no such file" in ask(image="missing.png")
-    assert f"{tmp_path}: expected a file, found a folder" in ask(image=tmp_path)
+    assert f"{tmp_path}: no raster files" in ask(image=tmp_path)
     (tmp_path / "text.png").write_text("no image")
     assert "text.png is not an image" in ask(image=tmp_path / "text.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "sat.png").read_bytes()[:500])

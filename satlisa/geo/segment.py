@@ -1,0 +1,354 @@
+"""A scene and a prompt → a mask, objects on the map, and an answer for each window.
+
+windows ─► answers (journal) ─► blended rows ─► COG
+                  └────────────► objects ─► polygons ─► areas, projection ─► vector file
+"""
+
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from satlisa.config import DEFAULT_MAX_NEW_TOKENS
+from satlisa.errors import SatlisaError
+from satlisa.geo import features as shapes
+from satlisa.geo.answering import Progress, answer_windows
+from satlisa.geo.answers import Ask, WindowAnswer, logit, model_asker
+from satlisa.geo.features import Feature
+from satlisa.geo.grid import Grid, Window, make_grid
+from satlisa.geo.journal import Journal
+from satlisa.geo.places import LON_LAT, Ground, at
+from satlisa.geo.quicklook import quicklook, save_picture
+from satlisa.geo.raster_files import FULL, NODATA, RowFile, write_cog
+from satlisa.geo.scene import CACHE, Scene, open_scene
+from satlisa.geo.stitch import Stitcher
+from satlisa.geo.styles import style_paths, write_mask_style, write_probability_style, write_vector_style
+from satlisa.geo.vector_files import driver_of, write_vectors
+from satlisa.runtime.fingerprint import Identity
+
+logger = logging.getLogger(__name__)
+
+WORK = ".satlisa-windows"  # ending of the folder with the journal, beside the first output
+KINDS = ("auto", "mask", "objects")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked about a scene; the fields are the keyword arguments of `segment_scene`."""
+
+    prompt: str
+    output_mask: Path | None = None
+    output_probability: Path | None = None
+    output_vectors: Path | None = None
+    overlay: Path | None = None
+    style: bool = False
+    window: int = 512
+    overlap: int = 64
+    threshold: float = 0.5
+    kind: str = "auto"
+    min_area: float = 0.0
+    simplify: float = 0.0
+    output_crs: str | None = None
+    batch_size: int = 4
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    resume: bool = False
+    model_key: str = ""
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The files to write."""
+        paths = (self.output_mask, self.output_probability, self.output_vectors, self.overlay)
+        return [path for path in paths if path is not None]
+
+    @property
+    def styled(self) -> list[Path]:
+        """The outputs that have a style."""
+        return [path for path in self.outputs if path != self.overlay]
+
+
+@dataclass
+class SceneResult:
+    """What was found.
+
+    Attributes:
+        counts: number of windows by answer, the most frequent first.
+        windows: of each window with data, its place and answer.
+        num_masks: number of `<SEG>` in all answers; with 0 there is no mask, and features are windows.
+        features: polygons in `crs`; for text one for each window.
+        crs: of the features; None: pixels, or the units of the scene's transform.
+        written: files.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    windows: list[tuple[Window, str]] = field(default_factory=list)
+    num_masks: int = 0
+    features: list[Feature] = field(default_factory=list)
+    crs: CRS | None = None
+    written: list[Path] = field(default_factory=list)
+
+
+def segment_scene(
+    model: Any,
+    scene: Scene | str | Path,
+    prompt: str,
+    *,
+    output_mask: str | Path | None = None,
+    output_probability: str | Path | None = None,
+    output_vectors: str | Path | None = None,
+    overlay: str | Path | None = None,
+    ask: Ask | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> SceneResult:
+    """Ask a prompt about every window of a scene; masks are stitched, objects joined.
+
+    Args:
+        model: a loaded model; None with `ask`.
+        scene: opened, or a path.
+        output_mask: COG of the scene's own grid: 1 in the mask, 0 beside it, 255 without data.
+        output_probability: COG of the blended probability, 0 to 254 for 0 to 1, 255 without data.
+        output_vectors: .gpkg, .geojson, .fgb or .shp.
+        overlay: picture of the scene with its mask, at most 2048 pixels on a side.
+        ask: answers pictures in place of the model.
+        progress: called with the number of finished windows and of all.
+        options: style (write QGIS styles beside the outputs), window, overlap (pixels of the picture), threshold
+            (probability), kind ("mask": polygons of the stitched mask; "objects": a feature per object; "auto": objects
+            where any answer has several `<SEG>`), min_area (m²), simplify (metres), output_crs, batch_size,
+            max_new_tokens, resume, model_key (names the model, so that only the same one resumes).
+
+    Raises:
+        SatlisaError: an option or output that does not fit, a damaged file, or a journal of another run.
+    """
+    paths = {
+        "output_mask": output_mask,
+        "output_probability": output_probability,
+        "output_vectors": output_vectors,
+        "overlay": overlay,
+    }
+    places: dict[str, Any] = {name: Path(path).expanduser() if path else None for name, path in paths.items()}
+    try:
+        request = Request(prompt, **places, **options)
+    except TypeError as error:
+        raise SatlisaError(f"segment_scene: {error}; its options are {', '.join(Request.__annotations__)}") from error
+    opened = scene if isinstance(scene, Scene) else open_scene(scene)
+    check(request, opened)
+    return run(ask or model_asker(model, prompt, request.max_new_tokens), opened, request, progress)
+
+
+def ask_scene(model: Any, scene: Scene | str | Path, prompt: str, **options: Any) -> SceneResult:
+    """Ask a question about every window of a scene: a map of answers. Windows do not overlap unless that is asked for.
+
+    Args and errors are those of `segment_scene`.
+    """
+    return segment_scene(model, scene, prompt, **{"overlap": 0, **options})
+
+
+def run(ask: Ask, scene: Scene, request: Request, progress: Progress | None = None) -> SceneResult:
+    """Answer a request that was checked; an interrupted run leaves its journal for `resume`."""
+    with rasterio.Env(**CACHE), _work_folder(request) as folder:
+        return _Run(scene, request, folder).run(ask, progress)
+
+
+def check(request: Request, scene: Scene) -> None:
+    """Refuse what cannot be done, before a model is asked.
+
+    Raises:
+        SatlisaError: an option out of its range, or an output that does not fit the scene.
+    """
+    logit(request.threshold)
+    if request.kind not in KINDS:
+        raise SatlisaError(f"kind: expected {', '.join(KINDS)}, found '{request.kind}'")
+    for name in ("min_area", "simplify"):
+        if getattr(request, name) < 0:
+            raise SatlisaError(f"--{name}: expected 0 or more, found {getattr(request, name)}")
+    if request.batch_size < 1:
+        raise SatlisaError(f"batch_size: expected at least 1, found {request.batch_size}")
+    if not request.prompt.strip():
+        raise SatlisaError("prompt: expected text, found nothing")
+    for path in (request.output_mask, request.output_probability):
+        if path is not None and path.suffix.lower() not in (".tif", ".tiff"):
+            raise SatlisaError(f"{path}: masks and probabilities of scenes are GeoTIFFs; name a .tif file")
+    if request.style:
+        style_paths(request.styled)
+    _vector_crs(request, scene)
+    make_grid(scene.area[3], scene.area[2], request.window, request.overlap, scene.pixel_scale)
+
+
+def _vector_crs(request: Request, scene: Scene) -> CRS | None:
+    driver = driver_of(request.output_vectors) if request.output_vectors else ""
+    if request.output_crs is not None and scene.crs is None:
+        raise SatlisaError(f"--output_crs: {scene.path} has no CRS, so nothing can be brought into another one")
+    try:
+        asked = CRS.from_user_input(request.output_crs) if request.output_crs is not None else None
+    except CRSError as error:
+        raise SatlisaError(f"--output_crs: '{request.output_crs}' is no CRS; give for example EPSG:32645") from error
+    if driver != "GeoJSON" or scene.crs is None:
+        if driver == "GeoJSON":
+            logger.warning("%s: GeoJSON means longitude and latitude, which %s does not have", "vectors", scene.path)
+        return asked or scene.crs
+    if asked is not None and not shapes.is_lon_lat(asked):
+        raise SatlisaError(
+            "--output_crs: GeoJSON is in longitude and latitude (RFC 7946); leave it out, or name a .gpkg"
+        )
+    return LON_LAT
+
+
+@contextmanager
+def _work_folder(request: Request) -> Iterator[Path]:
+    """The folder of the journal, removed at the end; an interrupted run keeps it."""
+    if not request.outputs:
+        with tempfile.TemporaryDirectory(prefix="satlisa-") as name:
+            yield Path(name)
+        return
+    first = request.outputs[0]
+    folder = first.with_name(first.name + WORK)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+class _Run:
+    """One pass over a scene."""
+
+    def __init__(self, scene: Scene, request: Request, folder: Path) -> None:
+        self.scene, self.request, self.folder = scene, request, folder
+        column, row, width, height = scene.area
+        self.corner = (column, row)
+        self.grid: Grid = make_grid(height, width, request.window, request.overlap, scene.pixel_scale)
+        a, b, _, d, e, _ = tuple(scene.transform)[:6]
+        x, y = at(scene.transform, column, row)
+        self.transform = Affine(a, b, x, d, e, y)
+        self.result = SceneResult(crs=_vector_crs(request, scene))
+        self.answered: list[tuple[Window, WindowAnswer]] = []
+        self.level = logit(request.threshold)
+
+    def run(self, ask: Ask, progress: Progress | None) -> SceneResult:
+        """Answer, stitch, write."""
+        with Journal(self.folder / "journal", self._identity(), resume=self.request.resume) as journal:
+            self._stitch(ask, journal, progress)
+        texts = [answer.text for _, answer in self.answered]
+        self.result.counts = dict(Counter(texts).most_common())
+        self.result.windows = [(window, answer.text) for window, answer in self.answered]
+        self.result.num_masks = sum(answer.num_segs for _, answer in self.answered)
+        self._make_features()
+        if self.result.num_masks:
+            self._write_rasters()
+        if self.request.overlay is not None:
+            mask = self.folder / "mask.tif" if self.result.num_masks else None
+            save_picture(quicklook(self.scene, mask), self.request.overlay)
+            self.result.written.append(self.request.overlay)
+        if self.request.style:
+            self._write_styles()
+        return self.result
+
+    def _stitch(self, ask: Ask, journal: Journal, progress: Progress | None) -> None:
+        scene, request, (_, _, width, height) = self.scene, self.request, self.scene.area
+        probability = RowFile(self.folder / "probability.tif", height, width) if request.output_probability else None
+        with RowFile(self.folder / "mask.tif", height, width) as mask, probability or nullcontext():
+            stitcher = Stitcher(self.grid, lambda *rows: self._write_rows(mask, probability, *rows))
+            for window, (valid, answer) in answer_windows(
+                scene, self.grid, ask, journal, level=self.level, batch_size=request.batch_size, progress=progress
+            ):
+                stitcher.add(window, valid, answer)
+                if answer is not None:
+                    light = None if answer.levels is None else np.empty((0, 0), dtype=np.int8)
+                    self.answered.append((window, WindowAnswer(answer.text, answer.num_segs, light, answer.pieces)))
+            stitcher.finish()
+
+    def _write_rows(
+        self, mask: RowFile, probability: RowFile | None, top: int, logits: np.ndarray, valid: np.ndarray
+    ) -> None:
+        is_last = top + len(logits) == self.grid.rows.length
+        mask.write(np.where(valid, logits > self.level, NODATA).astype(np.uint8), is_last=is_last)
+        if probability is not None:
+            shares = np.rint(FULL / (1 + np.exp(-logits)))
+            probability.write(np.where(valid, shares, NODATA).astype(np.uint8), is_last=is_last)
+
+    def _write_rasters(self) -> None:
+        tags = {
+            "SATLISA_PROMPT": self.request.prompt,
+            "SATLISA_CLASSES": {"0": "other", "1": self._class_name()},
+            "SATLISA_ANSWERS": self.result.counts,
+        }
+        for path, name, is_mask in (
+            (self.request.output_mask, "mask.tif", True),
+            (self.request.output_probability, "probability.tif", False),
+        ):
+            if path is not None:
+                write_cog(self.folder / name, path, self.scene.raster_crs, self.transform, tags, is_mask=is_mask)
+                self.result.written.append(path)
+
+    def _class_name(self) -> str:
+        """What the masks are of: the most frequent answer with masks, without its `<SEG>`."""
+        texts = Counter(answer.text for _, answer in self.answered if answer.num_segs)
+        text = " ".join(texts.most_common(1)[0][0].replace("<SEG>", " ").split())
+        return text.strip(" :;,.") or self.request.prompt
+
+    def _make_features(self) -> None:
+        request, ground = self.request, Ground(self.scene.crs, self.scene.transform)
+        several = any(answer.num_segs > 1 for _, answer in self.answered)
+        if not self.result.num_masks:
+            found = shapes.window_features(self.answered)
+        elif request.kind == "objects" or (request.kind == "auto" and several):
+            found = shapes.object_features(self.grid, self.answered)
+        else:
+            found = shapes.mask_features(self.folder / "mask.tif", self.grid, self.answered)
+        has_masks = self.result.num_masks > 0
+        placed = shapes.place(
+            found,
+            ground,
+            self.corner,
+            output_crs=self.result.crs,
+            min_area=request.min_area if has_masks else 0.0,
+            simplify=request.simplify if has_masks else 0.0,
+        )
+        self.result.features = list(placed)
+        if request.output_vectors is not None:
+            changed = self.scene.path.stat().st_mtime
+            write_vectors(
+                request.output_vectors,
+                self.result.features,
+                request.prompt,
+                crs=self.result.crs,
+                changed=changed,
+                corner=self.corner,
+                folder=self.folder,
+            )
+            self.result.written.append(request.output_vectors)
+
+    def _write_styles(self) -> None:
+        result = self.result
+        for path, style in zip(self.request.styled, style_paths(self.request.styled), strict=True):
+            if path not in result.written:
+                continue
+            if path == self.request.output_vectors:
+                write_vector_style(style, list(result.counts), by_answer=not result.num_masks)
+            elif path == self.request.output_mask:
+                write_mask_style(style, self._class_name())
+            else:
+                write_probability_style(style)
+            result.written.append(style)
+
+    def _identity(self) -> Identity:
+        """What answers depend on; vectors and their options may change."""
+        scene, request = self.scene, self.request
+        state = scene.path.stat()
+        names: Sequence[str] = ("prompt", "window", "overlap", "threshold", "batch_size", "max_new_tokens", "model_key")
+        return {name: getattr(request, name) for name in names} | {
+            "scene": [str(scene.path.resolve()), state.st_size, state.st_mtime_ns],
+            "bands": [list(scene.bands.shown), scene.bands.alpha],
+            "stretch": scene.ends.tolist(),
+            "area": list(scene.area),
+            "pixel_scale": list(scene.pixel_scale),
+        }
