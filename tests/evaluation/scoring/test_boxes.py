@@ -1,6 +1,7 @@
 """Scores of boxes, computed by hand."""
 
 import json
+import time
 
 import pytest
 
@@ -32,7 +33,14 @@ def _scores(expected: str, output: str) -> tuple:
         ("building [0,0,10,10]", "building [0,0,10,5]", (1, 1, 1)),  # IoU 0.5
         ("building [0,0,10,10]", "building [0,0,10,4.9]", (0, 0, 0)),
         ("building [0,0,10,10]", "plane [0,0,10,10]", (0, 0, 0)),
-        ("building [0,0,10,10]", "[0,0,10,10]", (0, 0, 0)),  # a label is expected
+        ("building [0,0,10,10]", "[0,0,10,10]", (1, 1, 1)),  # without label: by place alone
+        ("building [0,0,10,10]", "Buildings: [0,0,10,10]", (1, 1, 1)),
+        ("building [0,0,10,10]", "building 1: [0,0,10,10]", (1, 1, 1)),
+        ("building 2 [0,0,10,10]", "building 1: [0,0,10,10]", (0, 0, 0)),
+        ("plane [0,0,10,10]", "The plane is at [0,0,10,10]", (1, 1, 1)),
+        ("plane [0,0,10,10]", "[0,0,10,10]: plane", (1, 1, 1)),
+        ("plane [0,0,10,10]", "[0,0,10,10]: ship", (0, 0, 0)),
+        ("plane [0,0,10,10]", '{"bbox": [0,0,10,10], "Class_Name": "Planes"}', (1, 1, 1)),
         ("[0,0,10,10]", "building [0,0,10,10]", (1, 1, 1)),  # none is
         ("[0,0,10,10]", "[0,0,10,10]", (1, 1, 1)),
         ("a [0,0,10,10]; a [10,0,20,10]", "a [0,0,20,10]", (1, 0.5, 2 / 3)),  # one over two
@@ -105,6 +113,46 @@ def test_metadata() -> None:
     assert measure("Describe the image", "A plane.", "A plane.", metadata) is None
 
 
+def test_labels_of_the_metadata() -> None:
+    metadata = {"bboxes": [[100, 100, 300, 300]], "labels": ["plane"]}
+    assert _entry("See there.", "plane [100,100,300,300]", metadata)["boxes"]["matched"] == 1
+    assert _entry("See there.", "ship [100,100,300,300]", metadata)["boxes"]["matched"] == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected", "task", "asks"),
+    [
+        ("Detect all planes", "Here they are.", "object_detection", True),
+        ("Where are the planes?", "Here they are.", "visual_grounding", True),
+        ("Where are the planes?", "Here they are.", "", True),
+        ("Where are the planes?", "In the north", "visual_question_answering", False),
+        ("Detect all objects", "3 buildings and 2 roads", "object_detection", False),
+        ("How many boxes are there?", "3", "object_detection", False),
+        ("Are there planes?", "Yes", "object_detection", False),
+        ("Detect all planes", "No planes", "object_detection", False),
+        ("List the boxes", "3 buildings", "", True),
+    ],
+)
+def test_questions_with_boxes_in_the_metadata(prompt: str, expected: str, task: str, asks: bool) -> None:
+    metadata = {"objects": [{"label": "plane", "bbox": [0, 0, 10, 10]}]}
+    assert asks_for_boxes(prompt, expected, metadata, task) is asks
+    measured = measure(prompt, expected, "plane [0,0,10,10]", metadata, task=task)
+    assert (measured is not None and measured["matched"] == 1) is asks
+    assert not asks_for_boxes(prompt, expected, {}, task)
+
+
+def test_boxes_without_labels_are_counted() -> None:
+    values = _values(_entry("a [0,0,9,9]", "[0,0,9,9]; b [0,0,9,9]; c [0,0,9,9]"), _entry("[0,0,9,9]", "[0,0,9,9]"))
+    assert values["boxes_labelled"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("part", [" ", ",", "1", "[", "]", "[ ", "`", "{", "}", "json"])
+def test_long_nonsense_is_quick(part: str) -> None:
+    started = time.perf_counter()
+    measure("Give the boxes", "a [1,2,3,4]", part * (100_000 // len(part)) + "x")
+    assert time.perf_counter() - started < 1
+
+
 def test_expected_boxes_that_cannot_be_read() -> None:
     broken = _entry("a [10,0,0,10]", "a [0,0,10,10]")
     assert broken["boxes"]["expected_unparsed"] == 1
@@ -125,6 +173,11 @@ def test_expected_boxes_that_cannot_be_read() -> None:
         ("How many boxes are there?", "3", False),
         ("Are there boxes on the ground?", "No", False),
         ("Describe the image", "In [2018] a flood", False),
+        ("Which years are shown?", "[2018, 2019, 2020, 2021]", False),
+        ("Which years are shown?", "years [2018, 2019, 2020, 2021]", False),
+        ("Which bands are used?", "[1, 2, 3, 4]", False),
+        ("Where is the plane?", "[1, 2, 3, 4]", True),
+        ("Where is the plane?", "[1, 2, 3, 4000]", False),
     ],
 )
 def test_questions_about_boxes(prompt: str, expected: str, asks: bool) -> None:
