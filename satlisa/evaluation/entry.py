@@ -67,7 +67,7 @@ def score(
 
 def _score_words(entry: Entry, sample: Sample, words: str) -> dict[str, Any]:
     """Boxes; else counts and captions, which an answer that is judged as a class or yes/no is not."""
-    if (found := boxes.measure(entry["prompt"], sample.answer, words, sample.metadata)) is not None:
+    if (found := boxes.measure(entry["prompt"], sample.answer, words, sample.metadata, entry["task"])) is not None:
         return {"boxes": found}
     if entry["correct"] is not None:
         return {}

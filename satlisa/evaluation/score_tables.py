@@ -35,6 +35,7 @@ _TABLES: dict[str, dict[str, str]] = {
         "box_recall": "Recall",
         "box_f1": "F1",
         "box_accuracy": "Accuracy",
+        "boxes_labelled": "Labelled",
         "boxes_unparsed": "Unparsed",
         "boxes_expected_unparsed": "Expected unparsed",
     },
