@@ -12,8 +12,9 @@ import numpy as np
 
 from satlisa.data.holes import cut_out
 from satlisa.data.json_cells import as_objects, describe, is_empty, parse_cell
+from satlisa.data.labels import label_in
 from satlisa.data.masks import Outline, is_encoded_mask, is_run_lengths, read_masks
-from satlisa.geometry.regions import Region
+from satlisa.geometry.regions import LabelledRegion, Region
 
 POLYGON_KEYS = (
     *("polygons", "segmentation", "masks", "instances", "objects", "polygon", "points"),
@@ -74,7 +75,8 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     polygons to cut out.
 
     Returns:
-        Per region, arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or 2, which draws nothing.
+        Per region, with the object's label (`label_in`), arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or
+        2, which draws nothing.
 
     Raises:
         ValueError: anything but finite numbers, an odd number of them, numbers beyond the image's edge, a box whose
@@ -87,15 +89,17 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     if not isinstance(value, Mapping | list):
         raise ValueError(f"expected polygons, found {describe(value)}")
     is_one = isinstance(value, Mapping) or (value and (not _is_container(value[0]) or _is_ring(value)))
-    objects = [_rings(value)] if is_one else [_rings(item) for item in value]
+    items = [value] if is_one else value
+    objects = [_rings(item) for item in items]
     cut_out(objects, [] if is_empty(holes) else _rings(holes))
-    return _to_regions(objects, how)
+    labels = map(label_in, items)
+    return [LabelledRegion.of(*pair) for pair in zip(_to_regions(objects, how), labels, strict=True)]
 
 
 def find_regions(record: Any, how: Reading | None = None) -> list[Region]:
     """The regions under the first of a record's `POLYGON_KEYS` that holds coordinates; empty if none does.
 
-    A list is read as the regions themselves. Labels, and counts under `objects` or `instances`, are ignored; objects
+    A list is read as the regions themselves. Counts under `objects` or `instances`, are ignored; objects
     of which none has a point are none.
 
     Raises:
