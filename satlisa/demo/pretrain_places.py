@@ -1,7 +1,7 @@
 """A stage after the VLM's pretraining: the text side learns to read places out of the vision tower.
 
-Most lessons list boxes or centres and ask one more question about a place; the others repeat the tasks before. The dense
-target of the tower stays, so that the tower keeps what it knows.
+Most lessons list boxes or centres and ask one more question about a place; the others repeat the tasks before. The
+dense target of the tower stays, so that the tower keeps what it knows.
 """
 
 from collections.abc import Sequence
