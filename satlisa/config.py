@@ -17,6 +17,8 @@ _COUNTS = ["vlm_hidden_size", "projector_hidden_size", "sam_prompt_size", "lora_
 _COUNTS += ["max_seq_length", "max_image_tokens", "max_instances"]
 _WEIGHTS = ["text_loss_weight", "bce_loss_weight", "dice_loss_weight"]
 _TOO_LARGE = 2**31
+INSTANCE_PLACES = ("box", "centre", "none")
+"""What an answer may say of each of several objects before its `<SEG>`."""
 _LARGEST_WEIGHT = 1e9
 _PACKAGED = Path(__file__).parent / "model_config.json"
 
@@ -64,6 +66,8 @@ class ModelConfig:
     """Maximum number of tokens per image; larger images are scaled down."""
     max_instances: int = 32
     """Maximum number of `<SEG>` per answer; the largest instances are kept."""
+    instance_places: str = "none"
+    """What an answer with several `<SEG>` says of each object before its own: its `box`, its `centre`, or `none`."""
     dataset: str = DEFAULT_DATASET
     """Training dataset; the default of infer_dataset.py."""
     seg_tasks: list[str] = field(default_factory=list)
@@ -78,6 +82,7 @@ class ModelConfig:
         self._expect("a token", lambda value: value is None or 0 <= value < _TOO_LARGE, "seg_token_id")
         self._expect("a token such as <SEG>", str.strip, "seg_token")
         self._expect(f"0 to {_LARGEST_WEIGHT:.0e}", lambda value: 0 <= value <= _LARGEST_WEIGHT, *_WEIGHTS)
+        self._expect(f"one of {', '.join(INSTANCE_PLACES)}", INSTANCE_PLACES.__contains__, "instance_places")
         self._expect("0 to below 1", lambda value: 0 <= value < 1, "lora_dropout")
         most = self.max_image_tokens
         advice = "; no text would fit beside the image"

@@ -33,6 +33,7 @@ def test_the_repository_configures_the_real_model() -> None:
         "max_seq_length": 512,
         "max_image_tokens": 256,
         "max_instances": 32,
+        "instance_places": "none",
         "dataset": HUB_DATASET,
     }
     assert ModelConfig.from_json(ROOT / "model_config.json") == ModelConfig()

@@ -13,8 +13,9 @@ from PIL import Image
 
 from satlisa.data.holes import cut_out
 from satlisa.data.json_cells import as_objects, describe, is_empty, parse_cell
+from satlisa.data.labels import label_in
 from satlisa.data.masks import Outline, is_encoded_mask, is_run_lengths, read_masks
-from satlisa.geometry.regions import Region
+from satlisa.geometry.regions import LabelledRegion, Region
 
 POLYGON_KEYS = (
     *("polygons", "segmentation", "masks", "instances", "objects", "polygon", "points"),
@@ -75,7 +76,8 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     polygons to cut out.
 
     Returns:
-        Per region, arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or 2, which draws nothing.
+        Per region, with the object's label (`label_in`), arrays (P, 2) float64, (x, y) as fractions; P may be 0, 1 or
+        2, which draws nothing.
 
     Raises:
         ValueError: anything but finite numbers, an odd number of them, numbers beyond the image's edge, a box whose
@@ -88,16 +90,18 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     if not isinstance(value, Mapping | list):
         raise ValueError(f"expected polygons, found {describe(value)}")
     is_one = isinstance(value, Mapping) or (value and (not _is_container(value[0]) or _is_ring(value)))
-    objects = [_rings(value)] if is_one else [_rings(item) for item in value]
+    items = [value] if is_one else value
+    objects = [_rings(item) for item in items]
     cut_out(objects, [] if is_empty(holes) else _rings(holes))
-    return _to_regions(objects, how)
+    labels = map(label_in, items)
+    return [LabelledRegion.of(*pair) for pair in zip(_to_regions(objects, how), labels, strict=True)]
 
 
 def find_regions(record: Any, how: Reading | None = None) -> list[Region]:
     """The regions under the first of a record's `POLYGON_KEYS` that holds coordinates; empty if none does.
 
-    A list is read as the regions themselves. Labels, and counts under `objects` or `instances`, are ignored; objects
-    of which none has a point are none.
+    A list is read as the regions themselves. Counts under `objects` or `instances` are ignored; objects without points
+    are none.
 
     Raises:
         ValueError: coordinates that cannot be read; the message names the key and what was found.
@@ -250,10 +254,9 @@ def _refuse_coco_box(value: Mapping[str, Any], box: Any) -> None:
     x0, y0, x1, y1 = box
     area = value.get("area")
     looks_like = _is_number(area) and area and abs(x1 * y1 - area) < abs((x1 - x0) * (y1 - y0) - area)
-    for key, is_there in (("iscrowd", value.get("iscrowd") is not None), ("area", looks_like)):
-        if is_there:
-            reason = f"found {describe(box)} beside COCO's `{key}`"
-            raise ValueError(f"expected a box [x0, y0, x1, y1], {reason}, where boxes are [x, y, width, height]")
+    if looks_like or value.get("iscrowd") is not None:
+        reason = f"found {describe(box)} beside COCO's `{'area' if looks_like else 'iscrowd'}`"
+        raise ValueError(f"expected a box [x0, y0, x1, y1], {reason}, where boxes are [x, y, width, height]")
 
 
 def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
@@ -316,9 +319,9 @@ def _are_counts(value: Any) -> bool:
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, list | tuple | Mapping | np.ndarray) or (
-        isinstance(value, str | bytes | Image.Image) and is_encoded_mask(value)
-    )
+    if isinstance(value, str | bytes | Image.Image):
+        return is_encoded_mask(value)
+    return isinstance(value, list | tuple | Mapping | np.ndarray)
 
 
 def _is_number(value: Any) -> bool:

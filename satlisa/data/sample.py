@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from satlisa.errors import SatlisaError
-from satlisa.geometry.regions import Region
+from satlisa.geometry.regions import Region, label_of
 
 _LONGEST_REASON = 300
 
@@ -68,6 +68,11 @@ class Sample:
     later: tuple[Turn, ...] = ()
     image_source: Any = None
     metadata: Any = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the dataset calls the object of each region; "" where it does not say."""
+        return tuple(map(label_of, self.regions))
 
 
 class RowError(SatlisaError, ValueError):

@@ -20,6 +20,7 @@ from satlisa.data.rows import BARE, MASKS, NEGATIVE, TEXT, read_text
 from satlisa.data.sample import RowError, Turn, answer_places
 from satlisa.data.sampler import IndexedSampler, RowRef, Sampler
 from satlisa.errors import first_line
+from satlisa.geometry.regions import Region
 
 _MOST_ROWS = 1000  # of a table, whose texts are read without its images
 _MOST_STREAMED = 64  # rows of a stream, which are read with their images
@@ -38,6 +39,7 @@ class Survey:
         answers: supervised answers of the rows with several.
         errors: rows that cannot be used, of which `first_error` is the first.
         conversations: of the text rows that were read, each up to its last answer.
+        instances: turns and regions of the rows that were read and have several regions with a mask of their own.
         fractions: the dataset's coordinates are fractions of the image; applies where a row alone does not tell.
         units: "pixels" or "percents" where the coordinates look like these; "" otherwise.
         below_zero: rows with coordinates left of or above the image by more than rounding.
@@ -48,6 +50,7 @@ class Survey:
     errors: int = 0
     first_error: str = ""
     conversations: list[tuple[Turn, ...]] = field(default_factory=list, repr=False)
+    instances: list[tuple[tuple[Turn, ...], list[Region]]] = field(default_factory=list, repr=False)
     fractions: bool = False
     units: str = ""
     below_zero: int = 0
@@ -101,6 +104,8 @@ def survey(sampler: Sampler, seg_tasks: Collection[str] = ()) -> Survey:
             found.kinds[text.kind] += 1
             if not text.regions:
                 found.conversations.append(text.turns)
+            if text.instances and len(text.regions) > 1:
+                found.instances.append((text.turns, text.regions))
             if (count := len(answer_places(text.turns))) > 1:
                 found.answers.append(count)
         except RowError as error:

@@ -1,4 +1,4 @@
-"""The training loop of all three pretraining stages."""
+"""The training loop of all pretraining stages."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -21,7 +21,9 @@ from satlisa.demo.broaden_sam import broaden_sam
 from satlisa.demo.collages import draw_collage
 from satlisa.demo.fit import say
 from satlisa.demo.gallery import Exhibit, open_gallery
+from satlisa.demo.pretrain_places import train_places
 from satlisa.demo.pretrain_sam import score_sam, train_sam
+from satlisa.demo.pretrain_tower import DenseHead, train_tower
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
 
 Gallery = Sequence[Exhibit]
@@ -56,6 +58,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m satlisa.demo.pretrain", description=__doc__)
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for vlm/ and sam/ (%(default)s)")
     parser.add_argument("--vlm-steps", type=int, default=1000, help="training steps of the VLM (%(default)s)")
+    parser.add_argument("--tower-steps", type=int, default=0, help="steps of its vision tower before (%(default)s)")
+    parser.add_argument("--place-steps", type=int, default=0, help="steps about places after (%(default)s)")
     parser.add_argument("--sam-steps", type=int, default=1200, help="training steps of SAM, stage 1 (%(default)s)")
     parser.add_argument("--broaden-steps", type=int, default=700, help="stage 2, with collages (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, help="training scenes (%(default)s)")
@@ -79,7 +83,12 @@ def pretrain_vlm(options: argparse.Namespace, train: Gallery, validation: Galler
     texts = [turn["content"] for row in rows["conversations"] for turn in json.loads(row)]
     processor = backbone.make_processor(backbone.train_tokenizer(texts))
     model = backbone.new_vlm(processor, options.seed)
+    head = DenseHead(model.config.vision_config.out_hidden_size)
+    if options.tower_steps:  # first: a tower that has learnt to do without positions is slow to take them up
+        train_tower(model, head, processor, train, options.tower_steps, options.seed)
     train_vlm(model, processor, train, options.vlm_steps, options.seed)
+    if options.place_steps:
+        train_places(model, head, processor, train, options.place_steps, options.seed)
     backbone.save(model, processor, options.output / "vlm")
     return score_vlm(model, processor, validation)
 

@@ -15,6 +15,7 @@ from satlisa.data.sample import Turn
 from satlisa.data.synthetic import questions
 from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.questions import Question
+from satlisa.demo.boxes import box_recall
 from satlisa.demo.fit import fit, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.processing.chat import IGNORE_INDEX, encode_prompt
@@ -154,19 +155,7 @@ def score_boxes(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> float
         max_new_tokens=260,
         do_sample=False,
     )
-    matched = []
-    for exhibit, ids in zip(gallery, generated[:, input_ids.shape[1] :], strict=True):
-        text = processor.tokenizer.decode(ids, skip_special_tokens=True)
-        boxes = [(label, tuple(map(int, sides))) for label, *sides in _BOX.findall(text)]
-        for thing in exhibit.plan.objects:
-            matched.append(any(label == thing.label and box_iou(box, thing.box) >= 0.5 for label, box in boxes))
-    return sum(matched) / len(matched)
-
-
-def box_iou(one: tuple[int, ...], other: tuple[int, ...]) -> float:
-    """IoU of two boxes (left, top, right, bottom)."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(0, width) * max(0, height)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return shared / max(1, sum(areas) - shared)
+    texts = processor.tokenizer.batch_decode(generated[:, input_ids.shape[1] :], skip_special_tokens=True)
+    return box_recall(
+        [[(label, [*map(int, sides)]) for label, *sides in _BOX.findall(text)] for text in texts], gallery
+    )

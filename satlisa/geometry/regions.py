@@ -9,6 +9,40 @@ Region = tuple[np.ndarray, ...]
 the even-odd rule holds. Values outside 0..1 are allowed and are clipped when the region is drawn."""
 
 
+class LabelledRegion(tuple[np.ndarray, ...]):
+    """A region that its dataset names.
+
+    Attributes:
+        label: what it is, "building"; not empty.
+    """
+
+    label: str
+
+    @classmethod
+    def of(cls, region: Region, label: str) -> Region:
+        """The region with this label; without a label, the region itself."""
+        if not label:
+            return region
+        labelled = cls(region)
+        labelled.label = label
+        return labelled
+
+
+def label_of(region: Region) -> str:
+    """A region's label; "" where it has none."""
+    return region.label if isinstance(region, LabelledRegion) else ""
+
+
+def bounding_box(region: Region) -> tuple[float, float, float, float] | None:
+    """(left, top, right, bottom) of what of a region is inside the image, as fractions; None for no points."""
+    points = [polygon for polygon in region if len(polygon)]
+    if not points:
+        return None
+    joined = np.concatenate(points).clip(0, 1)
+    left, top, right, bottom = (float(side) for side in (*joined.min(axis=0), *joined.max(axis=0)))
+    return left, top, right, bottom
+
+
 def reading_order(regions: Sequence[Region]) -> list[int]:
     """Indices of the regions from top to bottom, then from left to right.
 

@@ -157,25 +157,28 @@ def _tokenize(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _tokenize_plain(tokenizer: Any, text: str) -> list[int]:
+def _tokenize_plain(tokenizer: Any, text: str, before: str = "") -> list[int]:
     """Token ids of untrusted text, in which `<|im_end|>`, `<think>` and similar strings stay plain characters.
 
     Each such string is split after its first character. `split_special_tokens` would not do: it keeps `<think>` and
     `<tool_call>`, which Qwen does not mark as special, and it is state of the tokenizer that threads share.
     """
-    text = without_surrogates(text.strip())
+    text = before + without_surrogates(text.strip())
     names = "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values())
     cuts = [match.start() + 1 for match in re.finditer(f"(?={names})", text)]
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
     return [token for piece in pieces for token in _tokenize(tokenizer, piece)]
 
 
-def encode_answer(tokenizer: Any, text: str, num_masks: int, seg_token_id: int) -> Tensor:
+def encode_answer(tokenizer: Any, text: str, num_masks: int, seg_token_id: int, places: Sequence[str] = ()) -> Tensor:
     """The supervised tokens (A,) int64: the answer's text, one ` <SEG>` per mask, the end of the turn.
 
-    No other code puts `<SEG>` into an answer.
+    `places` are the words before each `<SEG>`, "" for none (`processing/places.py`). No other code puts `<SEG>` into an
+    answer.
     """
-    ids = _tokenize_plain(tokenizer, text) + [*_tokenize(tokenizer, " "), seg_token_id] * num_masks
+    ids, seg = _tokenize_plain(tokenizer, text), [*_tokenize(tokenizer, " "), seg_token_id]
+    for place in places or [""] * num_masks:
+        ids += (_tokenize_plain(tokenizer, place, before=" ") if place else []) + seg
     return torch.tensor([*ids, tokenizer.eos_token_id])
 
 

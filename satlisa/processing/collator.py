@@ -30,6 +30,7 @@ class Encoded:
         mask_targets: (N, m, m) float32 covered fractions, mask_valid: (N, m, m) bool; mask frame, in `<SEG>` order.
         later_ids: (L,) int64, the conversation after the answer; later_answers: (E,) int64, places of answers in it.
         shortened: whether the row's conversation is longer than what is encoded here.
+        places_cut: whether the answer says less about places than `instance_places` wants.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Encoded:
     later_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     later_answers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     shortened: bool = False
+    places_cut: bool = False
 
     @property
     def length(self) -> int:

@@ -1,6 +1,7 @@
 """Encode a `Sample` as tensors."""
 
 from bisect import bisect_right
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from satlisa.data.sample import RowError, Sample
 from satlisa.errors import SatlisaError
 from satlisa.processing.chat import Prompt, encode_answer, encode_image, encode_later, render_prompt
 from satlisa.processing.collator import Encoded
+from satlisa.processing.places import describe_places, shorter_places
 from satlisa.processing.sam_inputs import SamInputs
 from satlisa.processing.shortening import answer_range, cut_answer, first_answers
 
@@ -22,7 +24,8 @@ def encode_sample(
 ) -> Encoded:
     """Encode one sample.
 
-    A conversation longer than `max_seq_length` loses its last answers, and the end of a text answer (`shortening`).
+    Where a conversation is longer than `max_seq_length`, its answer says less about places than `instance_places`
+    wants (`places`); where that is not enough, it loses its last answers, and the end of a text answer (`shortening`).
 
     Args:
         is_alone: it is the only one of its batch. Its image is then not hashed unless embeddings are cached.
@@ -31,7 +34,7 @@ def encode_sample(
         RowError: an image that the processor cannot resize, or a sample whose question or `<SEG>` does not fit.
     """
     assert config.seg_token_id is not None
-    (prompt, answer_ids, (later_ids, later_answers)), shortened = _fit(sample, processor, config)
+    (prompt, answer_ids, (later_ids, later_answers)), shortened, places_cut = _fit(sample, processor, config)
     image_key = ""
     if sam_inputs.cache is not None or not is_alone:
         image_key = fingerprint(sample.image, sample.image_source)
@@ -52,6 +55,7 @@ def encode_sample(
         later_ids=later_ids,
         later_answers=later_answers,
         shortened=shortened,
+        places_cut=places_cut,
     )
 
 
@@ -68,33 +72,38 @@ class _Text(NamedTuple):
         return len(self.prompt.input_ids) + len(self.answer) + len(self.later[0])
 
 
-def _encode_text(sample: Sample, processor: Any, image: tuple[Tensor, Tensor], config: ModelConfig) -> _Text:
-    prompt = render_prompt(processor, sample.turns, *image)
-    answer = encode_answer(processor.tokenizer, sample.answer, len(sample.regions), config.seg_token_id or 0)
+def _encode_text(processor: Any, image: tuple[Tensor, Tensor], config: ModelConfig, sample: Sample, kind: str) -> _Text:
+    prompt, places = render_prompt(processor, sample.turns, *image), describe_places(sample.regions, kind)
+    answer = encode_answer(processor.tokenizer, sample.answer, len(places), config.seg_token_id or 0, places)
     return _Text(prompt, answer, encode_later(processor, sample))
 
 
-def _fit(sample: Sample, processor: Any, config: ModelConfig) -> tuple[_Text, bool]:
-    """As much of a conversation as fits `max_seq_length`, and whether that is less than all of it."""
+def _fit(sample: Sample, processor: Any, config: ModelConfig) -> tuple[_Text, bool, bool]:
+    """As much of a conversation as fits `max_seq_length`; whether that is less than all of it, and whether its places
+    are less than what was wanted."""
     try:
         image = encode_image(processor, sample.image)
     except SatlisaError as error:
         raise RowError(sample.index, "image", str(error)) from error
-    most, whole = config.max_seq_length, _encode_text(sample, processor, image, config)
-    if whole.length <= most:
-        return whole, False
+    encode = partial(_encode_text, processor, image, config)
+    most, kinds = config.max_seq_length, shorter_places(sample, config.instance_places)
+    for kind in kinds:
+        whole = encode(sample, kind)
+        if whole.length <= most:
+            return whole, False, kind != kinds[0]
+    places_cut = len(kinds) > 1
     fewest, count = answer_range(sample)
 
     def text_of(number: int) -> _Text:
-        return whole if number == count else _encode_text(first_answers(sample, number), processor, image, config)
+        return whole if number == count else encode(first_answers(sample, number), "none")
 
     # How many answers fit, counted from the fewest; each takes a token and more
     fitting = bisect_right(range(fewest, min(count, fewest + most)), most, key=lambda number: text_of(number).length)
     if not sample.regions:  # of the answer that does not fit, the beginning
         text = text_of(fewest + fitting)
         if (room := most - len(text.prompt.input_ids)) > 0:
-            return text._replace(answer=cut_answer(processor.tokenizer, text.answer, room)), True
+            return text._replace(answer=cut_answer(processor.tokenizer, text.answer, room)), True, False
     if fitting:
-        return text_of(fewest + fitting - 1), True
+        return text_of(fewest + fitting - 1), True, places_cut
     reason = f"{whole.length} tokens, {len(whole.answer)} of them the answer's; max_seq_length is {most}"
     raise RowError(sample.index, "conversations", reason)

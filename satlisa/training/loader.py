@@ -28,6 +28,7 @@ class Loaded:
         errors: rows that could not be used.
         left_out: instances omitted from the answers (`max_instances`).
         shortened: rows whose conversation is longer than `max_seq_length` and was cut.
+        places_cut: rows whose answer has less about places than `instance_places`, to fit `max_seq_length`.
         rows_done: rows of the epoch taken by all processes, this step included.
     """
 
@@ -35,6 +36,7 @@ class Loaded:
     errors: list[RowError]
     left_out: int
     shortened: int
+    places_cut: int
     rows_done: int
 
 
@@ -140,8 +142,14 @@ class StepLoader(IterableDataset[Loaded]):
         usable.sort(key=lambda sample: -sample.length)
         parts = [usable[start : start + self.batch_size] for start in range(0, len(usable), self.batch_size)]
         errors = [item for item, _ in items if isinstance(item, RowError)]
-        left_out, shortened = sum(count for _, count in items), sum(sample.shortened for sample in usable)
-        return Loaded([self._collate(part) for part in parts], errors, left_out, shortened, rows_done)
+        return Loaded(
+            batches=[self._collate(part) for part in parts],
+            errors=errors,
+            left_out=sum(count for _, count in items),
+            shortened=sum(sample.shortened for sample in usable),
+            places_cut=sum(sample.places_cut for sample in usable),
+            rows_done=rows_done,
+        )
 
     def _collate(self, samples: Sequence[Encoded]) -> Batch:
         return collate(samples, self.encoder.processor.tokenizer.pad_token_id)

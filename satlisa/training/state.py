@@ -46,6 +46,7 @@ class Progress:
         skips, val_skips: rows that could not be used.
         left_out: instances omitted from answers.
         shortened: rows whose conversation was cut to `max_seq_length`.
+        places_cut: rows whose answer has less about places than `instance_places`, to fit `max_seq_length`.
         dropped: steps with a non-finite loss or gradient, and the rows at fault; `streak` counts the latest in a row.
         overflows: steps of a float16 run whose gradients were too large for the loss scale.
         seconds: duration of earlier starts of this run.
@@ -58,6 +59,7 @@ class Progress:
     val_skips: Skips = field(default_factory=Skips)
     left_out: int = 0
     shortened: int = 0
+    places_cut: int = 0
     dropped: list[dict[str, Any]] = field(default_factory=list)
     streak: int = 0
     overflows: int = 0

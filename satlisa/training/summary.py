@@ -51,4 +51,5 @@ def _results(run: Run) -> dict[str, Any]:
         "skipped_validation_rows": progress.val_skips.summary(),
         "instances_left_out": progress.left_out,
         "shortened_rows": progress.shortened,
+        "rows_with_fewer_places": progress.places_cut,
     }

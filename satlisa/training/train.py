@@ -22,7 +22,8 @@ from satlisa.model.delta_net import describe_kernels
 from satlisa.model.satlisa import SatLisa
 from satlisa.pretrained.base_models import load_parts
 from satlisa.pretrained.model_directory import load_to_train
-from satlisa.processing.chat import count_tokens
+from satlisa.processing.chat import count_tokens, encode_answer
+from satlisa.processing.places import describe_places
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.hardware import Hardware, detect, dtype_name
 from satlisa.runtime.locations import writing_to
@@ -129,6 +130,7 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
     run = _make_run(setup, data, identity, stop_request, model, step_size)
     if setup.processes.is_main:
         _log_lengths(data, model)
+        _log_places(data, model)
     setup.processes.on_main_process(partial(prepare_folder, settings, identity, start))
     if settings.trackers():
         setup.accelerator.init_trackers("logs", config=settings.values())
@@ -163,6 +165,28 @@ def _log_lengths(data: Data, model: SatLisa) -> None:
             len(rows),
             most,
         )
+
+
+def _log_places(data: Data, model: SatLisa) -> None:
+    """Say how many of the rows looked at will say less than `instance_places`, if their images are as large as they may
+    be."""
+    config, processor = data.config, model.processor
+    rows = [row for found in data.surveys for row in found.instances]
+    if config.instance_places == "none" or not rows:
+        return
+    too_long = 0
+    for turns, regions in rows:
+        places = describe_places(regions[: config.max_instances], config.instance_places)
+        added = len(encode_answer(processor.tokenizer, "", len(places), 0, places)) - 1
+        too_long += count_tokens(processor, turns, config.max_image_tokens) + added > config.max_seq_length
+    logger.info(
+        "train split: up to %d of the %d rows looked at with several objects say less of each than its %s, to fit "
+        "max_seq_length %d",
+        too_long,
+        len(rows),
+        config.instance_places,
+        config.max_seq_length,
+    )
 
 
 def _make_run(
@@ -266,6 +290,9 @@ def report_omissions(summary: dict[str, Any]) -> None:
         logger.warning("train split: %d instances omitted from answers", summary["instances_left_out"])
     if summary["shortened_rows"]:
         logger.warning("train split: %d rows cut, longer than max_seq_length", summary["shortened_rows"])
+    if summary["rows_with_fewer_places"]:
+        count = summary["rows_with_fewer_places"]
+        logger.warning("train split: %d rows say less than instance_places, to fit max_seq_length", count)
     if summary["dropped_steps"]:
         logger.warning("%d steps dropped because of a non-finite loss or gradient", len(summary["dropped_steps"]))
     if summary["overflowed_steps"]:

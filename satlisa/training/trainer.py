@@ -123,7 +123,7 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
     progress is updated before anything else can fail.
     """
     progress, previous = run.progress, run.pending
-    num_tokens, num_masks, num_samples, num_errors, left_out, shortened = effective_counts(run, loaded)
+    num_tokens, num_masks, num_samples, num_errors, *omitted = effective_counts(run, loaded)
     if num_tokens:
         terms = run_batches(run, loaded.batches, num_tokens, num_masks)
         terms = run.accelerator.reduce(terms, "sum")
@@ -136,8 +136,10 @@ def optimizer_step(run: Run, loaded: Loaded) -> None:
         run.pending = PendingStep(progress.step, terms, grad_norm, scale, lr, num_samples, rows, seconds)
     progress.rows_done = loaded.rows_done
     if progress.epoch == 0:  # the same ones in every epoch
+        left_out, shortened, places_cut = omitted
         progress.left_out += left_out
         progress.shortened += shortened
+        progress.places_cut += places_cut
     if num_errors:
         count_skips(run, run.processes.gather(loaded.errors))
     if num_tokens:
@@ -189,11 +191,11 @@ def num_passes(run: Run, num_batches: int) -> int:
 
 
 def effective_counts(run: Run, loaded: Loaded) -> list[int]:
-    """Supervised tokens, masks, samples, broken rows, omitted instances and shortened rows of a step, summed over all
-    processes."""
+    """Supervised tokens, masks, samples, broken rows, omitted instances, and rows with less text or fewer places of a
+    step, summed over all processes."""
     batches = loaded.batches
     tokens, masks = sum(b.num_tokens for b in batches), sum(b.num_masks for b in batches)
-    samples, omitted = sum(len(b.indices) for b in batches), [loaded.left_out, loaded.shortened]
+    samples, omitted = sum(len(b.indices) for b in batches), [loaded.left_out, loaded.shortened, loaded.places_cut]
     return run.processes.sum([tokens, masks, samples, len(loaded.errors), *omitted])
 
 

@@ -1,11 +1,10 @@
 """Lessons of the text side's pretraining."""
 
-import pytest
 import torch
 
 from satlisa.data.sample import Turn
 from satlisa.data.synthetic import questions
-from satlisa.demo.pretrain_vlm import box_iou, encode_lesson
+from satlisa.demo.pretrain_vlm import encode_lesson
 from satlisa.demo.tiny_models import make_processor, train_tokenizer
 from satlisa.processing.chat import encode_answer, encode_prompt
 from satlisa.processing.collator import Encoded, collate
@@ -39,9 +38,3 @@ def test_a_dialogue_supervises_its_answers_only():
         f"<|im_end|>\n<|im_start|>user\n{asked[1].prompt}<|im_end|>\n"
         f"<|im_start|>assistant\n<think>\n\n</think>\n\n{asked[1].answer}<|im_end|>"
     )
-
-
-def test_box_iou_by_hand():
-    assert box_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(50 / 150)
-    assert box_iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
-    assert box_iou((0, 0, 10, 10), (20, 20, 30, 30)) == 0  # both overlaps negative: no area

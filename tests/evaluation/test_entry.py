@@ -50,6 +50,7 @@ def test_each_answer_has_the_numbers_of_its_kind_alone() -> None:
     assert kinds(("image_captioning", "Describe it", "Two planes.", None), reply("A plane.")) == {
         "caption",
         "image_key",
+        "counts",
     }
     assert kinds(("object_detection", "What is there?", "Two planes", None), reply("One plane")) == {"counts"}
     assert kinds(("object_detection", "List the boxes", "plane [1, 2, 30, 40]", None), reply("?")) == {"boxes"}

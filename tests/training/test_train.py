@@ -78,6 +78,23 @@ def test_instances_beyond_the_limit_are_counted_once(tiny_config: ModelConfig, t
     assert json.loads((folder / "train_summary.json").read_text())["instances_left_out"] == 2
 
 
+def test_rows_that_say_less_of_places_are_counted_once(
+    tiny_config: ModelConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two instances in two of these rows; their boxes do not fit, their centres neither. Two epochs."""
+    write_dataset(tmp_path / "data", {"train": rows(6)})
+    places = {"instance_places": "box", "max_seq_length": 110, "max_image_tokens": 16}
+    (tmp_path / "config.json").write_text(json.dumps({**tiny_config.to_dict(), **places}))
+    caplog.set_level("INFO")
+    more = {"EPOCHS": "2", "MODEL_CONFIG": str(tmp_path / "config.json")}
+    folder = run_module.train(settings(tiny_config, tmp_path / "data", tmp_path / "run", **more))
+    assert "up to 2 of the 2 rows looked at with several objects say less of each than its box" in caplog.text
+    assert "train split: 2 rows say less than instance_places" in caplog.text
+    summary = json.loads((folder / "train_summary.json").read_text())
+    assert (summary["rows_with_fewer_places"], summary["shortened_rows"]) == (2, 0)
+    assert json.loads((folder / "model_config.json").read_text())["instance_places"] == "box"
+
+
 def test_a_folder_is_never_written_over_silently(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SatlisaError, match="OVERWRITE=1"):

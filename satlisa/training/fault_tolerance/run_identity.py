@@ -21,6 +21,7 @@ _DETERMINING = (
 
 # Entries that earlier versions did not record, or that cannot always be found out; compared where both sides have them.
 _OPTIONAL = ("DATASET texts",)
+_IMPLIED = {"model_config.json instance_places": "none"}  # what runs of earlier versions did without an entry
 
 
 def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Identity:
@@ -51,6 +52,7 @@ def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Id
 
 def run_differences(before: Identity, now: Identity) -> str:
     """What differs between a stored run and this one, for a message; "" where this one may resume it."""
+    before, now = _IMPLIED | before, _IMPLIED | now
     left_out = {name for name in _OPTIONAL if name not in before or name not in now}
     return differences(*({name: side[name] for name in side if name not in left_out} for side in (before, now)))
 
@@ -66,6 +68,7 @@ def extends(before: Identity, now: Identity) -> bool:
 
 def how_to_proceed(before: Identity, now: Identity) -> str:
     """What to do instead of resuming a run with other settings, by what the change wants: more epochs, other rows, …"""
+    before, now = _IMPLIED | before, _IMPLIED | now
     changed = [name for name in {*before, *now} if before.get(name) != now.get(name)]
     wishes = {_wish(name) for name in changed}
     return (

@@ -49,7 +49,7 @@ NAMES = (
 def test_a_missing_entry(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make(tmp_path / "run")
     state = state_of(place_of(folder, 4))
-    assert set(state) == {*NAMES, "overflows", "shortened"}  # which checkpoints of earlier versions lack
+    assert set(state) == {*NAMES, "overflows", "places_cut", "shortened"}  # which checkpoints of earlier versions lack
     del state[name]
     rewrite(place_of(folder, 4), state)
     is_refused(folder, f"`{name}` is missing", caplog)
