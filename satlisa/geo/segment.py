@@ -36,6 +36,7 @@ from satlisa.geo.stitch import Stitcher
 from satlisa.geo.styles import style_paths, write_mask_style, write_probability_style, write_vector_style
 from satlisa.geo.vector_files import driver_of, write_vectors
 from satlisa.runtime.fingerprint import Identity
+from satlisa.runtime.lock import exclusive_lock
 
 logger = logging.getLogger(__name__)
 
@@ -206,16 +207,17 @@ def _vector_crs(request: Request, scene: Scene) -> CRS | None:
 
 @contextmanager
 def _work_folder(request: Request) -> Iterator[Path]:
-    """The folder of the journal, removed at the end; an interrupted run keeps it."""
+    """The folder of the journal, locked, and removed at the end; an interrupted run keeps it."""
     if not request.outputs:
         with tempfile.TemporaryDirectory(prefix="satlisa-") as name:
             yield Path(name)
         return
     first = request.outputs[0]
     folder = first.with_name(first.name + WORK)
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    shutil.rmtree(folder)
+    with exclusive_lock(folder, str(first)):
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
 
 
 class _Run:

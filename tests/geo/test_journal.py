@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,19 @@ def test_a_journal_of_another_run_is_refused(scene: Path, tmp_path: Path) -> Non
         segment_scene(None, scene, "roads", ask=see_mask, output_mask=tmp_path / "m.tif", resume=True)
     segment_scene(None, scene, "roads", ask=see_mask, output_mask=tmp_path / "m.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.tif", "s.tif"]
+
+
+def test_two_runs_of_one_output_do_not_mix(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("satlisa.runtime.lock._TIMEOUT", 0.1)
+    output = tmp_path / "v.gpkg"
+
+    def ask(*given: Any) -> Any:
+        with pytest.raises(SatlisaError, match=r"v\.gpkg: another run is at work"):
+            segment_scene(None, scene, "all", ask=see_objects, output_vectors=output)
+        return see_objects(*given)
+
+    segment_scene(None, scene, "all", ask=ask, output_vectors=output)
+    assert sorted(path.name for path in tmp_path.glob("*v.gpkg*")) == ["v.gpkg"]
 
 
 def test_an_interrupted_run_leaves_the_old_output(scene: Path, tmp_path: Path) -> None:
