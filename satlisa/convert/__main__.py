@@ -24,6 +24,11 @@ FORMATS = {
     "coco": "[SPLIT=]FILE.json … [IMAGES]: COCO's polygons, run lengths, boxes",
     "folders": "FOLDER: one folder per class (EuroSAT, PatternNet)",
     "masks": "IMAGES MASKS --values MAP.json | --instances CLASS: mask images",
+    "yolo": "data.yaml: Ultralytics' outlines and boxes",
+    "labelme": "FOLDER: labelme's JSON files and images",
+    "captions": "FILE.json|FILE.csv IMAGES: RSICD's captions, CSV",
+    "vqa": "QUESTIONS.json [ANSWERS.json]|FILE.csv IMAGES: RSVQA, FloodNet, CSV",
+    "boxes": "LABELS IMAGES: DOTA's text files, VOC's XML (DIOR)",
 }
 """The formats, each read by the module of its name, and what it needs."""
 

@@ -15,16 +15,22 @@ import numpy as np
 from satlisa.convert.picture import STORED, ImageFinder, Picture, Size, try_picture
 from satlisa.convert.problems import Problems
 from satlisa.convert.scene import Scene, Thing
-from satlisa.convert.shapes import NoAreaError, box_thing, mask_thing, polygon_thing, reaches_outside
+from satlisa.convert.shapes import (
+    NO_AREA,
+    NO_FIT,
+    OUTSIDE,
+    NoAreaError,
+    box_thing,
+    mask_thing,
+    pixel_size,
+    polygon_thing,
+    reaches_outside,
+)
 from satlisa.convert.splits import split_named
 from satlisa.convert.templates import read_json
 from satlisa.data.json_cells import describe
 from satlisa.data.masks import is_run_lengths, read_run_lengths
 from satlisa.errors import SatlisaError
-
-NO_AREA = "objects without area in the image, left out"
-OUTSIDE = "objects that reach more than a pixel beyond the image, clipped"
-NO_FIT = "images of another size than their annotations say, left out"
 
 
 def read(inputs: list[str], options: argparse.Namespace, problems: Problems) -> list[Scene]:
@@ -117,7 +123,7 @@ def _grid(image: Mapping[str, Any], picture: Picture, default: str) -> tuple[Siz
     width, height = image.get("width"), image.get("height")
     size = (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
     kind = picture.grid(size, default)
-    return picture.stored if kind == STORED else picture.upright, kind
+    return pixel_size(picture, kind), kind
 
 
 def _thing(

@@ -22,6 +22,10 @@ from satlisa.geometry.raster import covered_pixels
 Part = Sequence[np.ndarray]
 """A polygon and the holes in it: arrays (P, 2) of (x, y)."""
 
+NO_AREA = "objects without area in the image, left out"
+OUTSIDE = "objects that reach more than a pixel beyond the image, clipped"
+NO_FIT = "images of another size than their annotations say, left out"
+
 _SAM_SIDE = 1024  # longest side in pixels at which SAM sees an image
 _NEAR = 2.0  # a row's reader takes numbers up to this for fractions of the image
 
@@ -92,6 +96,11 @@ def box_of(corners: Sequence[float], picture: Picture, size: Size, grid: str) ->
     if (high <= low).any():
         raise NoAreaError("no area in the image")
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def pixel_size(picture: Picture, grid: str) -> Size:
+    """(width, height) of a grid in pixels."""
+    return picture.stored if grid == STORED else picture.upright
 
 
 def reaches_outside(points: np.ndarray, size: Size) -> bool:
