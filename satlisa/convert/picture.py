@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +29,13 @@ class Picture:
         path: the file; with `data`, only its name.
         stored: (width, height) of the pixel grid in the file.
         orientation: EXIF's, 1 to 8: how the stored grid is turned to be upright.
-        data: encoded image that is in no file of its own.
+        data: encoded image that is in no file of its own, or what makes it.
     """
 
     path: Path
     stored: Size
     orientation: int = 1
-    data: bytes | None = None
+    data: bytes | Callable[[], bytes] | None = None
 
     @property
     def upright(self) -> Size:
@@ -44,7 +44,9 @@ class Picture:
 
     def content(self) -> bytes:
         """The encoded file."""
-        return self.path.read_bytes() if self.data is None else self.data
+        if self.data is None:
+            return self.path.read_bytes()
+        return self.data if isinstance(self.data, bytes) else self.data()
 
     def grid(self, size: Size | None, default: str) -> str:
         """Which grid annotations are on, by the (width, height) that they name.

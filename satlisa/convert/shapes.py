@@ -57,7 +57,12 @@ def polygon_thing(
         shape = {"polygons": [_listed(ring) for (ring,) in kept]}
     else:
         shape = {"polygon": _listed(kept[0][0])}
-    return _seen(label, shape, picture, is_group, [ring for part in kept for ring in part])
+    rings = [ring for part in kept for ring in part]
+    try:
+        return _seen(label, shape, picture, is_group, rings)
+    except ValueError:  # a hole along the edge, which rounding puts outside
+        joined = {"polygons": [_listed(_with_holes(part)) for part in kept]}
+        return _seen(label, joined, picture, is_group, rings)
 
 
 def mask_thing(label: str, mask: np.ndarray, picture: Picture, grid: str, is_group: bool = False) -> Thing:
@@ -107,6 +112,14 @@ def reaches_outside(points: np.ndarray, size: Size) -> bool:
     """Whether points (P, 2) lie more than a pixel (of pixels) or rounding (of fractions) beyond the image."""
     slack = 1.0 if max(size) > 1 else 0.001
     return bool((points < -slack).any() or (points > np.array(size) + slack).any())
+
+
+def _with_holes(part: Part) -> np.ndarray:
+    """A polygon that runs to each of its holes, around it, and back: the way there and back encloses nothing."""
+    ring = part[0]
+    for hole in part[1:]:
+        ring = np.concatenate([ring, ring[:1], hole, hole[:1]])
+    return ring
 
 
 def _place(part: Part, picture: Picture, size: Size, grid: str) -> list[np.ndarray]:

@@ -97,7 +97,7 @@ def _rows_of(scene: Scene, ask: Ask) -> Iterator[dict[str, Any]]:
         content = content or picture.content()
         if len(content) > LARGEST_SHARD:
             raise SatlisaError(f"{scene.name}: {len(content):,} bytes; at most {LARGEST_SHARD:,} fit into a file")
-        yield {**row, "image": {"bytes": content, "path": Path(scene.name).name}}
+        yield {**row, "image": {"bytes": content, "path": picture.path.name}}
 
 
 def _write_split(folder: Path, split: str, rows: Iterator[dict[str, Any]], counts: Counter[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from satlisa.convert.__main__ import parser, run
+from satlisa.convert.command import parser, run
 from satlisa.data.rows import read_sample
 from satlisa.data.sample import Sample
 from satlisa.geometry.raster import rasterize
