@@ -54,7 +54,7 @@ def read(inputs: list[str], options: argparse.Namespace, problems: Problems) -> 
             grid = UPRIGHT if options.exif == UPRIGHT else STORED
             try:
                 things = [
-                    mask_thing(label, mask, picture, grid)
+                    mask_thing(label, mask, picture, grid, is_group=not options.instances)
                     for label, mask in _split(values, names, options.instances, found, problems)
                 ]
             except ValueError as error:

@@ -112,7 +112,10 @@ def images_in(folder: Path) -> Iterator[Path]:
 
 
 class ImageFinder:
-    """Finds images by the names that annotations give them: below a folder, or anywhere in it if that name is unique.
+    """Finds images by the names that annotations give them: below a folder, or anywhere in it if that is unique.
+
+    The folders in a relative name must be those of the file, or images of two splits would be confused. Those of an
+    absolute path, of another machine, do not count.
 
     Args:
         folders: where to look, the first one first.
@@ -130,14 +133,16 @@ class ImageFinder:
         """
         name = name.replace("\\", "/")
         for folder in self._folders:
-            inside = (folder / name).resolve()
+            inside = (folder / name.lstrip("/")).resolve()
             if inside.is_file() and inside.is_relative_to(folder.resolve()):
-                return folder / name
+                return folder / name.lstrip("/")
         if self._by_name is None:
             self._by_name = {}
             for path in sorted({path for folder in self._folders for path in images_in(folder)}):
                 self._by_name.setdefault(path.name, []).append(path)
-        found = self._by_name.get(Path(name).name, [])
+        parts = Path(name).parts
+        parts = parts[-1:] if name.startswith("/") or name[1:2] == ":" else parts
+        found = [path for path in self._by_name.get(parts[-1], []) if path.parts[-len(parts) :] == parts]
         if len(found) > 1:
             raise SatlisaError(f"{name}: expected one image of this name, found {found[0]} and {found[1]}")
-        return found[0] if found else self._folders[0] / name
+        return found[0] if found else self._folders[0] / Path(name).name

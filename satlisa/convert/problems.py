@@ -19,17 +19,18 @@ class Problems:
         self._places: dict[str, list[str]] = defaultdict(list)
         self.counts: dict[str, int] = defaultdict(int)
 
-    def add(self, kind: str, where: str) -> None:
+    def add(self, kind: str, where: str, is_fault: bool = True) -> None:
         """Count one.
 
         Args:
             kind: what was done with what: "objects without area, left out".
             where: its file and id.
+            is_fault: of the files, not a choice of ours.
 
         Raises:
             SatlisaError: where nothing may be left out (`--strict`).
         """
-        if self._strict:
+        if self._strict and is_fault:
             raise SatlisaError(f"{where}: one of the {kind}; mend it, or convert without --strict")
         self.counts[kind] += 1
         if len(self._places[kind]) < _MOST_LISTED:

@@ -50,12 +50,12 @@ def ask(scene: Scene, how: Asking, problems: Problems) -> Iterator[dict[str, Any
         by_label.setdefault(thing.label, []).append(thing)
     for label, things in by_label.items():
         if any(thing.shape is None for thing in things) and {"segmentation", "instances"} & set(how.tasks):
-            problems.add(_NO_OUTLINE, f"{scene.name}: {label}")
+            problems.add(_NO_OUTLINE, f"{scene.name}: {label}", is_fault=False)
         elif any(thing.is_visible for thing in things):
             yield from _ask_for_masks(scene, label, things, how)
     counted = [label for label, things in by_label.items() if not any(thing.is_group for thing in things)]
-    for label in by_label.keys() - set(counted):
-        problems.add(_GROUP, f"{scene.name}: {label}")
+    for label in (label for label in by_label if label not in counted):
+        problems.add(_GROUP, f"{scene.name}: {label}", is_fault=False)
     yield from _ask_in_words(scene, by_label, len(counted) == len(by_label), how, problems)
     yield from _ask_in_vain(scene, by_label, how)
 
@@ -97,7 +97,7 @@ def _ask_in_words(
     words, things = how.templates, scene.things or ()
     if "boxes" in how.tasks and is_counted:
         if len(things) > how.max_boxes:
-            problems.add(_TOO_MANY, scene.name)
+            problems.add(_TOO_MANY, scene.name, is_fault=False)
         else:
             boxes = [{"label": words.name(t.label), "bbox": [round(side) for side in t.box]} for t in _in_order(things)]
             listed = "; ".join(f"{box['label']} {box['bbox']}" for box in boxes) or words.word("nothing")

@@ -34,8 +34,9 @@ def value_map(folder: Path, **names: str) -> Path:
 def test_every_pixel_of_a_class_comes_back(tmp_path: Path, orientation: int) -> None:
     images, masks = folders(tmp_path, orientation=orientation)
     values = value_map(tmp_path, **{"1": "building", "2": "water"})
-    convert("masks", images, masks, tmp_path / "out", "--values", values, "--split", "1", "--tasks", "segmentation")
+    convert("masks", images, masks, tmp_path / "out", "--values", values, "--split", "1", "--strict")
     samples = {sample.task: sample for sample in samples_of(tmp_path / "out")}
+    assert set(samples) == {"building_segmentation", "water_segmentation"}  # a class cannot be counted
     for value, task in ((1, "building_segmentation"), (2, "water_segmentation")):
         expected = value == VALUES if orientation == 1 else np.rot90(value == VALUES, -1)
         assert np.array_equal(rasterize(samples[task].regions[0], *expected.shape), expected)
