@@ -100,7 +100,8 @@ def _read_file(path: Path, split: str, finder: ImageFinder, grid: str, problems:
             for entry in held[number]
             if (thing := _thing(path, entry, labels[entry["category_id"]], picture, size, kind, problems))
         ]
-        scenes.append(Scene(str(image["file_name"]), picture, things, list(dict.fromkeys(labels.values())), (), split))
+        name = f"{split}/{image['file_name']}".lstrip("/")  # two splits may have files of one name
+        scenes.append(Scene(name, picture, things, list(dict.fromkeys(labels.values())), (), split))
     return scenes
 
 

@@ -189,3 +189,13 @@ def test_splits_by_file(tmp_path: Path) -> None:
         coco_file(tmp_path / "annotations" / f"instances_{name}.json", [(f"{name}.png", 64, 48)], [(0, 1, SQUARE)])
     convert("coco", tmp_path, tmp_path / "out")
     assert len(rows_of(tmp_path / "out")) == len(rows_of(tmp_path / "out", "validation")) == 4
+
+
+def test_a_folder_per_split_with_equal_file_names(tmp_path: Path) -> None:
+    """Roboflow's layout."""
+    for number, name in enumerate(("train", "valid", "test")):
+        picture(tmp_path / name / "a.png", (64 + number, 48))
+        coco_file(tmp_path / name / "_annotations.coco.json", [("a.png", 64 + number, 48)], [(0, 1, SQUARE)])
+    convert("coco", tmp_path, tmp_path / "out", "--strict")
+    for number, split in enumerate(("train", "validation", "test")):
+        assert {sample.image.width for sample in samples_of(tmp_path / "out", split)} == {64 + number}
