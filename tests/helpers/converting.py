@@ -1,6 +1,7 @@
 """Run a conversion, and read what it wrote as training does."""
 
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 def picture(path: Path, size: tuple[int, int] = (64, 48), orientation: int = 1) -> Path:
     """An image file of random pixels, each other ones, that EXIF turns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(abs(hash(str(path)))).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    noise = np.random.default_rng(zlib.crc32(str(path).encode())).integers(
+        0, 255, (size[1], size[0], 3), dtype=np.uint8
+    )
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(noise).save(path, exif=exif)
