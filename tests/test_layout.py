@@ -8,6 +8,10 @@ from tests.helpers.paths import ROOT
 
 TESTS, PACKAGE = ROOT / "tests", ROOT / "satlisa"
 COVERED_ELSEWHERE = {  # modules without a test file of their own, and the file that fails when they break
+    "convert/__main__.py": "convert/test_command.py",
+    "convert/problems.py": "convert/test_command.py",
+    "convert/scene.py": "convert/test_questions.py",
+    "convert/tables.py": "convert/test_captions.py",
     "data/fingerprint.py": "training/fault_tolerance/test_run_identity.py",
     "data/synthetic/terrain.py": "data/synthetic/test_painter.py",
     "demo/fit.py": "demo/test_pretrain.py",
