@@ -86,14 +86,14 @@ def _open_validation(settings: TrainConfig) -> Sampler:
         rows = IndexedSampler(_concatenate({name: part.source for name, part in found.items()}))
     chosen = rows.choose(count, settings.seed)
     some = f"{len(chosen):,} of {len(rows):,} rows, chosen by SEED over the tasks"
-    _log_split("validation", chosen, some if len(chosen) < len(rows) else f"{len(rows):,} rows")
+    _log_split("validation split", chosen, some if len(chosen) < len(rows) else f"{len(rows):,} rows")
     return chosen
 
 
 def _log_split(split: str, rows: Sampler, which: str) -> None:
     """Log how many rows of a split are used, and their tasks where that does not read a stream."""
     tasks = f": {describe_tasks(rows.tasks())}" if isinstance(rows, IndexedSampler) else ""
-    logger.info("%s split: %s%s", split, which, tasks)
+    logger.info("%s: %s%s", split, which, tasks)
 
 
 def _open_split(

@@ -36,6 +36,7 @@ def test_each_dataset_is_reported_by_its_name(
     assert f"an epoch has 12 of {one} and 4 of {other}; {one}: rows 0 to 11" in text
     for name in (one, other):
         assert f"train split of {name}: of " in text
+    assert f"train split of {one}: 12 rows: " in text and "validation split: 4 rows: " in text
     assert f"dataset {other}: no split 'validation'" in text
     fractions = data.fractions()
     assert callable(fractions) and [fractions(index) for index in (0, 11, 12)] == [False, False, True]
