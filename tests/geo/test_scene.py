@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("rasterio", reason="the extra geo is not installed: bash setup.sh --geo")
 
 import rasterio
+import rasterio.rpc
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -219,6 +220,18 @@ def test_scenes_that_have_no_place(tmp_path: Path) -> None:
         open_scene(path)
     with pytest.raises(SatlisaError, match="has no CRS, so its pixels have no size in metres"):
         open_scene(write(tmp_path / "n.tif", numbers(1, "uint8"), crs=None), resolution=1.0)
+
+
+def test_rational_polynomials_without_a_transform_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", numbers(1, "uint8"), transform=rasterio.Affine.identity())
+    terms = [1.0] + [0.0] * 19
+    polynomials = {f"{part}_{kind}_coeff": terms for part in ("line", "samp") for kind in ("num", "den")}
+    names = ("height", "lat", "line", "long", "samp")
+    offsets = {f"{name}_{kind}": 1.0 for name in names for kind in ("off", "scale")}
+    with rasterio.open(path, "r+") as dataset:
+        dataset.rpcs = rasterio.rpc.RPC(**polynomials, **offsets)
+    with pytest.raises(SatlisaError, match="RPCs"):
+        open_scene(path)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
