@@ -129,6 +129,11 @@ def find_mask_answer(turns: Sequence[Turn], with_coordinates: Sequence[int], com
     )
 
 
+def asks_for_masks(question: str) -> bool:
+    """Whether a question asks for masks, or may ("Where are the buildings?")."""
+    return _asks(_ASKS, question) or _asks(_MAY_ASK, question)
+
+
 def _asks(what: re.Pattern[str], question: str) -> bool:
     return any(what.search(part) and not _ASKS_ABOUT.match(part) for part in _SENTENCE.split(question))
 

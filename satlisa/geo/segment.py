@@ -21,6 +21,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS
+from satlisa.data.conversations import asks_for_masks
 from satlisa.errors import SatlisaError
 from satlisa.geo import features as shapes
 from satlisa.geo.answering import Progress, answer_windows
@@ -85,7 +86,8 @@ class SceneResult:
     Attributes:
         counts: number of windows by answer, the most frequent first.
         windows: of each window with data, its place and answer.
-        num_masks: number of `<SEG>` in all answers; with 0 there is no mask, and features are windows.
+        num_masks: number of `<SEG>` in all answers, 0 where most answers to a question about other things have none;
+            with 0 there is no mask, and features are windows.
         features: polygons in `crs`; for text one for each window.
         crs: of the features; None: pixels, or the units of the scene's transform.
         written: files.
@@ -242,7 +244,7 @@ class _Run:
         texts = [answer.text for _, answer in self.answered]
         self.result.counts = dict(Counter(texts).most_common())
         self.result.windows = [(window, answer.text) for window, answer in self.answered]
-        self.result.num_masks = sum(answer.num_segs for _, answer in self.answered)
+        self.result.num_masks = 0 if self._is_in_words() else sum(answer.num_segs for _, answer in self.answered)
         self._make_features()
         if self.result.num_masks:
             self._write_rasters()
@@ -296,6 +298,14 @@ class _Run:
         texts = Counter(answer.text for _, answer in self.answered if answer.num_segs)
         text = " ".join(texts.most_common(1)[0][0].replace("<SEG>", " ").split())
         return text.strip(" :;,.") or self.request.prompt
+
+    def _is_in_words(self) -> bool:
+        """Whether the question asks for no mask, and most windows are answered without one."""
+        request = self.request
+        if request.kind != "auto" or request.output_mask or request.output_probability:
+            return False
+        num_masked = sum(answer.num_segs > 0 for _, answer in self.answered)
+        return not asks_for_masks(request.prompt) and 2 * num_masked < len(self.answered)
 
     def _make_features(self) -> None:
         request, ground = self.request, Ground(self.scene.crs, self.scene.transform)

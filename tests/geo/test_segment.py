@@ -258,3 +258,17 @@ def test_options_that_do_not_fit(options: dict[str, object], said: str, tmp_path
     with pytest.raises(SatlisaError, match=said):
         segment_scene(None, scene, "x", ask=see_mask, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["s.tif"]
+
+
+def test_a_stray_mask_makes_no_mask_of_a_question_about_land_cover(tmp_path: Path) -> None:
+    """A map of answers stays one where a window has a mask; a question for masks stays one where few have."""
+    values = np.zeros((192, 192), dtype=np.uint8)
+    values[:20, :20] = 200  # in one window of nine
+    scene = write(tmp_path / "s.tif", values)
+    options = {"window": 64, "overlap": 0, "ask": see_mask}
+    words = segment_scene(None, scene, "What land cover is shown?", **options)
+    assert words.num_masks == 0 and len(words.features) == 9
+    asked = segment_scene(None, scene, "Segment the buildings", **options)
+    assert asked.num_masks == 1 and len(asked.features) == 1
+    named = segment_scene(None, scene, "What land cover is shown?", output_mask=tmp_path / "m.tif", **options)
+    assert named.num_masks == 1
