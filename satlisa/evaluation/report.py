@@ -6,7 +6,6 @@ and GitHub and VS Code both allow it. All text from models and datasets is escap
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from satlisa.errors import SatlisaError
 from satlisa.evaluation import tables
 from satlisa.evaluation.metrics import summarise
 from satlisa.evaluation.score_tables import score_lines
-from satlisa.evaluation.scoring.bootstrap import intervals, value_of
+from satlisa.evaluation.scoring.bootstrap import Statistic, intervals, value_of
 from satlisa.evaluation.scoring.classes import draw_confusion
 from satlisa.evaluation.scoring.summary import statistics_of
 from satlisa.evaluation.tables import markdown_table
@@ -30,7 +29,7 @@ RESULTS_FILE = "results.json"
 IMAGE_FOLDER = "images"
 _WIDTH = 190  # of a picture, in CSS pixels: four fit side by side on GitHub
 _MAX_TEXT = 600  # characters of a prompt or an answer in a table cell
-_HEADLINES = ("ap50", "instance_f1", "box_f1", "cider_d")
+_HEADLINES = ("giou", "ciou", "accuracy", "ap50", "instance_f1", "box_f1", "cider_d")
 _MAX_ERRORS = 100  # rows of a task's error table
 Results = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -145,42 +144,32 @@ def headline(results: Results) -> list[str]:
         kind: summarise(entry for entry in answered if (entry["expected_segs"] > 0) == wanted)["seg_rate"]
         for kind, wanted in (("masks", True), ("text", False))
     }
-    bounds = _bounds(results)
-    return [
-        f"Masks: gIoU {_number(scores['giou'])}{bounds['giou']}, cIoU {_number(scores['ciou'])}{bounds['ciou']} "
-        f"of {scores['masks']} samples",
-        f"Classes and yes/no: {_percent(scores['accuracy'])}{bounds['accuracy']} right of {scores['judged']} answers"
-        f"{_constant(results['tasks'])}",
-        f"<SEG>: in {_percent(drawn['masks'])} of the answers that need a mask, "
-        f"in {_percent(drawn['text'])} of the others",
-        *_more_headlines(results["samples"], bounds),
-    ]
-
-
-def _more_headlines(samples: Sequence[Entry], bounds: Mapping[str, str]) -> list[str]:
-    statistics = statistics_of(samples)
-    found = {
-        key: f"{_number(value_of(statistics[key], len(samples)))}{bounds[key]}"
-        for key in _HEADLINES
-        if key in statistics
-    }
+    statistics, number = statistics_of(results["samples"]), len(results["samples"])
+    chosen = {key: statistics[key] for key in _HEADLINES if key in statistics}
+    bounds = _bounds(chosen, number) if any("intervals" in task for task in results["tasks"].values()) else {}
+    found = {key: _number(value_of(chosen[key], number)) + bounds.get(key, "") for key in chosen if key != "accuracy"}
     lines = {
         "ap50": "Objects: AP50 {ap50}, F1 {instance_f1}",
         "box_f1": "Boxes in text: F1 {box_f1}",
         "cider_d": "Captions: CIDEr-D {cider_d}",
     }
-    return [line.format(**found) for key, line in lines.items() if key in found]
+    return [
+        f"Masks: gIoU {_number(scores['giou'])}{bounds.get('giou', '')}, "
+        f"cIoU {_number(scores['ciou'])}{bounds.get('ciou', '')} of {scores['masks']} samples",
+        f"Classes and yes/no: {_percent(scores['accuracy'])}{bounds.get('accuracy', '')} right of {scores['judged']} "
+        f"answers{_constant(results['tasks'])}",
+        f"<SEG>: in {_percent(drawn['masks'])} of the answers that need a mask, "
+        f"in {_percent(drawn['text'])} of the others",
+        *(line.format(**found) for key, line in lines.items() if key in found),
+    ]
 
 
-def _bounds(results: Results) -> defaultdict[str, str]:
-    """The intervals of the headlines as text, over all samples; empty for results without intervals."""
-    found: defaultdict[str, str] = defaultdict(str)
-    if any("intervals" in scores for scores in results["tasks"].values()):
-        statistics = statistics_of(results["samples"])
-        chosen = {key: statistics[key] for key in ("giou", "ciou", "accuracy", *_HEADLINES) if key in statistics}
-        for key, interval in intervals(chosen, len(results["samples"])).items():
-            write = _percent if key == "accuracy" else _number
-            found[key] = f" ({write(interval[0])} to {write(interval[1])})" if interval else ""
+def _bounds(statistics: Mapping[str, Statistic], num_samples: int) -> dict[str, str]:
+    """The intervals of scores over all samples as text."""
+    found = {}
+    for key, interval in intervals(statistics, num_samples).items():
+        write = _percent if key == "accuracy" else _number
+        found[key] = f" ({write(interval[0])} to {write(interval[1])})" if interval else ""
     return found
 
 

@@ -34,7 +34,7 @@ from satlisa.runtime.signals import Stopped, StopRequest, note_signals
 from satlisa.training.fault_tolerance.checkpoint_files import Checkpoint, read_checkpoint
 from satlisa.training.fault_tolerance.checkpointing import restore_state
 from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare_folder
-from satlisa.training.fault_tolerance.run_identity import identify
+from satlisa.training.fault_tolerance.run_identity import extends, identify
 from satlisa.training.loader import RowEncoder, StepLoader
 from satlisa.training.log import TrainLog
 from satlisa.training.optimizer import continue_schedule, make_optimizer
@@ -136,7 +136,7 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
         setup.accelerator.init_trackers("logs", config=settings.values())
     if checkpoint and start.checkpoint:
         resume_from(run, checkpoint, start.checkpoint)
-        if start.extends or checkpoint.state["identity"] != identity:
+        if extends(checkpoint.state["identity"], identity):
             rates = continue_schedule(run.optimizer, run.scheduler)
             logger.info("the learning rate is that of a run planned for %d steps: %.3g", run.total_steps, rates[0])
     elif setup.processes.is_main:
