@@ -24,6 +24,7 @@ COVERED_ELSEWHERE = {  # modules without a test file of their own, and the file 
     "geo/places.py": "geo/test_segment.py",
     "geo/quicklook.py": "cli/test_scenes.py",
     "geo/raster_files.py": "geo/test_segment.py",
+    "geo/request.py": "geo/test_segment.py",
     "geo/stitch.py": "geo/test_segment.py",
     "geo/vector_files.py": "geo/test_segment.py",
     "processing/sam_inputs.py": "processing/test_embedding_cache.py",

@@ -103,7 +103,7 @@ def run_scenes(options: argparse.Namespace) -> int:
 
 
 def _run_one(options: argparse.Namespace, path: Path) -> int:
-    from satlisa.geo.segment import check
+    from satlisa.geo.request import check
 
     request = _request(options, {name: Path(value) for name in _OUTPUTS if (value := getattr(options, name))})
     _check_places(request.outputs, path)
@@ -153,7 +153,8 @@ def _run_many(options: argparse.Namespace, paths: Sequence[Path]) -> int:
 
 
 def _answer(ask: Any, scene: Any, request: Any, progress: Callable[[int, int], None] | None) -> Any:
-    from satlisa.geo.segment import check, run
+    from satlisa.geo.request import check
+    from satlisa.geo.segment import run
 
     check(request, scene)
     with raise_on_signal():
@@ -165,7 +166,7 @@ def _answer(ask: Any, scene: Any, request: Any, progress: Callable[[int, int], N
 
 def _request(options: argparse.Namespace, places: Mapping[str, Any]) -> Any:
     """What is asked, as `geo` takes it."""
-    from satlisa.geo.segment import Request
+    from satlisa.geo.request import Request
 
     given: dict[str, Any] = {name: value for name in _PASSED if (value := getattr(options, name)) is not None}
     kind = {"yes": "objects", "no": "mask"}.get(options.objects, "auto")

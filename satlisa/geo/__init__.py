@@ -15,7 +15,8 @@ except ImportError as _error:
         f"scenes need rasterio, shapely, pyogrio and pyproj ({_error}); install them: bash setup.sh --geo"
     ) from _error
 
+from satlisa.geo.request import SceneResult
 from satlisa.geo.scene import Scene, open_scene
-from satlisa.geo.segment import SceneResult, ask_scene, segment_scene
+from satlisa.geo.segment import ask_scene, segment_scene
 
 __all__ = ["Scene", "SceneResult", "ask_scene", "open_scene", "segment_scene"]

@@ -10,95 +10,34 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
-from pyproj import CRS
-from pyproj.exceptions import CRSError
 
-from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.conversations import asks_for_masks
 from satlisa.errors import SatlisaError
 from satlisa.geo import features as shapes
 from satlisa.geo.answering import Progress, answer_windows
 from satlisa.geo.answers import Ask, WindowAnswer, logit, model_asker
-from satlisa.geo.features import Feature
 from satlisa.geo.grid import Grid, Window, make_grid
 from satlisa.geo.journal import Journal
-from satlisa.geo.places import LON_LAT, Ground, at
+from satlisa.geo.places import Ground, at
 from satlisa.geo.quicklook import quicklook, save_picture
 from satlisa.geo.raster_files import FULL, NODATA, RowFile, write_cog
+from satlisa.geo.request import Request, SceneResult, check, vector_crs
 from satlisa.geo.scene import CACHE, Scene, open_scene
 from satlisa.geo.stitch import Stitcher
 from satlisa.geo.styles import style_paths, write_mask_style, write_probability_style, write_vector_style
-from satlisa.geo.vector_files import driver_of, write_vectors
+from satlisa.geo.vector_files import write_vectors
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.lock import exclusive_lock
 
 logger = logging.getLogger(__name__)
 
 WORK = ".satlisa-windows"  # ending of the folder with the journal, beside the first output
-KINDS = ("auto", "mask", "objects")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked about a scene; the fields are the keyword arguments of `segment_scene`."""
-
-    prompt: str
-    output_mask: Path | None = None
-    output_probability: Path | None = None
-    output_vectors: Path | None = None
-    overlay: Path | None = None
-    style: bool = False
-    window: int = 512
-    overlap: int = 64
-    threshold: float = 0.5
-    kind: str = "auto"
-    min_area: float = 0.0
-    simplify: float = 0.0
-    output_crs: str | None = None
-    batch_size: int = 4
-    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
-    resume: bool = False
-    model_key: str = ""
-
-    @property
-    def outputs(self) -> list[Path]:
-        """The files to write."""
-        paths = (self.output_mask, self.output_probability, self.output_vectors, self.overlay)
-        return [path for path in paths if path is not None]
-
-    @property
-    def styled(self) -> list[Path]:
-        """The outputs that have a style."""
-        return [path for path in self.outputs if path != self.overlay]
-
-
-@dataclass
-class SceneResult:
-    """What was found.
-
-    Attributes:
-        counts: number of windows by answer, the most frequent first.
-        windows: of each window with data, its place and answer.
-        num_masks: number of `<SEG>` in all answers, 0 where most answers to a question about other things have none;
-            with 0 there is no mask, and features are windows.
-        features: polygons in `crs`; for text one for each window.
-        crs: of the features; None: pixels, or the units of the scene's transform.
-        written: files.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    windows: list[tuple[Window, str]] = field(default_factory=list)
-    num_masks: int = 0
-    features: list[Feature] = field(default_factory=list)
-    crs: CRS | None = None
-    written: list[Path] = field(default_factory=list)
 
 
 def segment_scene(
@@ -163,50 +102,6 @@ def run(ask: Ask, scene: Scene, request: Request, progress: Progress | None = No
         return _Run(scene, request, folder).run(ask, progress)
 
 
-def check(request: Request, scene: Scene) -> None:
-    """Refuse what cannot be done, before a model is asked.
-
-    Raises:
-        SatlisaError: an option out of its range, or an output that does not fit the scene.
-    """
-    logit(request.threshold)
-    if request.kind not in KINDS:
-        raise SatlisaError(f"kind: expected {', '.join(KINDS)}, found '{request.kind}'")
-    for name in ("min_area", "simplify"):
-        if getattr(request, name) < 0:
-            raise SatlisaError(f"--{name}: expected 0 or more, found {getattr(request, name)}")
-    if request.batch_size < 1:
-        raise SatlisaError(f"batch_size: expected at least 1, found {request.batch_size}")
-    if not request.prompt.strip():
-        raise SatlisaError("prompt: expected text, found nothing")
-    for path in (request.output_mask, request.output_probability):
-        if path is not None and path.suffix.lower() not in (".tif", ".tiff"):
-            raise SatlisaError(f"{path}: masks and probabilities of scenes are GeoTIFFs; name a .tif file")
-    if request.style:
-        style_paths(request.styled)
-    _vector_crs(request, scene)
-    make_grid(scene.area[3], scene.area[2], request.window, request.overlap, scene.pixel_scale)
-
-
-def _vector_crs(request: Request, scene: Scene) -> CRS | None:
-    driver = driver_of(request.output_vectors) if request.output_vectors else ""
-    if request.output_crs is not None and scene.crs is None:
-        raise SatlisaError(f"--output_crs: {scene.path} has no CRS, so nothing can be brought into another one")
-    try:
-        asked = CRS.from_user_input(request.output_crs) if request.output_crs is not None else None
-    except CRSError as error:
-        raise SatlisaError(f"--output_crs: '{request.output_crs}' is no CRS; give for example EPSG:32645") from error
-    if driver != "GeoJSON" or scene.crs is None:
-        if driver == "GeoJSON":
-            logger.warning("%s: GeoJSON means longitude and latitude, which %s does not have", "vectors", scene.path)
-        return asked or scene.crs
-    if asked is not None and not shapes.is_lon_lat(asked):
-        raise SatlisaError(
-            "--output_crs: GeoJSON is in longitude and latitude (RFC 7946); leave it out, or name a .gpkg"
-        )
-    return LON_LAT
-
-
 @contextmanager
 def _work_folder(request: Request) -> Iterator[Path]:
     """The folder of the journal, locked, and removed at the end; an interrupted run keeps it."""
@@ -233,7 +128,7 @@ class _Run:
         a, b, _, d, e, _ = tuple(scene.transform)[:6]
         x, y = at(scene.transform, column, row)
         self.transform = Affine(a, b, x, d, e, y)
-        self.result = SceneResult(crs=_vector_crs(request, scene))
+        self.result = SceneResult(crs=vector_crs(request, scene))
         self.answered: list[tuple[Window, WindowAnswer]] = []
         self.level = logit(request.threshold)
 
