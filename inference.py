@@ -14,6 +14,6 @@ if __name__ == "__main__":
 
     sys.exit(main())  # before torch is imported: --help does not wait for it
 
-from satlisa import generate_instances, generate_segmentation, generate_text, load_model
+from satlisa import ask, generate_instances, generate_segmentation, generate_text, load_model, stream_text
 
-__all__ = ["generate_instances", "generate_segmentation", "generate_text", "load_model"]
+__all__ = ["ask", "generate_instances", "generate_segmentation", "generate_text", "load_model", "stream_text"]

@@ -6,11 +6,26 @@ from satlisa import load_model, generate_text, generate_segmentation, generate_i
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from satlisa.inference.api import generate_instances, generate_segmentation, generate_text, load_model
+    from satlisa.inference.api import (
+        ask,
+        generate_instances,
+        generate_segmentation,
+        generate_text,
+        load_model,
+        stream_text,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "generate_instances", "generate_segmentation", "generate_text", "load_model"]
+__all__ = [
+    "__version__",
+    "ask",
+    "generate_instances",
+    "generate_segmentation",
+    "generate_text",
+    "load_model",
+    "stream_text",
+]
 
 if not TYPE_CHECKING:  # hidden from type checkers, which would take any name for an attribute
 

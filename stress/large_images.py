@@ -5,6 +5,7 @@ import json
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from satlisa.evaluation.partial_report import PartialReport
 from satlisa.evaluation.report import write_report
 from satlisa.evaluation.windows import EvalSettings
 from satlisa.inference import generation
+from satlisa.inference.decoding import Generated
 
 _SIDES = (4000, 3000)
 _MASKS = 32
@@ -40,17 +42,17 @@ def make_row(number: int) -> dict[str, Any]:
     }
 
 
-def many_masks(model: Any, prompts: Any, max_new_tokens: int) -> list[generation.Generated]:
+def many_masks(model: Any, prompts: Any, *_: Any) -> list[Generated]:
     """What generation would give for answers of many `<SEG>`, whatever the weights."""
     width = model.qwen.config.text_config.hidden_size
     states = torch.randn(_MASKS, width, generator=torch.Generator().manual_seed(0)).to(model.device)
-    return [generation.Generated([model.seg_token_id] * _MASKS, states) for _ in prompts]
+    return [Generated([model.seg_token_id] * _MASKS, states) for _ in prompts]
 
 
 def prepare(folder: Path, count: int, size: str, device: torch.device) -> Side:
     """An evaluation that is ready to start."""
     model, rows = make_model(size, device, torch.float32), [make_row(number) for number in range(count)]
-    generation.generate = many_masks
+    mock.patch.object(generation, "generate", many_masks).start()
     settings = EvalSettings(samples_per_task=0, report_samples=2)
 
     def run() -> None:

@@ -48,8 +48,8 @@ def draw(results: Mapping[str, Any], folder: Path) -> Image.Image:
         pen.text((6, top + 6), "\n".join(lines), fill="black", font=font)
         for column, kind in enumerate(_KINDS):
             path = entry["images"].get(_OBJECTS.get(kind, ""), entry["images"][kind])
-            with Image.open(folder / path) as picture:
-                picture = picture.convert("RGB")
+            with Image.open(folder / path) as stored:
+                picture = stored.convert("RGB")
             picture.thumbnail((_SIDE, _SIDE))
             canvas.paste(picture, (_TEXT + column * (_SIDE + _GAP), top))
     return canvas

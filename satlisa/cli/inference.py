@@ -4,10 +4,10 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -19,6 +19,9 @@ from satlisa.errors import SatlisaError, first_line
 from satlisa.geometry.overlay import mask_image, overlay
 from satlisa.runtime.atomic_files import atomic_replace
 from satlisa.runtime.locations import check_writable
+
+if TYPE_CHECKING:
+    from satlisa.inference.generation import Answer
 
 _MARK = ("Software", "satlisa: mask of one instance")  # PNG text that tells our masks from files of the user
 _LOSSLESS = ("PNG", "TIFF", "BMP", "PPM")  # formats that keep a mask's 0 and 255
@@ -51,6 +54,10 @@ def _parser() -> CommandParser:
         "--overlay", type=os.path.expanduser, metavar="PNG", help="write the image with the masks drawn on it"
     )
     parser.add_argument("--max_new_tokens", type=_positive, default=DEFAULT_MAX_NEW_TOKENS, help="default: %(default)s")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="0: the most likely answer; above: tokens are drawn (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, help="of the draws; the same seed gives the same answer")
     parser.add_argument("--device", help="cuda, cuda:1 or 1, cpu or mps (default: best available)")
     add_scene_options(parser)
     return parser
@@ -64,16 +71,26 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if is_scene(options):
+        if options.temperature:
+            raise SatlisaError("--temperature is for single pictures; the windows of a scene are answered greedily")
         return run_scenes(options)
     _check_outputs(options)
     image = open_oriented(options.image)
 
     # torch and transformers take seconds; --help and mistakes in the call do not wait for them
-    from satlisa.inference.api import ask, load_model
+    from satlisa.inference.api import load_model, stream_ask
 
     model = load_model(options.model_dir, options.device)
-    found = ask(model, image, options.prompt, options.max_new_tokens)
-    print(found.text)
+    found = _print_growing(
+        stream_ask(
+            model,
+            image,
+            options.prompt,
+            options.max_new_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+        )
+    )
     if not (options.output_mask or options.output_instances or options.overlay):
         return 0
     union = found.union()
@@ -92,6 +109,24 @@ def _run(options: argparse.Namespace) -> int:
             _save(mask_image(mask), path, f"score {score:.2f}", mark=True)
         _remove_older(Path(options.output_instances), found.num_segs)
     return 0
+
+
+def _print_growing(stream: Generator[str, None, "Answer"]) -> "Answer":
+    """Print an answer's text as it grows. After Ctrl-C, what there is of it stays, with its line ended."""
+    shown = ""
+    try:
+        while True:
+            text = next(stream)
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
+    except StopIteration as end:
+        print(flush=True)
+        answer: Answer = end.value
+        return answer
+    except BaseException:
+        if shown:
+            print(flush=True)
+        raise
 
 
 def _remove_older(folder: Path, count: int) -> None:

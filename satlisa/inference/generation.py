@@ -1,26 +1,24 @@
 """Inference: image + prompt → generation → `<SEG>` states → masks.
 
-Prompts are left-padded and decoded greedily in batches; finished rows leave the batch. The state at a `<SEG>` is the
-hidden state of the decoding step that reads the token. It is kept during generation, so no second forward pass and no
-hidden states of other layers or positions are needed. Each image is encoded once by the vision tower and once by SAM,
-regardless of the number of prompts about it.
+Prompts are decoded in batches (`decoding`). Each image is encoded once by the vision tower and once by SAM, regardless
+of the number of prompts about it. `stream_answer` gives one answer's text as it grows.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers import DynamicCache
 
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.images import fingerprint
 from satlisa.data.sample import Turn
 from satlisa.errors import SatlisaError
+from satlisa.inference.decoding import GREEDY, Decoding, Generated, Sampling, generate
+from satlisa.inference.display import answer_html, answer_picture
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import Prompt, as_turns, decode_answer, encode_image, render_prompt
 
@@ -39,6 +37,7 @@ class Answer:
             the head behind it, so it is no estimate of the IoU (0.82 on average where the IoU was 0.49).
         token_ids: generated token ids without the end token.
         encoded: with `encode` or `encode_logits`, its result for each of the N masks.
+        image: RGB, on whose pixels the masks lie, for notebooks to show; None where the answer is one of many.
     """
 
     text: str
@@ -46,6 +45,7 @@ class Answer:
     scores: np.ndarray
     token_ids: list[int]
     encoded: tuple[Any, ...] = ()
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
 
     @property
     def num_segs(self) -> int:
@@ -56,13 +56,13 @@ class Answer:
         """(H, W) bool, the union of all masks; None without masks."""
         return np.asarray(self.masks.any(axis=0)) if len(self.masks) else None
 
+    def _repr_png_(self) -> bytes | None:
+        """For notebooks: the image with each mask in its own colour."""
+        return None if self.image is None else answer_picture(self.image, self.masks)
 
-@dataclass(frozen=True)
-class Generated:
-    """Token ids of one row without the end token, and the states (n, D) at its `<SEG>` tokens."""
-
-    token_ids: list[int]
-    seg_states: Tensor
+    def _repr_html_(self) -> str:
+        """For notebooks: the same picture, the text under it."""
+        return answer_html(self._repr_png_(), self.text, self.scores)
 
 
 @torch.inference_mode()
@@ -73,6 +73,7 @@ def answer(
     *,
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     batch_size: int = 8,
+    sampling: Sampling = GREEDY,
     only_union: bool = False,
     encode: Callable[[np.ndarray], Any] | None = None,
     encode_logits: Callable[[np.ndarray], Any] | None = None,
@@ -84,6 +85,7 @@ def answer(
         prompts: a question, or turns ending with the user's.
         max_new_tokens: maximum answer length; longer answers are truncated.
         batch_size: number of prompts decoded together.
+        sampling: greedy by default.
         only_union: give each answer one mask, the union of all: 32 masks of a large image take half a gigabyte.
         encode: takes each mask (H, W) bool, of which a few at a time are in memory, also with `only_union`.
         encode_logits: the same with each mask's logits (H, W) float32; one of the two at most.
@@ -94,10 +96,7 @@ def answer(
     """
     if len(images) != len(prompts):
         raise SatlisaError(f"expected one image per prompt, found {len(images)} images and {len(prompts)} prompts")
-    if max_new_tokens < 1:
-        raise SatlisaError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
-    encoded = encode_prompts(model.processor, images, prompts)
-    check_lengths(model, encoded, max_new_tokens)
+    encoded = _encode_checked(model, images, prompts, max_new_tokens)
     # Sort by length, then by image: equal lengths need no padding, and prompts about one image share its features.
     first = {id(prompt.pixel_values): number for number, prompt in reversed(list(enumerate(encoded)))}
     order = sorted(range(len(encoded)), key=lambda n: (len(encoded[n].input_ids), first[id(encoded[n].pixel_values)]))
@@ -106,13 +105,65 @@ def answer(
         part = order[start : start + batch_size]
         asked = [encoded[number] for number in part]
         with model.autocast():
-            rows = generate(model, asked, max_new_tokens)
+            rows = generate(model, asked, max_new_tokens, sampling)
             answers |= zip(
                 part,
                 _with_masks(model, [images[n] for n in part], asked, rows, only_union, encode, encode_logits),
                 strict=True,
             )
     return [answers[number] for number in range(len(prompts))]
+
+
+def stream_answer(
+    model: SatLisa,
+    image: Image.Image,
+    prompt: str | Sequence[Turn],
+    *,
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    sampling: Sampling = GREEDY,
+    with_masks: bool = True,
+) -> Generator[str, None, Answer]:
+    """Answer one prompt step by step: yields the text so far each time that it has grown, returns the `Answer`.
+
+    The texts and the answer are those of `answer`. Whoever stops iterating stops the decoding; the model can be asked
+    again at once.
+
+    Args:
+        image: RGB.
+        with_masks: False returns the answer without masks, and SAM is not run.
+
+    Raises:
+        SatlisaError: as `answer`, at the first step.
+    """
+    asked = _encode_checked(model, [image], [prompt], max_new_tokens)
+    # Inference mode and autocast belong to the thread: neither may stay on while the caller has its turn.
+    with torch.inference_mode(), model.autocast():
+        decoding = Decoding(model, asked, max_new_tokens, sampling)
+    shown, goes_on = "", True
+    while goes_on:
+        with torch.inference_mode(), model.autocast():
+            goes_on = decoding.step()
+        text = decode_answer(model.processor.tokenizer, decoding.token_ids[0], model.config.seg_token)
+        if goes_on:
+            text = text.rstrip("\ufffd")  # the first bytes of a letter whose last are in the next token
+        if text != shown:
+            shown = text
+            yield text
+    with torch.inference_mode(), model.autocast():
+        rows = decoding.found()
+        if not with_masks:
+            return Answer(shown, np.zeros((0, image.height, image.width), bool), np.zeros(0, "f4"), rows[0].token_ids)
+        return _with_masks(model, [image], asked, rows, False, None, None)[0]
+
+
+def _encode_checked(
+    model: SatLisa, images: Sequence[Image.Image], prompts: Sequence[str | Sequence[Turn]], max_new_tokens: int
+) -> list[Prompt]:
+    if max_new_tokens < 1:
+        raise SatlisaError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
+    encoded = encode_prompts(model.processor, images, prompts)
+    check_lengths(model, encoded, max_new_tokens)
+    return encoded
 
 
 def check_lengths(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
@@ -143,62 +194,6 @@ def encode_prompts(
         render_prompt(processor, as_turns(prompt), *encoded[keys[id(image)]])
         for image, prompt in zip(images, prompts, strict=True)
     ]
-
-
-def generate(model: SatLisa, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
-    """Greedy decoding of B prompts; equals `transformers`' `generate(do_sample=False)` token by token.
-
-    Each step reads one token per row and keeps the states of `<SEG>` tokens. Finished rows are removed from the batch
-    and the KV cache. If the last token is a `<SEG>`, one more step reads it to obtain its state.
-    """
-    device, ends = model.device, _end_tokens(model)
-    input_ids, attention_mask, position_ids = (
-        t.to(device) for t in _pad_left(prompts, model.processor.tokenizer.pad_token_id)
-    )
-    cache = DynamicCache(config=model.qwen.config.text_config)
-    embeddings = model.embed(input_ids, _image_features(model, prompts))
-    hidden = model.run_text(embeddings, attention_mask, position_ids, cache)[:, -1]  # (B, D)
-    position_ids = position_ids.amax(dim=(0, 2), keepdim=True).expand(3, -1, 1)  # (3, B, 1), the last position used
-    rows = list(range(len(prompts)))  # prompt index of each batch row
-    token_ids: list[list[int]] = [[] for _ in prompts]
-    seg_states: list[list[Tensor]] = [[] for _ in prompts]
-    for step in range(1, max_new_tokens + 1):
-        token = model.head.logits(hidden).argmax(dim=-1)  # (B,)
-        chosen = token.tolist()  # the only device synchronization of a step
-        for row, token_id in zip(rows, chosen, strict=True):
-            if token_id not in ends:
-                token_ids[row].append(token_id)
-        is_last = step == max_new_tokens
-        kept = [n for n, t in enumerate(chosen) if t == model.seg_token_id or (t not in ends and not is_last)]
-        if not kept:
-            break
-        if len(kept) < len(rows):
-            index = torch.tensor(kept, device=device)
-            cache.reorder_cache(index)
-            token, attention_mask, position_ids = token[index], attention_mask[index], position_ids[:, index]
-            rows = [rows[n] for n in kept]
-        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(rows), 1)], dim=1)
-        position_ids = position_ids + 1
-        hidden = model.run_text(model.embed(token[:, None]), attention_mask, position_ids, cache)[:, 0]
-        for place, row in enumerate(rows):
-            if token_ids[row][-1] == model.seg_token_id:
-                seg_states[row].append(hidden[place])
-    empty = hidden.new_empty(0, hidden.shape[-1])
-    return [
-        Generated(ids, torch.stack(states) if states else empty)
-        for ids, states in zip(token_ids, seg_states, strict=True)
-    ]
-
-
-def _image_features(model: SatLisa, prompts: Sequence[Prompt]) -> Tensor:
-    """Image tokens of all prompts, concatenated; each distinct image is encoded once."""
-    distinct = {id(prompt.pixel_values): prompt for prompt in prompts}
-    numbers = {key: number for number, key in enumerate(distinct)}
-    return model.image_features(
-        torch.cat([prompt.pixel_values for prompt in distinct.values()]).to(model.device),
-        torch.cat([prompt.image_grid_thw for prompt in distinct.values()]).to(model.device),
-        [numbers[id(prompt.pixel_values)] for prompt in prompts],
-    )
 
 
 def _with_masks(
@@ -242,25 +237,3 @@ def _with_masks(
 
 def _append(found: list[Any], encode: Callable[[np.ndarray], Any], mask: np.ndarray) -> None:
     found.append(encode(mask))
-
-
-def _pad_left(prompts: Sequence[Prompt], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """input_ids, attention_mask (B, T) and position_ids (3, B, T), left-padded to the longest prompt."""
-    length = max(len(prompt.input_ids) for prompt in prompts)
-    input_ids = torch.full((len(prompts), length), pad_token_id)
-    attention_mask = torch.zeros_like(input_ids)
-    position_ids = torch.zeros(3, *input_ids.shape, dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        own = slice(length - len(prompt.input_ids), None)
-        input_ids[row, own] = prompt.input_ids
-        attention_mask[row, own] = 1
-        position_ids[:, row, own] = prompt.position_ids
-    return input_ids, attention_mask, position_ids
-
-
-def _end_tokens(model: SatLisa) -> set[int]:
-    """Ids of end tokens: the tokenizer's and those of the model's generation config."""
-    configured = model.qwen.generation_config.eos_token_id
-    ends: set[int] = {model.processor.tokenizer.eos_token_id}
-    ends |= set(configured if isinstance(configured, list) else [configured]) - {None}
-    return ends

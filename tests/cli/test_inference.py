@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from satlisa.cli import inference as cli
+from satlisa.inference.decoding import Decoding
 from tests.helpers.inference_fixtures import command, refused
 from tests.helpers.model_fixtures import picture
 from tests.helpers.paths import ROOT
@@ -215,3 +216,33 @@ def test_help_is_quick_and_lists_options() -> None:
     )
     for option in ("--model_dir", "--output_mask", "--output_instances", "--overlay", "--max_new_tokens", "--device"):
         assert option in done.stdout
+
+
+def test_ctrl_c_keeps_what_was_answered(
+    model_dirs: dict[str, Path], image_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text so far stays on stdout, with its line ended; exit code 130."""
+    steps, step = [], Decoding.step
+
+    def third_is_interrupted(decoding: Decoding) -> bool:
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return step(decoding)
+
+    monkeypatch.setattr(Decoding, "step", third_is_interrupted)
+    assert command("--model_dir", model_dirs["masks"], "--image", image_file, "--prompt", "Segment") == 130
+    assert capsys.readouterr().out == "<SEG><SEG>\n"
+
+
+def test_drawn_answers_can_be_repeated(
+    model_dirs: dict[str, Path], image_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["--model_dir", model_dirs["text"], "--image", image_file, "--prompt", "Describe"]
+    texts = []
+    for seed in ("1", "1", "2"):
+        assert command(*call, "--temperature", 30, "--seed", seed, "--max_new_tokens", 6) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert command(*call, "--temperature", -1) == 2
+    assert "temperature: expected 0 (greedy) or a positive number, found -1.0" in capsys.readouterr().err

@@ -35,6 +35,20 @@ def test_python_interface(model_dirs: dict[str, Path]) -> None:
     assert "<SEG>" not in text and mask is None
 
 
+def test_streams_and_whole_answers(model_dirs: dict[str, Path], tmp_path: Path) -> None:
+    image = picture(50, 40)
+    model = answers.load_model(model_dirs["masks"], "cpu")
+    whole = answers.ask(model, image, "Segment", max_new_tokens=4)
+    assert list(answers.stream_text(model, image, "Segment", max_new_tokens=4))[-1] == whole.text
+    assert whole.num_segs == 4 and whole.image is not None and whole.image.size == (50, 40)
+    drawn = [answers.generate_text(model, image, "Segment", 6, temperature=50.0, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    with pytest.raises(SatlisaError, match="temperature"):
+        answers.generate_segmentation(model, image, "Segment", temperature=-1.0)
+    with pytest.raises(SatlisaError, match=r"none\.png"):
+        answers.stream_text(model, tmp_path / "none.png", "Segment")
+
+
 def test_images_in_any_form(model_dirs: dict[str, Path], tmp_path: Path) -> None:
     image = picture(50, 40)
     image.save(tmp_path / "a.png")

@@ -1,11 +1,15 @@
 """Generation against transformers' own `generate` and SamModel; batches against single answers."""
 
+from itertools import pairwise
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 
 from satlisa.errors import SatlisaError
-from satlisa.inference.generation import answer, generate
+from satlisa.inference.decoding import generate
+from satlisa.inference.generation import answer, stream_answer
 from satlisa.model.lm_head import LMHead
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.chat import as_turns, encode_prompt
@@ -204,3 +208,40 @@ def test_a_prompt_that_is_far_too_long(tiny_model: SatLisa) -> None:
     tiny_model.config.max_seq_length = 60
     with pytest.raises(SatlisaError, match=r"at most 480 tokens"):
         answer(tiny_model, [image], ["word " * 500], max_new_tokens=1)
+
+
+def test_a_stream_is_the_answer_as_it_grows(talkative: SatLisa) -> None:
+    for sample, whole in zip(make_samples(4), ask(talkative, 4, batch_size=1), strict=True):
+        stream = stream_answer(talkative, sample.image, sample.turns, max_new_tokens=24)
+        texts = []
+        while True:
+            try:
+                texts.append(next(stream))
+            except StopIteration as end:
+                found = end.value
+                break
+            assert not torch.is_inference_mode_enabled()  # the caller's turn
+        assert len(texts) > 3 and all(b.startswith(a) and b != a for a, b in pairwise(texts))
+        assert texts[-1] == found.text == whole.text and found.token_ids == whole.token_ids
+        assert np.array_equal(found.masks, whole.masks) and np.array_equal(found.scores, whole.scores)
+
+
+def test_a_stream_can_be_left_at_any_time(talkative: SatLisa) -> None:
+    """Also by Ctrl-C within a step; the next answer is the same as ever."""
+    sample = make_samples(1)[0]
+    whole = ask(talkative, 1)[0]
+    stream = stream_answer(talkative, sample.image, sample.turns, max_new_tokens=24)
+    next(stream)
+    stream.close()
+    stream = stream_answer(talkative, sample.image, sample.turns, max_new_tokens=24)
+    next(stream)
+    with mock.patch.object(SatLisa, "run_text", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert not torch.is_inference_mode_enabled() and ask(talkative, 1)[0].token_ids == whole.token_ids
+
+
+def test_a_stream_without_masks_runs_no_sam(talkative: SatLisa) -> None:
+    sample = next(s for s, a in zip(make_samples(12), ask(talkative, 12), strict=True) if a.num_segs)
+    with mock.patch.object(type(talkative.segmenter), "encode", side_effect=AssertionError("SAM was run")):
+        texts = list(stream_answer(talkative, sample.image, sample.turns, max_new_tokens=24, with_masks=False))
+    assert "<SEG>" in texts[-1]
