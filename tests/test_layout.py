@@ -12,6 +12,7 @@ COVERED_ELSEWHERE = {  # modules without a test file of their own, and the file 
     "convert/problems.py": "convert/test_command.py",
     "convert/scene.py": "convert/test_questions.py",
     "convert/tables.py": "convert/test_captions.py",
+    "data/coordinates.py": "data/test_polygons.py",
     "data/fingerprint.py": "training/fault_tolerance/test_run_identity.py",
     "data/synthetic/terrain.py": "data/synthetic/test_painter.py",
     "demo/fit.py": "demo/test_pretrain.py",

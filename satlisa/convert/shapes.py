@@ -14,9 +14,10 @@ from pycocotools import mask as coco
 
 from satlisa.convert.picture import STORED, UPRIGHT, Picture, Size
 from satlisa.convert.scene import Box, Thing
+from satlisa.data.coordinates import Reading
 from satlisa.data.images import Opened
 from satlisa.data.masks import Outline
-from satlisa.data.polygons import Reading, parse_regions
+from satlisa.data.polygons import parse_regions
 from satlisa.geometry.raster import covered_pixels
 
 Part = Sequence[np.ndarray]

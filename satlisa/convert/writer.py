@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from satlisa.convert.problems import Problems
 from satlisa.convert.scene import Scene
 from satlisa.convert.splits import SPLITS
-from satlisa.data.polygons import Reading
+from satlisa.data.coordinates import Reading
 from satlisa.data.rows import read_text
 from satlisa.errors import SatlisaError
 from satlisa.runtime.atomic_files import atomic_replace

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from satlisa.data.conversations import is_wkt
+from satlisa.data.coordinates import Reading
 from satlisa.data.dataset import COLUMNS
 from satlisa.data.dataset_paths import MASK_COLUMNS, REFUSED
 from satlisa.data.json_cells import describe, is_empty, parse_cell
 from satlisa.data.masks import is_encoded_mask, is_run_lengths, mask_source, read_run_lengths
-from satlisa.data.polygons import OUTLINE_KEYS, POLYGON_KEYS, Reading, find_outline, find_regions, parse_regions
+from satlisa.data.polygons import OUTLINE_KEYS, POLYGON_KEYS, find_outline, find_regions, parse_regions
 from satlisa.geometry.regions import Region
 
 _ITSELF = "a list"  # the name of metadata that are not an object

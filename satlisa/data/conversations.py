@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from satlisa.data.coordinates import Reading
 from satlisa.data.json_cells import as_objects, decode_at, describe, is_empty, parse_cell, without_surrogates
-from satlisa.data.polygons import OUTLINE_KEYS, POLYGON_KEYS, Reading, find_regions, holds_coordinates, parse_regions
+from satlisa.data.polygons import OUTLINE_KEYS, POLYGON_KEYS, find_regions, holds_coordinates, parse_regions
 from satlisa.data.sample import Turn, answer_places
 from satlisa.geometry.regions import Region
 

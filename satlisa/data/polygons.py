@@ -5,12 +5,12 @@ that names what was found, never a guess. `geometry/raster.py` turns the arrays 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from satlisa.data.coordinates import Reading, to_regions
 from satlisa.data.holes import cut_out
 from satlisa.data.json_cells import as_objects, describe, is_empty, parse_cell
 from satlisa.data.labels import label_in
@@ -31,33 +31,7 @@ _BOX_KEYS = ("bbox", "box")
 OUTLINE_KEYS = _OBJECT_KEYS + _BOX_KEYS
 _LISTS = ("objects", "instances", "annotations", "features")  # may be an object of lists (`as_objects`)
 _COUNTED = ("objects", "instances")  # other datasets use these keys for counts
-_UNITS = 1000.0  # coordinates are thousandths of the image's width and height
-_HIGHEST = 1.01  # as a fraction: half a pixel beyond the edge of an image of 64 pixels, and rounding
 _INNER_LEVELS = 8  # nesting limit of JSON inside a string; strings inside strings could add up and exhaust the stack
-# Limit on the horizontal length of all outlines, in image widths: 2,500 outlines of the full image. No annotation has
-# more, and more take seconds to draw.
-_MOST_WIDTHS = 5000
-
-
-@dataclass
-class Reading:
-    """How the coordinates of a row are read, and which were met.
-
-    Attributes:
-        size: (width, height) of the upright image in pixels, which a mask of pixels must fit; None: not known.
-        orientation: EXIF's of the image; a mask that fits the image as it is stored is turned with it.
-        instances: a mask image may hold several objects, one for each of its values.
-        fractions: the dataset's coordinates are fractions, so whole numbers from 0 to 1 are fractions too.
-        decode: read the pixels of mask images in columns; else each stands for one region without polygons.
-        numbers: coordinates as they were written, (P, 2) per list of objects.
-    """
-
-    size: tuple[int, int] | None = None
-    orientation: int = 1
-    instances: bool = False
-    fractions: bool = False
-    decode: bool = True
-    numbers: list[np.ndarray] = field(default_factory=list)
 
 
 _Ring = np.ndarray | Outline
@@ -86,7 +60,7 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     how = how or Reading()
     value = _as_list(value)
     if is_encoded_mask(value):  # of instances it may hold several
-        return [region for mask in read_masks(value, how.instances) for region in _to_regions([[mask]], how)]
+        return [region for mask in read_masks(value, how.instances) for region in to_regions([[mask]], how)]
     if not isinstance(value, Mapping | list):
         raise ValueError(f"expected polygons, found {describe(value)}")
     is_one = isinstance(value, Mapping) or (value and (not _is_container(value[0]) or _is_ring(value)))
@@ -94,7 +68,7 @@ def parse_regions(value: Any, how: Reading | None = None, holes: Any = None) -> 
     objects = [_rings(item) for item in items]
     cut_out(objects, [] if is_empty(holes) else _rings(holes))
     labels = map(label_in, items)
-    return [LabelledRegion.of(*pair) for pair in zip(_to_regions(objects, how), labels, strict=True)]
+    return [LabelledRegion.of(*pair) for pair in zip(to_regions(objects, how), labels, strict=True)]
 
 
 def find_regions(record: Any, how: Reading | None = None) -> list[Region]:
@@ -257,34 +231,6 @@ def _refuse_coco_box(value: Mapping[str, Any], box: Any) -> None:
     if looks_like or value.get("iscrowd") is not None:
         reason = f"found {describe(box)} beside COCO's `{'area' if looks_like else 'iscrowd'}`"
         raise ValueError(f"expected a box [x0, y0, x1, y1], {reason}, where boxes are [x, y, width, height]")
-
-
-def _to_regions(objects: list[list[_Ring]], how: Reading) -> list[Region]:
-    """Polygons in fractions: thousandths are converted, fractions are kept (see `parse_regions`), masks are checked."""
-    rings = [ring for rings in objects for ring in rings if isinstance(ring, np.ndarray)]
-    how.numbers.append(numbers := np.concatenate([np.empty((0, 2)), *rings]))
-    near = bool(np.all((numbers >= -1) & (numbers <= 2)))
-    units = 1.0 if near and (how.fractions or np.any(numbers % 1)) else _UNITS
-    if len(numbers) and numbers.max() > _HIGHEST * units:
-        raise ValueError(
-            f"expected coordinates from 0 to 1000, thousandths of the image's width and height, found {numbers.max():g}"
-        )
-    if units == _UNITS and (ring := next((ring for ring in rings if _is_in_fractions(ring)), None)) is not None:
-        raise ValueError(f"expected coordinates of one unit, found {describe(ring[0].tolist())} among thousandths")
-    if len(numbers) > _MOST_WIDTHS:
-        steps = (np.diff(ring[:, 0], append=ring[:1, 0]) for ring in (np.clip(ring / units, 0, 1) for ring in rings))
-        widths = sum(float(np.abs(step).sum()) for step in steps)
-        if widths > _MOST_WIDTHS:
-            raise ValueError(f"outlines run {widths:,.0f} times across the image; at most {_MOST_WIDTHS:,} are drawn")
-    return [
-        tuple(ring.fit(how.size, how.orientation) if isinstance(ring, Outline) else ring / units for ring in rings)
-        for rings in objects
-    ]
-
-
-def _is_in_fractions(ring: np.ndarray) -> bool:
-    """Whether a polygon is in fractions: as thousandths, it would be smaller than a thousandth of the image."""
-    return len(ring) > 2 and bool(np.all((ring >= 0) & (ring <= 1)) and np.any(ring % 1))
 
 
 def _with_points(regions: list[Region]) -> list[Region]:

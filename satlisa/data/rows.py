@@ -20,12 +20,12 @@ from satlisa.data.conversations import (
     take_coordinates,
     without_none,
 )
+from satlisa.data.coordinates import Reading
 from satlisa.data.dataset_paths import MASK_COLUMNS, REFUSED
 from satlisa.data.image_cells import is_image, unpack
 from satlisa.data.images import open_oriented
 from satlisa.data.json_cells import describe, parse_cell
 from satlisa.data.masks import is_run_lengths
-from satlisa.data.polygons import Reading
 from satlisa.data.sample import RowError, Sample, Turn, answer_places
 from satlisa.errors import SatlisaError
 from satlisa.geometry.raster import covered_pixels

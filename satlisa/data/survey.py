@@ -13,9 +13,9 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from satlisa.data.coordinates import Reading
 from satlisa.data.dataset import COLUMNS
 from satlisa.data.dataset_paths import REFUSED
-from satlisa.data.polygons import Reading
 from satlisa.data.rows import BARE, MASKS, NEGATIVE, TEXT, read_text
 from satlisa.data.sample import RowError, Turn, answer_places
 from satlisa.data.sampler import IndexedSampler, RowRef, Sampler
