@@ -14,6 +14,7 @@ from satlisa.publish.local_paths import Files, find_local_path
 from satlisa.publish.parts import CURVE_FILE, Model
 from satlisa.publish.results import Evaluation, Score
 
+_HUB = "https://huggingface.co"
 _SETTINGS = (
     *("EPOCHS", "MAX_STEPS", "BATCH_SIZE", "GRAD_ACCUM", "LEARNING_RATE", "WARMUP_RATIO", "WEIGHT_DECAY"),
     *("MAX_GRAD_NORM", "MAX_SAMPLES", "SEG_TASKS", "PRECISION", "SEED"),
@@ -45,20 +46,20 @@ def card(data: ModelCardData, model: Model, repo: str, files: Files, evaluation:
 
 def _about(model: Model) -> str:
     config = model.config
-    vlm, sam = (_linked(name) for name in (config.vlm_model_id, config.sam_model_id))
-    what = "a merged copy of its vision-language model" if model.is_merged else f"{vlm} with a LoRA adapter"
+    vlm = _linked(model.vlm) if model.vlm else "its vision-language model"
+    copied = " (a copy of it lies in this repository, with LoRA merged)" if model.vlm_folder else ""
+    adapter = "" if model.is_merged else " with a LoRA adapter"
     return (
         "Answers questions about satellite images in text, and where an answer holds the token "
-        f"`{config.seg_token}`, draws a mask. It is {what}; the hidden state at each `{config.seg_token}`, projected, "
-        f"prompts the mask decoder of {sam}. An answer has at most {config.max_instances} masks, one for each object "
-        "or one for all of them, as the question asks."
+        f"`{config.seg_token}`, draws a mask. It is {vlm}{copied}{adapter}; the hidden state at each "
+        f"`{config.seg_token}`, projected, prompts the mask decoder of {_linked(config.sam_model_id)}. Several objects "
+        f"have a mask each (training gave at most {config.max_instances}), or one for all, as the question asks."
     )
 
 
 def _linked(name: str) -> str:
-    if name.startswith("demo:"):
-        return f"`{name}` (a tiny model that comes with satlisa, for trying things out)"
-    return f"[{name}](https://huggingface.co/{name})"
+    """A base model with its address, or what it is."""
+    return f"`{name}`, a tiny model of the package," if name.startswith("demo:") else f"[{name}]({_HUB}/{name})"
 
 
 def _example(evaluation: Evaluation | None) -> str:
@@ -167,7 +168,7 @@ def _value(value: Any) -> str:
 
 
 def _data(model: Model) -> str:
-    names = [f"[{name}](https://huggingface.co/datasets/{name})" for name in model.datasets]
+    names = [f"[{name}]({_HUB}/datasets/{name})" for name in model.datasets]
     if "demo" in model.config.dataset.split(","):
         names.append("synthetic scenes that satlisa makes (`demo`)")
     if model.local_dataset:
@@ -232,7 +233,6 @@ def _limits(model: Model, evaluation: Evaluation | None) -> str:
         "regions were not tried unless the evaluation says so.",
         "Text and masks can be wrong without a sign of it. The score of a mask is SAM's own guess, which no loss "
         "trains: it is no estimate of the IoU.",
-        f"An answer has at most {config.max_instances} masks.",
     ]
     if model.is_demo:
         lines.append("Its base models are tiny and know synthetic scenes and little else: it is a demonstration.")

@@ -78,7 +78,11 @@ def _one_line(repo: str, endpoint: str) -> Iterator[None]:
         raise
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        raise SatlisaError(f"{repo}: {_advice(status, repo)} ({first_line(error)})") from error
+        raise SatlisaError(f"{repo}: {_advice(status, repo)} ({error})") from error
+    except ValueError as error:  # with all reasons, of which the first line has none
+        raise SatlisaError(
+            f"{repo}: the hub refused README.md ({error}); --license and --language are in it"
+        ) from error
     except Exception as error:  # of httpx, of hf_xet, of the disk
         raise SatlisaError(
             f"{repo}: could not be uploaded to {endpoint} ({type(error).__name__}: {first_line(error)}); look at the "

@@ -26,7 +26,7 @@ from satlisa.runtime.locations import existing_place, is_hub_id
 CURVE_FILE = "loss_curve.png"
 SUMMARY_FILE = "train_summary.json"
 HUB_CONFIG = "config.json"
-_ITSELF = "."  # as vlm_model_id: the VLM lies in the directory, merged with its adapter
+_BASE_OF_MERGED = "base_vlm_model_id"  # key of model_config.json
 _WEIGHTS = [str(Path(name).with_suffix(".safetensors")) for name in (PROJECTOR_FILE, DECODER_FILE)]
 _OWN = [PROJECTOR_FILE, DECODER_FILE, *_WEIGHTS, SEG_ROW_FILE, CURVE_FILE]
 _OF_TRANSFORMERS = [HUB_CONFIG, "generation_config.json", "model.safetensors.index.json", "model*.safetensors"]
@@ -50,6 +50,7 @@ class Model:
 
     Attributes:
         config: with hub ids in place of folders of this machine; `dataset` is "" where it was one.
+        vlm: id of the VLM, also where a merged copy of it lies in the directory; "" if then nothing tells it.
         datasets: hub ids of the training datasets.
         local_dataset: the name of a training dataset that is not on the hub, without its place; "" where all are.
         summary: of train_summary.json, {} without one.
@@ -57,14 +58,20 @@ class Model:
 
     folder: Path
     config: ModelConfig
+    vlm: str
     datasets: tuple[str, ...]
     local_dataset: str
     summary: Mapping[str, Any]
 
     @property
+    def vlm_folder(self) -> Path | None:
+        """The folder of a VLM that lies in the directory: merged, "." without an adapter beside it."""
+        return self.folder / self.config.vlm_model_id if _is_inside(self.config.vlm_model_id) else None
+
+    @property
     def is_merged(self) -> bool:
-        """Whether the VLM itself lies in the directory, with its adapter merged."""
-        return self.config.vlm_model_id == _ITSELF
+        """Whether the directory itself is the VLM, without an adapter."""
+        return self.vlm_folder == self.folder
 
     @property
     def is_demo(self) -> bool:
@@ -74,7 +81,11 @@ class Model:
     @property
     def base_models(self) -> list[str]:
         """Hub ids of the base models, that of the VLM first."""
-        return [name for name in (self.config.vlm_model_id, self.config.sam_model_id) if is_hub_id(name)]
+        return [name for name in (self.vlm, self.config.sam_model_id) if is_hub_id(name)]
+
+
+def _is_inside(model_id: str) -> bool:
+    return model_id == "." or model_id.startswith("./")
 
 
 def read_model(folder: Path, names: Names) -> Model:
@@ -85,20 +96,24 @@ def read_model(folder: Path, names: Names) -> Model:
             given for a base model that has another.
     """
     config = ModelConfig.from_json(folder / CONFIG_FILE)
-    vlm = _public(folder, "vlm_model_id", config.vlm_model_id, "--vlm_model", names.vlm_model)
+    vlm_id, known = config.vlm_model_id, config.extra.get(_BASE_OF_MERGED)
+    if _is_inside(vlm_id):
+        if ".." in Path(vlm_id).parts:
+            raise SatlisaError(f"{folder / CONFIG_FILE}: vlm_model_id: '{vlm_id}' leaves the model directory")
+        vlm = _checked("--vlm_model", names.vlm_model) or (known if isinstance(known, str) and is_hub_id(known) else "")
+    else:
+        vlm = vlm_id = _public(folder, "vlm_model_id", vlm_id, "--vlm_model", names.vlm_model)
     sam = _public(folder, "sam_model_id", config.sam_model_id, "--sam_model", names.sam_model)
     text, datasets, local = public_datasets(config.dataset, names.dataset)
     summary = read_json(folder / SUMMARY_FILE) if (folder / SUMMARY_FILE).is_file() else {}
-    config = replace(config, vlm_model_id=vlm, sam_model_id=sam, dataset=text)
-    return Model(folder, config, datasets, local, summary)
+    config = replace(config, vlm_model_id=vlm_id, sam_model_id=sam, dataset=text)
+    return Model(folder, config, vlm, datasets, local, summary)
 
 
 def _public(folder: Path, key: str, found: str, option: str, given: str) -> str:
     place = f"{folder / CONFIG_FILE}: {key}"
-    is_local = found != _ITSELF and not found.startswith("demo:") and not is_hub_id(found)
-    if given and not is_hub_id(given):
-        raise SatlisaError(f"{option}: expected a hub id (owner/name), found '{given}'")
-    if given and not is_local and given != found:
+    is_local = not found.startswith("demo:") and not is_hub_id(found)
+    if _checked(option, given) and not is_local and given != found:
         raise SatlisaError(f"{option}: {place} is '{found}' already, and other weights would not fit; leave it out")
     if is_local and not given:
         raise SatlisaError(
@@ -108,6 +123,12 @@ def _public(folder: Path, key: str, found: str, option: str, given: str) -> str:
     if found.startswith("demo:"):
         model_source(found)
     return given or found
+
+
+def _checked(option: str, given: str) -> str:
+    if given and not is_hub_id(given):
+        raise SatlisaError(f"{option}: expected a hub id (owner/name), found '{given}'")
+    return given
 
 
 def public_datasets(text: str, given: str = "") -> tuple[str, tuple[str, ...], str]:
@@ -139,14 +160,14 @@ def _is_on_hub(name: str) -> bool:
 def model_files(model: Model, repo: str) -> Files:
     """The model's own files, cleaned, and a config.json; nothing else of the directory."""
     files: Files = {CONFIG_FILE: _json(_config(model))}
-    patterns = [*_OWN, *(_OF_TRANSFORMERS if model.is_merged else [])]
-    for path in sorted({path for pattern in patterns for path in model.folder.glob(pattern)}):
-        if path.is_file():
-            files[path.name] = path
+    places = [(model.folder, _OWN), *([(model.vlm_folder, _OF_TRANSFORMERS)] if model.vlm_folder else [])]
+    for place, patterns in places:
+        for path in sorted(path for pattern in patterns for path in place.glob(pattern) if path.is_file()):
+            files.setdefault(path.relative_to(model.folder).as_posix(), path)
     for part in (ADAPTER_FOLDER, TOKENIZER_FOLDER):
         files |= _folder_files(model.folder / part)
-    for name in [name for name in files if name.endswith(("adapter_config.json", "tokenizer_config.json"))]:
-        files[name] = _json(_cleaned(read_json(model.folder / name), model.config.vlm_model_id))
+    for name in [name for name in files if name.endswith("config.json") and name != CONFIG_FILE]:
+        files[name] = _json(_cleaned(read_json(model.folder / name), model.vlm or model.config.vlm_model_id))
     if not model.is_merged:
         files[f"{ADAPTER_FOLDER}/README.md"] = _about_adapter(model, repo).encode()
         files[HUB_CONFIG] = _json({"model_type": "satlisa", "architectures": ["SatLisa"], "library_name": "satlisa"})
@@ -195,16 +216,14 @@ def left_out(model: Model, files: Files) -> list[str]:
     """The names in the directory that are not published, folders with a slash."""
     kept = {name.split("/")[0] for name in files}
     others = [path for path in sorted(model.folder.iterdir()) if path.name not in kept]
-    names = [path.name + "/" * path.is_dir() for path in others]
-    for part in (ADAPTER_FOLDER, TOKENIZER_FOLDER):
-        inner = [path.relative_to(model.folder).as_posix() for path in (model.folder / part).rglob("*")]
-        names += sorted(name for name in inner if name not in files and (model.folder / name).is_file())
-    return names
+    inner = [path for part in sorted(kept) for path in sorted((model.folder / part).rglob("*")) if path.is_file()]
+    names = [path.relative_to(model.folder).as_posix() for path in inner]
+    return [path.name + "/" * path.is_dir() for path in others] + [name for name in names if name not in files]
 
 
 def _about_adapter(model: Model, repo: str) -> str:
     config = model.config
-    base = f"base_model: {config.vlm_model_id}\n" if is_hub_id(config.vlm_model_id) else ""
+    base = f"base_model: {model.vlm}\n" if is_hub_id(model.vlm) else ""
     return f"""---
 library_name: peft
 {base}tags:

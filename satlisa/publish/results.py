@@ -42,6 +42,7 @@ class Score:
     Attributes:
         interval: the 95 % bootstrap interval, None where there is none.
         constant: what the best constant answer scores, None where that says nothing.
+        samples: of the task; for the accuracy, those whose answer can be judged.
     """
 
     task: str
@@ -143,7 +144,8 @@ def _scores(task: str, values: Mapping[str, Any]) -> list[Score]:
     for key, (_, constant) in _SCORES.items():
         if (value := values.get(key)) is not None:
             interval = tuple(bounds[key]) if bounds.get(key) else None
-            found.append(Score(task, key, value, interval, values.get(constant), int(values.get("samples") or 0)))
+            samples = int(values.get("judged" if key == "accuracy" else "samples") or 0)
+            found.append(Score(task, key, value, interval, values.get(constant), samples))
     return found
 
 
