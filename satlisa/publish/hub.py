@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from satlisa import __version__
-from satlisa.errors import SatlisaError, first_line
+from satlisa.errors import SatlisaError, first_line, redact
 
 _LOG_IN = "run `hf auth login`, or set HF_TOKEN, with a token of https://huggingface.co/settings/tokens that may write"
 
@@ -78,16 +78,21 @@ def _one_line(repo: str, endpoint: str) -> Iterator[None]:
         raise
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        raise SatlisaError(f"{repo}: {_advice(status, repo)} ({error})") from error
+        raise SatlisaError(f"{repo}: {_advice(status, repo)} ({_whole(error)})") from error
     except ValueError as error:  # with all reasons, of which the first line has none
         raise SatlisaError(
-            f"{repo}: the hub refused README.md ({error}); --license and --language are in it"
+            f"{repo}: the hub refused README.md ({_whole(error)}); --license and --language are in it"
         ) from error
     except Exception as error:  # of httpx, of hf_xet, of the disk
         raise SatlisaError(
             f"{repo}: could not be uploaded to {endpoint} ({type(error).__name__}: {first_line(error)}); look at the "
             "connection, then run the same command again"
         ) from error
+
+
+def _whole(error: BaseException) -> str:
+    """All lines of a message as one, redacted: the hub's reason is not in the first."""
+    return redact(" ".join(str(error).split()))
 
 
 def _advice(status: int, repo: str) -> str:

@@ -45,7 +45,7 @@ def refuse_local_paths(files: Files, folder: Path) -> None:
     Raises:
         SatlisaError: the first file that names a local path or holds a token, with both.
     """
-    own = [str(place) for place in (folder.resolve(), Path.home(), Path.cwd()) if len(place.parts) > 2]
+    own = [str(place) for place in (folder.resolve(), Path.home()) if len(place.parts) > 2]
     for name, content in files.items():
         for where, text in _texts(name, content):
             found = next((place for place in own if place in text), None) or find_local_path(text)
