@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from torch import Tensor
 
+from satlisa.data.mixing import parse_datasets
 from satlisa.evaluation.report import escape
 from satlisa.evaluation.tables import markdown_table
 from satlisa.pretrained.model_directory import ADAPTER_FOLDER, DECODER_FILE, PROJECTOR_FILE, SEG_ROW_FILE
@@ -16,7 +17,7 @@ from satlisa.publish.results import Evaluation, Score
 
 _HUB = "https://huggingface.co"
 _SETTINGS = (
-    *("EPOCHS", "MAX_STEPS", "BATCH_SIZE", "GRAD_ACCUM", "LEARNING_RATE", "WARMUP_RATIO", "WEIGHT_DECAY"),
+    *("INIT_FROM", "EPOCHS", "MAX_STEPS", "BATCH_SIZE", "GRAD_ACCUM", "LEARNING_RATE", "WARMUP_RATIO", "WEIGHT_DECAY"),
     *("MAX_GRAD_NORM", "MAX_SAMPLES", "SEG_TASKS", "PRECISION", "SEED"),
 )
 _CONFIG = (
@@ -127,11 +128,7 @@ def _evaluation(evaluation: Evaluation | None) -> str:
         return "## Evaluation\n\nNo evaluation was published with this model."
     rows = [["Task", "Samples", "Score", "Value", "95 % interval", "Best constant answer"]]
     rows += [_score_row(score) for score in evaluation.scores]
-    kind = (
-        ""
-        if evaluation.is_on_hub
-        else {"demo": ", synthetic scenes that satlisa makes"}.get(evaluation.dataset, ", a local dataset")
-    )
+    kind = {"hub": "", "demo": ", synthetic scenes that satlisa makes", "local": ", a local dataset"}[evaluation.kind]
     errors = f" {evaluation.errors} samples could not be read or answered and have no score." * bool(evaluation.errors)
     return "\n".join(
         [
@@ -169,7 +166,7 @@ def _value(value: Any) -> str:
 
 def _data(model: Model) -> str:
     names = [f"[{name}]({_HUB}/datasets/{name})" for name in model.datasets]
-    if "demo" in model.config.dataset.split(","):
+    if "demo" in parse_datasets(model.config.dataset or "none"):
         names.append("synthetic scenes that satlisa makes (`demo`)")
     if model.local_dataset:
         names.append(f"a local dataset, {escape(model.local_dataset)}")

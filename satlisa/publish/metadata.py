@@ -28,7 +28,7 @@ def card_data(
     scores = evaluation.scores if evaluation else []
     return ModelCardData(
         license=license_id,
-        language=list(languages),
+        language=list(languages) or None,
         library_name="satlisa",
         pipeline_tag="image-text-to-text",
         base_model=model.base_models or None,
@@ -63,9 +63,9 @@ def _model_index_entry(score: Score, evaluation: Evaluation) -> EvalResult:
 
 
 def _dataset_name(evaluation: Evaluation) -> str:
-    if evaluation.is_on_hub:
+    if evaluation.kind == "hub":
         return evaluation.dataset
-    kind = "made by satlisa" if evaluation.dataset == "demo" else "a local folder"
+    kind = "made by satlisa" if evaluation.kind == "demo" else "a local folder"
     return f"{evaluation.dataset} ({kind}, not on the hub)"
 
 
@@ -74,7 +74,7 @@ def eval_results(evaluation: Evaluation) -> dict[str, bytes]:
 
     `task_id` is the task and the score. The demo dataset has its own name, and a note that the hub does not have it.
     """
-    if not evaluation.is_on_hub and evaluation.dataset != "demo":
+    if evaluation.kind == "local":
         return {}
     entries = [_entry(score, evaluation) for score in evaluation.scores]
     name = re.sub(r"[^\w.-]+", "_", evaluation.dataset)
@@ -85,7 +85,7 @@ def eval_results(evaluation: Evaluation) -> dict[str, bytes]:
 def _entry(score: Score, evaluation: Evaluation) -> EvalResultEntry:
     bounds = "95 % interval {} to {}, ".format(*_rounded(*score.interval)) if score.interval else ""
     notes = f"{score.name}, {bounds}{score.samples} samples, {evaluation.split} split, satlisa {__version__}"
-    if not evaluation.is_on_hub:
+    if evaluation.kind == "demo":
         notes += "; dataset: synthetic scenes that the package satlisa makes, not on the hub"
     task_id = re.sub(r"\W+", "_", f"{score.task}_{score.key}")
     date = evaluation.date or None

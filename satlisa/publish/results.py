@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -74,7 +74,7 @@ class Evaluation:
 
     Attributes:
         dataset: hub id, "demo", or the name of a local dataset.
-        is_on_hub: whether `dataset` is a hub id.
+        kind: which of the three.
         date: of its start, ISO 8601; "" where results.json does not tell.
         example: a sample's entry in results.json, None without a picture.
         pictures: the example's, by their heading: path in the repository.
@@ -82,7 +82,7 @@ class Evaluation:
     """
 
     dataset: str
-    is_on_hub: bool
+    kind: Literal["hub", "demo", "local"]
     split: str
     date: str
     errors: int
@@ -115,8 +115,8 @@ def read_evaluation(path: Path, folder: Path, trained_on: str, named: str) -> Ev
     _, names, local = public_datasets(dataset, named if dataset == trained_on else "")
     example, images = _choose_example(results["samples"], path.parent)
     return Evaluation(
-        dataset=" and ".join(names) or local or "demo",
-        is_on_hub=bool(names),
+        dataset=" and ".join(names) or local or dataset or "an unnamed dataset",
+        kind="hub" if names else "demo" if dataset == "demo" else "local",
         split=str(settings.get("split") or ""),
         date=str(settings.get("started") or ""),
         errors=sum(int(values.get("errors") or 0) for values in tasks.values()),

@@ -25,7 +25,7 @@ def test_scores_intervals_and_a_picture(demo_run: Path, tmp_path: Path) -> None:
     assert list(giou.interval or ()) == tasks["building_segmentation"]["intervals"]["giou"]
     accuracy = next(score for score in found.scores if (score.task, score.key) == ("scene_classification", "accuracy"))
     assert (accuracy.value, accuracy.constant, accuracy.samples) == (1.0, 1.0, 1) and not accuracy.of_masks
-    assert (found.dataset, found.is_on_hub, found.split, found.errors) == ("demo", False, "test", 0)
+    assert (found.dataset, found.kind, found.split, found.errors) == ("demo", "demo", "test", 0)
     assert found.example and found.example["task"] in ("building_segmentation", "instance_segmentation")
     assert list(found.files) == ["images/example_input.png", "images/example_overlay.png"]
     content = found.files["images/example_overlay.png"]
@@ -68,10 +68,12 @@ def test_the_example_is_the_median(demo_run: Path, tmp_path: Path) -> None:
 def test_datasets_by_their_public_names(demo_run: Path, tmp_path: Path) -> None:
     results = evaluate_run(demo_run, tmp_path / "eval", dataset=f"{HOME}/mine")
     found = read(results, demo_run, f"{HOME}/mine")
-    assert (found.dataset, found.is_on_hub) == ("mine", False)
+    assert (found.dataset, found.kind) == ("mine", "local")
     found = read(results, demo_run, f"{HOME}/mine", "alice/mine")
-    assert (found.dataset, found.is_on_hub) == ("alice/mine", True)
+    assert (found.dataset, found.kind) == ("alice/mine", "hub")
     assert read(results, demo_run, f"{HOME}/other", "alice/other").dataset == "mine"  # evaluated on another one
+    change_json(results, settings={**json.loads(results.read_text())["settings"], "dataset": f"{HOME}/demo"})
+    assert read(results, demo_run).kind == "local"  # though it is called demo
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"settings": [], "tasks": {}, "samples": []}'])
