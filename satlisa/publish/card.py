@@ -46,10 +46,9 @@ def card(data: ModelCardData, model: Model, repo: str, files: Files, evaluation:
 
 
 def _about(model: Model) -> str:
-    config = model.config
-    vlm = _linked(model.vlm) if model.vlm else "its vision-language model"
-    copied = " (a copy of it lies in this repository, with LoRA merged)" if model.vlm_folder else ""
-    adapter = "" if model.is_merged else " with a LoRA adapter"
+    config, vlm = model.config, _linked(model.vlm) if model.vlm else "a vision-language model"
+    copied = ", of which this repository holds a copy with LoRA merged" if model.vlm_folder else ""
+    adapter = "" if model.is_merged else f"{' and' if copied else ' with'} a LoRA adapter"
     return (
         "Answers questions about satellite images in text, and where an answer holds the token "
         f"`{config.seg_token}`, draws a mask. It is {vlm}{copied}{adapter}; the hidden state at each "
@@ -60,7 +59,7 @@ def _about(model: Model) -> str:
 
 def _linked(name: str) -> str:
     """A base model with its address, or what it is."""
-    return f"`{name}`, a tiny model of the package," if name.startswith("demo:") else f"[{name}]({_HUB}/{name})"
+    return f"`{name}` (a tiny model of the package)" if name.startswith("demo:") else f"[{name}]({_HUB}/{name})"
 
 
 def _example(evaluation: Evaluation | None) -> str:

@@ -19,7 +19,7 @@ from satlisa.pretrained.model_directory import (
     SEG_ROW_FILE,
     TOKENIZER_FOLDER,
 )
-from satlisa.pretrained.tensor_files import read_json
+from satlisa.pretrained.tensor_files import MOST_TOKENIZER, read_json
 from satlisa.publish.local_paths import Files, find_local_path
 from satlisa.runtime.locations import existing_place, is_hub_id
 
@@ -167,7 +167,7 @@ def model_files(model: Model, repo: str) -> Files:
     for part in (ADAPTER_FOLDER, TOKENIZER_FOLDER):
         files |= _folder_files(model.folder / part)
     for name in [name for name in files if name.endswith("config.json") and name != CONFIG_FILE]:
-        files[name] = _json(_cleaned(read_json(model.folder / name), model.vlm or model.config.vlm_model_id))
+        files[name] = _json(_cleaned(read_json(model.folder / name, MOST_TOKENIZER), model.config.vlm_model_id))
     if not model.is_merged:
         files[f"{ADAPTER_FOLDER}/README.md"] = _about_adapter(model, repo).encode()
         files[HUB_CONFIG] = _json({"model_type": "satlisa", "architectures": ["SatLisa"], "library_name": "satlisa"})
@@ -223,7 +223,7 @@ def left_out(model: Model, files: Files) -> list[str]:
 
 def _about_adapter(model: Model, repo: str) -> str:
     config = model.config
-    base = f"base_model: {model.vlm}\n" if is_hub_id(model.vlm) else ""
+    base = f"base_model: {config.vlm_model_id}\n" if is_hub_id(config.vlm_model_id) else ""
     return f"""---
 library_name: peft
 {base}tags:

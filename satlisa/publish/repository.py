@@ -10,7 +10,7 @@ from satlisa.publish.card import card
 from satlisa.publish.code import code_files
 from satlisa.publish.local_paths import Files, refuse_local_paths
 from satlisa.publish.metadata import card_data, default_license, eval_results
-from satlisa.publish.parts import Names, left_out, model_files, read_model
+from satlisa.publish.parts import Model, Names, left_out, model_files, read_model
 from satlisa.publish.results import read_evaluation
 
 
@@ -60,7 +60,16 @@ def put_together(folder: Path, wishes: Wishes) -> Repository:
     data = card_data(model, wishes.repo, license_id, wishes.languages, evaluation)
     files["README.md"] = card(data, model, wishes.repo, files, evaluation).encode()
     refuse_local_paths(files, folder)
+    return Repository(files, _notes(model, files, "" if wishes.license_id else license_id))
+
+
+def _notes(model: Model, files: Files, license_id: str) -> list[str]:
+    """What was left out or decided: files, names that the hub does not know, the licence unless it was given."""
     notes = [f"left out: {', '.join(names)}"] if (names := left_out(model, files)) else []
-    if not wishes.license_id:
-        notes.append(f"license: {license_id}; --license names another one")
-    return Repository(files, notes)
+    if not model.vlm:
+        notes.append("base_model: nothing tells which VLM was merged; --vlm_model names it")
+    if model.is_demo:
+        notes.append("base_model: demo models are not on the hub and not named there; they come with satlisa")
+    if model.local_dataset:
+        notes.append(f"dataset: {model.local_dataset} is not on the hub and left out; --dataset says how it is called")
+    return notes + ([f"license: {license_id}; --license names another one"] if license_id else [])

@@ -6,6 +6,8 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from satlisa.config import ModelConfig
 from satlisa.evaluation.evaluate import evaluate
@@ -85,3 +87,21 @@ def published(run: Path, **wishes: Any) -> Files:
 def text_of(files: Files, name: str) -> str:
     content = files[name]
     return (content if isinstance(content, bytes) else content.read_bytes()).decode()
+
+
+def write_merged(folder: Path, model_id: str, **more: str) -> Path:
+    """The layout of a model directory that brings its VLM."""
+    vlm = folder / model_id
+    vlm.mkdir(parents=True)
+    ModelConfig(vlm_model_id=model_id, sam_model_id="a/sam", dataset="a/b", extra=dict(more)).save(
+        folder / "model_config.json"
+    )
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        (vlm / name).write_text(json.dumps({"model_type": "qwen3_5", "_name_or_path": f"{HOME}/qwen"}))
+    (vlm / "tokenizer.json").write_text("{}")
+    for name in ("model-00001-of-00001", "seg_projector", "sam_mask_decoder"):
+        place = vlm if name.startswith("model") else folder
+        save_file({"x": torch.zeros(2)}, place / f"{name}.safetensors", {"format": "pt"})
+    (vlm / "model.safetensors.index.json").write_text("{}")
+    (folder / "mine.safetensors").write_bytes(b"")
+    return folder

@@ -8,7 +8,7 @@ from PIL import Image
 
 from satlisa.publish.parts import Names
 from tests.helpers.model_fixtures import picture
-from tests.helpers.published import HOME, SUMMARY, change_json, evaluate_run, published, text_of
+from tests.helpers.published import HOME, SUMMARY, change_json, evaluate_run, published, text_of, write_merged
 
 
 def section(text: str, title: str) -> str:
@@ -81,3 +81,10 @@ def test_a_local_dataset_by_its_name_alone(demo_run: Path) -> None:
     assert "Trained on a local dataset, mine." in text_of(published(demo_run), "README.md")
     named = text_of(published(demo_run, names=Names(dataset="alice/mine")), "README.md")
     assert "Trained on [alice/mine](https://huggingface.co/datasets/alice/mine)." in named
+
+
+def test_a_merged_model_says_what_it_holds(tmp_path: Path) -> None:
+    folder = write_merged(tmp_path / "m", ".")
+    text = text_of(published(folder, names=Names(vlm_model="Qwen/Qwen3.5-0.8B")), "README.md")
+    assert "of which this repository holds a copy with LoRA merged;" in text and "base_model_relation: finetune" in text
+    assert "It is a vision-language model, of which" in text_of(published(folder), "README.md")

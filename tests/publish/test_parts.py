@@ -4,15 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer
 
-from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
 from satlisa.publish.local_paths import refuse_local_paths
 from satlisa.publish.parts import Model, Names, left_out, model_files, part_names, public_datasets, read_model
-from tests.helpers.published import HOME, REPO, change_json, text_of
+from tests.helpers.published import HOME, REPO, change_json, text_of, write_merged
 
 OTHERS = ["checkpoints/", "notes.txt", "train_log.jsonl", "train_summary.json"]
 
@@ -99,25 +96,8 @@ def test_config_json_misleads_nobody(demo_run: Path, tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(demo_run / "tokenizer").get_vocab()["<SEG>"] == 498
 
 
-def merged(folder: Path, model_id: str, **more: str) -> Path:
-    """The layout of a model directory that brings its VLM."""
-    vlm = folder / model_id
-    vlm.mkdir(parents=True)
-    ModelConfig(vlm_model_id=model_id, sam_model_id="a/sam", dataset="a/b", extra=dict(more)).save(
-        folder / "model_config.json"
-    )
-    for name in ("config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json"):
-        (vlm / name).write_text(json.dumps({"model_type": "qwen3_5", "_name_or_path": f"{HOME}/qwen"}))
-    for name in ("model-00001-of-00001", "seg_projector", "sam_mask_decoder"):
-        place = vlm if name.startswith("model") else folder
-        save_file({"x": torch.zeros(2)}, place / f"{name}.safetensors", {"format": "pt"})
-    (vlm / "model.safetensors.index.json").write_text("{}")
-    (folder / "mine.safetensors").write_bytes(b"")
-    return folder
-
-
 def test_a_merged_model_keeps_its_own_config(tmp_path: Path) -> None:
-    model = read(merged(tmp_path / "m", ".", base_vlm_model_id="Qwen/Qwen3.5-0.8B"))
+    model = read(write_merged(tmp_path / "m", ".", base_vlm_model_id="Qwen/Qwen3.5-0.8B"))
     files = model_files(model, REPO)
     assert sorted(files) == [
         *("config.json", "generation_config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json"),
@@ -131,13 +111,13 @@ def test_a_merged_model_keeps_its_own_config(tmp_path: Path) -> None:
 
 
 def test_a_merged_model_is_told_its_base(tmp_path: Path) -> None:
-    folder = merged(tmp_path / "m", ".")
+    folder = write_merged(tmp_path / "m", ".")
     assert read(folder).base_models == ["a/sam"]
     assert read(folder, vlm_model="Qwen/Qwen3.5-0.8B").base_models == ["Qwen/Qwen3.5-0.8B", "a/sam"]
 
 
 def test_a_vlm_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    model = read(merged(tmp_path / "m", "./merged_vlm"))
+    model = read(write_merged(tmp_path / "m", "./merged_vlm"))
     files = model_files(model, REPO)
     assert {"merged_vlm/config.json", "merged_vlm/model-00001-of-00001.safetensors", "vlm_lora/README.md"} < set(files)
     assert json.loads(text_of(files, "config.json"))["model_type"] == "satlisa" and not model.is_merged

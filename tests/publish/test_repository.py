@@ -13,13 +13,17 @@ from satlisa.publish.command import main
 from satlisa.publish.parts import Names
 from satlisa.publish.repository import Wishes, put_together
 from tests.helpers.model_fixtures import picture
-from tests.helpers.published import REPO, published, text_of
+from tests.helpers.published import HOME, REPO, change_json, published, text_of
 
 
-def test_notes_say_what_is_left_out_and_which_licence(demo_run: Path) -> None:
+def test_notes_say_what_is_left_out_and_decided(demo_run: Path, tmp_path: Path) -> None:
+    change_json(demo_run / "model_config.json", dataset=f"{HOME}/mine")
     notes = put_together(demo_run, Wishes(REPO, Names())).notes
-    assert notes[0].startswith("left out: checkpoints/, notes.txt") and "license: unknown" in notes[1]
-    assert len(put_together(demo_run, Wishes(REPO, Names(), license_id="mit")).notes) == 1
+    assert [note.split(": ")[0] for note in notes] == ["left out", "base_model", "dataset", "license"]
+    assert notes[0].startswith("left out: checkpoints/, notes.txt") and HOME not in "".join(notes)
+    change_json(demo_run / "model_config.json", dataset="a/b")
+    notes = put_together(demo_run, Wishes(REPO, Names(), license_id="mit")).notes
+    assert [note.split(": ")[0] for note in notes] == ["left out", "base_model"]
 
 
 def write(run: Path, output: Path, *options: str) -> None:
