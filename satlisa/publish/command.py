@@ -42,7 +42,7 @@ def _path(text: str) -> Path:
 def run(options: argparse.Namespace) -> int:
     """Put the repository together, and upload it or write it to the disk."""
     from satlisa.publish.hub import check_account, check_repo, upload  # torch and transformers take seconds
-    from satlisa.publish.parts import Names, part_names
+    from satlisa.publish.parts import Names, published_names
     from satlisa.publish.repository import Wishes, put_together
 
     check_repo(options.repo)
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="satlisa-") as name:
         _write(made.files, Path(name), os.symlink)
-        place = upload(Path(name), options.repo, private=options.private, replaced=part_names())
+        place = upload(Path(name), options.repo, private=options.private, replaced=published_names())
     print(f"{place}: {size} uploaded")
     return 0
 

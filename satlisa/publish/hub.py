@@ -49,7 +49,7 @@ def upload(folder: Path, repo: str, *, private: bool, replaced: Sequence[str]) -
 
     Args:
         private: the repository is made private; one that exists already must be.
-        replaced: names of model files that are deleted where the folder has none of them. All other files of the
+        replaced: patterns of names; such files are deleted where the folder has none of them. All other files of the
             repository stay.
 
     Returns:

@@ -20,7 +20,7 @@ _ROOTS = (
 )
 _END = r"[^\s\"'`<>|)\]}},;]*"
 _PATH = re.compile(
-    rf"(?<![\w.:/~%*\\-])/(?:{_ROOTS})/[\w.~-]{_END}"
+    rf"(?<![\w./~%*\\-])/(?:{_ROOTS})/[\w.~-]{_END}"
     rf"|(?<![\w/~])~/[\w.]{_END}"
     rf"|(?<![A-Za-z])[A-Za-z]:[\\/]+[\w .-]+[\\/]{_END}"  # with a drive
     rf"|file://[\w./~]{_END}"

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from huggingface_hub.utils import yaml_dump
 
 from satlisa import __version__
-from satlisa.publish.parts import Model
+from satlisa.publish.parts import EVAL_RESULTS, Model
 from satlisa.publish.results import Evaluation, Score
 
 KNOWN_LICENSE, UNKNOWN_LICENSE = "apache-2.0", "unknown"
@@ -79,7 +79,7 @@ def eval_results(evaluation: Evaluation) -> dict[str, bytes]:
     entries = [_entry(score, evaluation) for score in evaluation.scores]
     name = re.sub(r"[^\w.-]+", "_", evaluation.dataset)
     text: str = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
-    return {f".eval_results/{name}.yaml": text.encode()}
+    return {f"{EVAL_RESULTS}{name}.yaml": text.encode()}
 
 
 def _entry(score: Score, evaluation: Evaluation) -> EvalResultEntry:

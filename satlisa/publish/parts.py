@@ -26,6 +26,7 @@ from satlisa.runtime.locations import existing_place, is_hub_id
 CURVE_FILE = "loss_curve.png"
 SUMMARY_FILE = "train_summary.json"
 HUB_CONFIG = "config.json"
+EVAL_RESULTS, EXAMPLE = ".eval_results/satlisa-", "images/example_"  # how our files begin
 _BASE_OF_MERGED = "base_vlm_model_id"  # key of model_config.json
 _WEIGHTS = [str(Path(name).with_suffix(".safetensors")) for name in (PROJECTOR_FILE, DECODER_FILE)]
 _OWN = [PROJECTOR_FILE, DECODER_FILE, *_WEIGHTS, SEG_ROW_FILE, CURVE_FILE]
@@ -105,6 +106,8 @@ def read_model(folder: Path, names: Names) -> Model:
         vlm = vlm_id = _public(folder, "vlm_model_id", vlm_id, "--vlm_model", names.vlm_model)
     sam = _public(folder, "sam_model_id", config.sam_model_id, "--sam_model", names.sam_model)
     text, datasets, local = public_datasets(config.dataset, names.dataset)
+    if names.dataset and text != names.dataset:
+        raise SatlisaError(f"--dataset: {folder / CONFIG_FILE}: dataset is '{text}' already; leave it out")
     summary = read_json(folder / SUMMARY_FILE) if (folder / SUMMARY_FILE).is_file() else {}
     config = replace(config, vlm_model_id=vlm_id, sam_model_id=sam, dataset=text)
     return Model(folder, config, vlm, datasets, local, summary)
@@ -192,11 +195,11 @@ def _config(model: Model) -> dict[str, Any]:
 
 
 def _cleaned(content: dict[str, Any], base: str) -> dict[str, Any]:
-    """Settings of PEFT or a tokenizer: the base model by its id, and no other local place that they were made from."""
+    """Settings of PEFT or transformers: the base model by its id, and no other local place that they were made from."""
     if "base_model_name_or_path" in content:
         content["base_model_name_or_path"] = base
     return {
-        key: value
+        key: _cleaned(value, base) if isinstance(value, dict) else value
         for key, value in content.items()
         if not (key.endswith(("name_or_path", "_file", "_dir")) and isinstance(value, str) and find_local_path(value))
     }
@@ -206,10 +209,10 @@ def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
-def part_names() -> list[str]:
-    """Names of all files that can be a part of a model: none of an earlier model may stay beside a new one."""
+def published_names() -> list[str]:
+    """Names of what tells of one model alone, as patterns: none of an earlier model may stay beside a new one."""
     inner = [f"{part}/{name}" for part in (ADAPTER_FOLDER, TOKENIZER_FOLDER) for name in sorted(FILES_OF_A_MODEL)]
-    return [*_OWN, *inner]
+    return [*_OWN, *inner, f"{EVAL_RESULTS}*.yaml", f"{EXAMPLE}*.png"]
 
 
 def left_out(model: Model, files: Files) -> list[str]:

@@ -12,7 +12,7 @@ from satlisa.errors import SatlisaError, first_line
 from satlisa.evaluation.report import read_results
 from satlisa.pretrained.model_directory import fingerprint_model
 from satlisa.publish.local_paths import Files
-from satlisa.publish.parts import public_datasets
+from satlisa.publish.parts import EXAMPLE, public_datasets
 
 # Scores by key: their names, and the key of what the best constant answer scores.
 _SCORES = {
@@ -122,8 +122,8 @@ def read_evaluation(path: Path, folder: Path, trained_on: str, named: str) -> Ev
         errors=sum(int(values.get("errors") or 0) for values in tasks.values()),
         scores=scores,
         example=example,
-        pictures={_KINDS[kind]: f"images/example_{kind}.png" for kind in images},
-        files={f"images/example_{kind}.png": content for kind, content in images.items()},
+        pictures={_KINDS[kind]: f"{EXAMPLE}{kind}.png" for kind in images},
+        files={f"{EXAMPLE}{kind}.png": content for kind, content in images.items()},
     )
 
 

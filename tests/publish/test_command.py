@@ -39,6 +39,19 @@ def test_what_a_dry_run_writes_is_what_is_uploaded(
     assert account.commits == [files_in(tmp_path / "new" / "out")]
 
 
+def test_a_new_model_leaves_no_scores_of_the_one_before(
+    demo_run: Path, account: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ["--model_dir", demo_run, "--repo", REPO]
+    assert run(monkeypatch, *wanted, "--results", evaluate_run(demo_run, tmp_path / "eval")) == 0
+    account.repositories[REPO] |= {"images/mine.png": b"", ".eval_results/theirs.yaml": b""}
+    first = set(account.repositories[REPO])
+    change_json(demo_run / "model_config.json", max_instances=5)
+    assert run(monkeypatch, *wanted) == 0
+    gone = {".eval_results/satlisa-demo.yaml", "images/example_input.png", "images/example_overlay.png"}
+    assert first - set(account.repositories[REPO]) == gone
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(
     demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

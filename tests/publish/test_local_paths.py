@@ -24,6 +24,7 @@ from tests.helpers.published import HOME
         "/tmp" + "/x",
         "/Users" + "/alice/m.pt",
         "/content" + "/drive/MyDrive/model",
+        "vlm:" + HOME,
         "~" + "/models/qwen",
         "C:\\Users\\alice\\qwen",
         "D:/models/qwen/",

@@ -71,7 +71,7 @@ def entries_of(files: Any, name: str) -> list[Any]:
 
 def test_eval_results_are_the_hubs_entries(demo_run: Path, tmp_path: Path) -> None:
     results = evaluate_run(demo_run, tmp_path / "eval", dataset="alice/satellites")
-    entries = entries_of(published(demo_run, results=results), ".eval_results/alice_satellites.yaml")
+    entries = entries_of(published(demo_run, results=results), ".eval_results/satlisa-alice_satellites.yaml")
     giou = next(entry for entry in entries if entry.task_id == "building_segmentation_giou")
     assert (giou.dataset_id, giou.value) == ("alice/satellites", 0.666667) and isinstance(giou.date, str)
     assert "95 % interval" in giou.notes and "test split" in giou.notes and "not on the hub" not in giou.notes
@@ -80,7 +80,7 @@ def test_eval_results_are_the_hubs_entries(demo_run: Path, tmp_path: Path) -> No
 
 def test_eval_results_of_the_demo_say_what_it_is(demo_run: Path, tmp_path: Path) -> None:
     files = published(demo_run, results=evaluate_run(demo_run, tmp_path / "eval"))
-    assert all("not on the hub" in entry.notes for entry in entries_of(files, ".eval_results/demo.yaml"))
+    assert all("not on the hub" in entry.notes for entry in entries_of(files, ".eval_results/satlisa-demo.yaml"))
 
 
 def test_a_local_dataset_has_no_eval_results(demo_run: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from satlisa.errors import SatlisaError
 from satlisa.publish.local_paths import refuse_local_paths
-from satlisa.publish.parts import Model, Names, left_out, model_files, part_names, public_datasets, read_model
+from satlisa.publish.parts import Model, Names, left_out, model_files, public_datasets, published_names, read_model
 from tests.helpers.published import HOME, REPO, change_json, text_of, write_merged
 
 OTHERS = ["checkpoints/", "notes.txt", "train_log.jsonl", "train_summary.json"]
@@ -29,17 +29,23 @@ def test_the_model_is_published_and_nothing_else(demo_run: Path) -> None:
         "vlm_lora/adapter_model.safetensors",
     ]
     assert left_out(model, files) == [*OTHERS, "tokenizer/mine.txt"]
-    assert set(files) - {"config.json", "vlm_lora/README.md"} < {*part_names(), "model_config.json"}
+    assert set(files) - {"config.json", "vlm_lora/README.md"} < {*published_names(), "model_config.json"}
     refuse_local_paths(files, demo_run)
 
 
 def test_settings_of_peft_and_tokenizer_lose_local_places(demo_run: Path) -> None:
     change_json(demo_run / "vlm_lora/adapter_config.json", base_model_name_or_path=f"{HOME}/models/qwen")
-    change_json(demo_run / "tokenizer/tokenizer_config.json", name_or_path=f"{HOME}/qwen", vocab_file="C:\\me\\v.json")
+    change_json(
+        demo_run / "tokenizer/tokenizer_config.json",
+        name_or_path=f"{HOME}/qwen",
+        vocab_file="C:\\me\\v.json",
+        init_kwargs={"name_or_path": f"{HOME}/qwen"},
+    )
     files = model_files(read(demo_run), REPO)
     assert json.loads(text_of(files, "vlm_lora/adapter_config.json"))["base_model_name_or_path"] == "demo:vlm"
     settings = json.loads(text_of(files, "tokenizer/tokenizer_config.json"))
     assert not {"name_or_path", "vocab_file"} & settings.keys() and settings["eos_token"]
+    assert settings["init_kwargs"] == {}
     about = text_of(files, "vlm_lora/README.md")
     assert "rank 16" in about and REPO in about and "More Information" not in about and HOME not in about
 
@@ -79,6 +85,11 @@ def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert public_datasets("a/b", "alice/mine") == ("a/b", ("a/b",), "")
     with pytest.raises(SatlisaError, match="--dataset: expected hub ids"):
         public_datasets("a/b", "data/mine")
+
+
+def test_a_dataset_of_the_hub_is_not_renamed(demo_run: Path) -> None:
+    with pytest.raises(SatlisaError, match="dataset is 'demo' already"):
+        read(demo_run, dataset="alice/mine")
 
 
 def test_a_local_dataset_is_not_in_the_published_settings(demo_run: Path) -> None:
