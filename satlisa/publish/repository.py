@@ -58,7 +58,8 @@ def put_together(folder: Path, wishes: Wishes) -> Repository:
     if evaluation:
         files |= evaluation.files | eval_results(evaluation)
     data = card_data(model, wishes.repo, license_id, wishes.languages, evaluation)
-    files["README.md"] = card(data, model, wishes.repo, files, evaluation).encode()
+    text = card(data, model, wishes.repo, files, evaluation)
+    files["README.md"] = text.encode(errors="replace")  # lone surrogates of a dataset's text have no UTF-8
     refuse_local_paths(files, folder)
     return Repository(files, _notes(model, files, "" if wishes.license_id else license_id))
 

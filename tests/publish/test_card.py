@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from satlisa.publish.parts import Names
+from tests.helpers import made_up_answers as made_up
 from tests.helpers.model_fixtures import picture
 from tests.helpers.published import HOME, SUMMARY, change_json, evaluate_run, published, text_of, write_merged
 
@@ -53,7 +54,9 @@ def test_scores_with_intervals_and_a_picture(demo_run: Path, tmp_path: Path) -> 
 def test_text_of_models_and_datasets_is_escaped(demo_run: Path, tmp_path: Path) -> None:
     results = evaluate_run(demo_run, tmp_path / "eval")
     results.write_text(results.read_text().replace("Here they are.", "x").replace("Here <SEG>", "<img src=x> | y"))
-    assert "<img" not in text_of(published(demo_run, results=results), "README.md")
+    results.write_text(results.read_text().replace(made_up.BUILDINGS[1], "\\ud800 lone"))
+    text = text_of(published(demo_run, results=results), "README.md")
+    assert "<img" not in text and "? lone" in text
 
 
 @pytest.mark.integration
