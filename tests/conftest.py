@@ -13,7 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytest_plugins = [
     "tests.helpers.model_fixtures",  # first: the others import it
     "tests.helpers.dataset_fixtures",
+    "tests.helpers.hub_server",
     "tests.helpers.inference_fixtures",
+    "tests.helpers.published",
     "tests.helpers.resume_fixtures",
     "tests.helpers.saved_models",
     "tests.helpers.scenes",

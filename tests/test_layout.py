@@ -29,6 +29,7 @@ COVERED_ELSEWHERE = {  # modules without a test file of their own, and the file 
     "geo/stitch.py": "geo/test_segment.py",
     "geo/vector_files.py": "geo/test_segment.py",
     "processing/sam_inputs.py": "processing/test_embedding_cache.py",
+    "publish/__main__.py": "publish/test_command.py",
     "runtime/versions.py": "evaluation/test_evaluate.py",
     "training/state.py": "training/test_trainer.py",
     "training/step_log.py": "training/test_train.py",

@@ -42,7 +42,7 @@ DECODER_FILE = "sam_mask_decoder.pt"
 TOKENIZER_FOLDER = "tokenizer"
 SEG_ROW_FILE = "seg_token.safetensors"
 # What the two folders may hold of an earlier model; all else in them is the user's.
-_OF_A_MODEL = {
+FILES_OF_A_MODEL = {
     *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "tokenizer.json", "added_tokens.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model"),
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates"),
@@ -80,7 +80,7 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
         SEG_ROW_FILE: partial(save_file, {"seg_row": state["seg_row"]}),
         CONFIG_FILE: model.config.save,
     }
-    replace_together(folder, _NAME, writes, ours=_OF_A_MODEL.__contains__)
+    replace_together(folder, _NAME, writes, ours=FILES_OF_A_MODEL.__contains__)
 
 
 def check_parts(folder: Path) -> None:

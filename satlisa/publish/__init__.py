@@ -1,0 +1,1 @@
+"""Optional: a trained model, as a repository of the hub (docs/publishing.md)."""
