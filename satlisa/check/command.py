@@ -1,0 +1,59 @@
+"""`python -m satlisa.check DATASET` and `python train.py --check`: exit code 1 where something would surprise."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from satlisa.cli.common import CommandParser, one_line, run_command, start_logging
+
+PROG = "python -m satlisa.check"
+PROBLEMS = 1  # exit code
+
+
+def parser(prog: str = PROG, with_dataset: bool = True) -> CommandParser:
+    """The command line."""
+    parser = CommandParser(
+        prog,
+        "Read all rows of a dataset as training reads them, and write CHECK.md. Settings are train.py's variables.",
+    )
+    if with_dataset:
+        parser.add_argument("dataset", help="hub id, local folder, demo, or several: a,b:0.3")
+    else:
+        parser.add_argument("--check", action="store_true", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--output_dir", type=Path, default=Path("check"), help="folder of CHECK.md (%(default)s)")
+    parser.add_argument("--processes", type=int, default=0, help="that read rows (one for each core)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m satlisa.check`: all rows of a dataset, and of its validation split too."""
+    options = parser().parse_args(arguments)
+    environ = {"VAL_SAMPLES": "0", **os.environ, "DATASET": options.dataset}
+    return _run(PROG, options, environ, estimate=True)
+
+
+def check_training(prog: str, arguments: Sequence[str]) -> int:
+    """`train.py --check`: the rows that a run with the same variables reads."""
+    return _run(prog, parser(prog, with_dataset=False).parse_args(arguments), os.environ, estimate=False)
+
+
+def _run(prog: str, options: argparse.Namespace, environ: Mapping[str, str], estimate: bool) -> int:
+    start_logging(options.debug)
+    return run_command(prog, partial(_check, options, environ, estimate), options.debug)
+
+
+def _check(options: argparse.Namespace, environ: Mapping[str, str], estimate: bool) -> int:
+    from satlisa.training.settings import TrainConfig
+
+    settings = TrainConfig.from_env(environ)
+
+    from satlisa.check.check import check  # torch and transformers take seconds; mistakes do not wait for them
+
+    problems = check(settings, options.output_dir, estimate=estimate, processes=options.processes)
+    for line in problems:
+        print(one_line(line))
+    count = f"{len(problems):,} problem{'s' * (len(problems) != 1)}" if problems else "no problem found"
+    print(f"{count}; the report: {options.output_dir / 'CHECK.md'}")
+    return PROBLEMS if problems else 0
