@@ -9,10 +9,11 @@ from PIL import Image
 
 from satlisa.check.facts import THUMB, Facts
 
-_ALIKE = 0.985  # correlation of two thumbnails from which on the pictures are compared
+_ALIKE = 0.98  # correlation of two thumbnails from which on the pictures are compared
 _FLAT = 3.0  # grey levels: a thumbnail that varies less, as of water, is like any other
-_SIDE = 128  # at which pictures are compared
-_LARGEST_STEP = 5.0  # mean difference in grey levels of one picture stored twice (JPEG, another size)
+_SIDE = 64  # at which pictures are compared
+_LARGEST_STEP = 3.0  # mean difference in grey levels of one picture stored twice (JPEG, another size)
+_LEAST_LIKENESS = 0.97  # correlation of these pictures
 _MOST_PAIRS = 2000  # pictures that are compared
 _BLOCK = 4096
 
@@ -83,7 +84,7 @@ def _is_same(one: Image.Image, other: Image.Image) -> bool:
     if abs(shapes[0] / shapes[1] - 1) > 0.02:
         return False
     small = [
-        np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float32)
+        np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float32).ravel()
         for image in (one, other)
     ]
-    return float(np.abs(small[0] - small[1]).mean()) < _LARGEST_STEP
+    return bool(np.abs(small[0] - small[1]).mean() < _LARGEST_STEP and np.corrcoef(*small)[0, 1] > _LEAST_LIKENESS)

@@ -214,7 +214,7 @@ def _masks(sample: Sample, most: int) -> dict[str, Any]:
 
 def _picture(image: Image.Image, source: Any) -> dict[str, Any]:
     """What tells a picture from others."""
-    thumb = image.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=2.0).convert("L")
+    thumb = image.convert("L").resize((THUMB, THUMB), Image.Resampling.BILINEAR)
     return {"key": fingerprint(image, source), "thumb": thumb.tobytes()}
 
 

@@ -107,17 +107,19 @@ def _meant_otherwise(rows: Sequence[Facts]) -> dict[str, list[Facts]]:
 
 def _meaning(rows: Sequence[Facts]) -> str:
     """What the outlines of a group were meant as; "" for what they are read as."""
-    scores = {}
+    scores: dict[str, float] = {}
+    small: dict[str, float] = {}
     for name in _MEANT:
         looks = [one.looks[name] for one in rows if one.looks and name in one.looks]
         together = pool(looks)
         if name in (*SCALES, SIZED) and len(looks) < _ALL * len(rows):
             continue
         if name in SCALES and _is_small(rows, name) and together.score > -_LIKELY:
-            return name
-        if together.score > (_LIKELY if name == SIZED else _SURE) and together.gain > _LEAST_GAIN:
+            small[name] = together.score
+        elif together.score > (_LIKELY if name == SIZED else _SURE) and together.gain > _LEAST_GAIN:
             scores[name] = together.score
-    return max(scores, key=lambda name: scores[name]) if scores else ""
+    likely = small or scores
+    return max(likely, key=lambda name: likely[name]) if likely else ""
 
 
 def _is_small(rows: Sequence[Facts], unit: str) -> bool:
