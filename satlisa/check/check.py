@@ -173,14 +173,14 @@ def _write(folder: Path, report: Report) -> None:
     def pictures(place: Path) -> None:
         place.mkdir()
         for number, shown in enumerate(report.shown):
-            shown.picture.save(place / f"{number:02d}.png")
+            shown.picture.save(place / f"{number:02d}.jpg", quality=90)
 
     def text(place: Path) -> None:
         place.write_text(render(report), encoding="utf-8", errors="replace")
 
     with writing_to(folder, "--output_dir"):
         folder.mkdir(parents=True, exist_ok=True)
-        ours = re.compile(r"\d\d\.png").fullmatch
+        ours = re.compile(r"\d\d\.jpg").fullmatch
         replace_together(
             folder, REPORT_FILE, {IMAGE_FOLDER: pictures, REPORT_FILE: text}, lambda name: bool(ours(name))
         )

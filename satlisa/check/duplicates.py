@@ -83,8 +83,9 @@ def _is_same(one: Image.Image, other: Image.Image) -> bool:
     shapes = one.width / one.height, other.width / other.height
     if abs(shapes[0] / shapes[1] - 1) > 0.02:
         return False
-    small = [
+    first, second = (
         np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float32).ravel()
         for image in (one, other)
-    ]
-    return bool(np.abs(small[0] - small[1]).mean() < _LARGEST_STEP and np.corrcoef(*small)[0, 1] > _LEAST_LIKENESS)
+    )
+    likeness = np.corrcoef(first, second)[0, 1]
+    return bool(np.abs(first - second).mean() < _LARGEST_STEP and likeness > _LEAST_LIKENESS)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from satlisa.check.facts import Facts
 
 _SHOWN = 3  # row numbers
+_SINGULAR = {"have": "has", "are": "is", "mix": "mixes"}
 
 
 def grouped(rows: Sequence[Facts], key: Callable[[Facts], str]) -> dict[str, list[Facts]]:
@@ -25,4 +26,7 @@ def numbers(rows: Sequence[Facts]) -> str:
 
 def rows_that(rows: Sequence[Facts], text: str) -> str:
     """A line about some rows of one part: "3 rows have masks that are empty (rows 1, 5, 8)"."""
-    return f"{len(rows):,} row{'s' * (len(rows) != 1)} {text} ({numbers(rows)})"
+    if len(rows) == 1:
+        verb, rest = text.split(" ", 1)
+        return f"1 row {_SINGULAR.get(verb, verb)} {rest} ({numbers(rows)})"
+    return f"{len(rows):,} rows {text} ({numbers(rows)})"

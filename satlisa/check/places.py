@@ -14,6 +14,7 @@ from satlisa.data.rows import MASKS
 
 _SURE = 5.0  # standard errors
 _LIKELY = 3.0
+_TURNED = 2.0  # of an outline on a turned picture, whose other reading is known
 _LEAST_GAIN = 0.05  # in ranks of edges, from 0 to 1
 _BY_CHANCE = 0.01  # a probability below which thousandths would not be this small by chance
 _FEWEST = 3  # rows whose size alone tells their unit
@@ -75,7 +76,7 @@ def _drawn_before_turning(turned: Sequence[Facts]) -> list[Facts]:
     """
     looks = [(one, (one.looks or {})[_UNTURNED[one.orientation]]) for one in turned]
     are_turned = pool([look for _, look in looks]).score < -_SURE
-    return [one for one, look in looks if look.score > (_LIKELY if are_turned or one.kind != MASKS else -1)]
+    return [one for one, look in looks if look.score > (_TURNED if are_turned or one.kind != MASKS else -1)]
 
 
 def _meant_otherwise(rows: Sequence[Facts]) -> dict[str, list[Facts]]:

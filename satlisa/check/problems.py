@@ -101,8 +101,8 @@ def _texts(rows: Sequence[Facts], context: Context) -> Iterator[str]:
     if found := [one for one in rows if one.unread]:
         yield rows_that(
             found,
-            f"of tasks {_listed(found, lambda one: one.task)} ask for masks and have outlines, and are read as text; "
-            "put their tasks into SEG_TASKS",
+            f"have outlines and a question for masks, and are read as text: put {_listed(found, lambda one: one.task)} "
+            "into SEG_TASKS",
         )
     for task, of_task in grouped(rows, lambda one: one.task).items():
         answers = Counter(normalised(one.answer) for one in of_task if one.kind == TEXT)
@@ -115,11 +115,10 @@ def _texts(rows: Sequence[Facts], context: Context) -> Iterator[str]:
 
 def _masks(rows: Sequence[Facts]) -> Iterator[str]:
     if found := [one for one in rows if one.kind == BARE]:
-        tasks = _listed(found, lambda one: one.task)
         yield rows_that(
             found,
-            f"of segmentation tasks ({tasks}) have neither masks nor a word that there are none (`polygons: []`); they "
-            "are trained as text",
+            f"have a segmentation task ({_listed(found, lambda one: one.task)}), but neither masks nor a word that "
+            "there are none (`polygons: []`); they are trained as text",
         )
     for task, of_task in grouped(rows, lambda one: one.task).items():
         yield from (f"task {task}: {line}" for line in _of_task(of_task))
@@ -139,7 +138,7 @@ def _of_task(rows: Sequence[Facts]) -> Iterator[str]:
         if tiny > _TINY * total:
             yield rows_that(found, f"have {tiny:,} masks (of {total:,}) below one pixel of SAM's mask frame of 256²")
     if (found := [one for one in masked if one.share >= _WHOLE]) and len(found) > _FULL * len(masked):
-        yield rows_that(found, f"of {len(masked):,} have masks that cover the whole image")
+        yield rows_that(found, f"have masks that cover the whole image, of {len(masked):,} rows")
     if found := [one for one in masked if one.empty]:
         empties, total = sum(one.empty for one in found), sum(one.masks + one.empty for one in masked)
         if empties > _EMPTY * total:

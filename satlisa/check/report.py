@@ -226,7 +226,7 @@ def _sheet(report: Report) -> Iterator[str]:
     for start in range(0, len(report.shown), _COLUMNS):
         row = [*report.shown[start : start + _COLUMNS]]
         cells = [
-            [f'<img src="{IMAGE_FOLDER}/{start + place:02d}.png" width="{_WIDTH}">' for place in range(len(row))],
+            [f'<img src="{IMAGE_FOLDER}/{start + place:02d}.jpg" width="{_WIDTH}">' for place in range(len(row))],
             [_where(shown, report.context) for shown in row],
             [escape(shown.prompt) for shown in row],
             [f"*{escape(shown.answer)}*" for shown in row],

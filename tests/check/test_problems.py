@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from satlisa.check.problems import template
-from tests.helpers.checking import Row, clean_rows, planted, problems_of, stored_turned, with_polygons
+from tests.helpers.checking import Row, planted, problems_of, rows_of, stored_turned, with_polygons
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_cache")]
-MASKED = "segmentation"
 
 
 def with_answer(row: Row, answer: str) -> Row:
@@ -52,33 +51,29 @@ def test_coordinates_that_were_meant_otherwise(expected: str, change: object, tm
 
 
 def test_one_source_that_is_swapped(tmp_path: Path) -> None:
-    rows = clean_rows()
+    rows = rows_of("segmentation")
     for number in range(0, len(rows), 2):
         rows[number] = with_polygons({**rows[number], "source": "other"}, lambda x, y: (y, x))
     found = problems_of(tmp_path, {"train": rows})
     assert len(found) == 1 and "x and y were swapped" in found[0]
-    count = sum(MASKED in row["task"] for row in rows[::2])
-    assert found[0].count(f": {count} rows have outlines") == 1
+    assert f": {len(rows[::2])} rows have outlines" in found[0]
 
 
 def test_one_swapped_row(tmp_path: Path) -> None:
-    rows = clean_rows()
-    place = max(
-        (number for number, row in enumerate(rows) if MASKED in row["task"]), key=lambda n: len(rows[n]["metadata"])
-    )
+    rows = rows_of("segmentation")
+    place = max(range(len(rows)), key=lambda number: len(rows[number]["metadata"]))
     rows[place] = with_polygons(rows[place], lambda x, y: (y, x))
     found = problems_of(tmp_path, {"train": rows})
     assert len(found) == 1 and "x and y were swapped" in found[0] and f"(row {place})" in found[0]
 
 
 def test_boxes_as_width_and_height(tmp_path: Path) -> None:
-    found = problems_of(tmp_path, planted(lambda row: with_boxes(row, lambda a, b, c, d: [a, b, c - a, d - b])))
+    found = problems_of(tmp_path, planted(lambda row: with_boxes(row, lambda a, b, c, d: [a, b, c - a, d - b]), "det"))
     assert any("train split" in line and "[x, y, width, height]" in line for line in found), found
 
 
 def test_an_image_that_exif_turns_and_its_masks_do_not(tmp_path: Path) -> None:
-    rows = clean_rows()
-    place = next(number for number, row in enumerate(rows) if MASKED in row["task"])
+    rows, place = rows_of("segmentation")[:12], 3
     # EXIF 3 turns by 180°; the polygons stay those of the picture before it was stored the other way up
     turned = stored_turned(rows[place], 3, Image.Transpose.ROTATE_180)
     drawn_upright = problems_of(tmp_path / "upright", {"train": [*rows[:place], turned, *rows[place + 1 :]]})
@@ -89,21 +84,22 @@ def test_an_image_that_exif_turns_and_its_masks_do_not(tmp_path: Path) -> None:
 
 
 def test_masks_without_a_pixel(tmp_path: Path) -> None:
-    rows = clean_rows()
-    masked = [number for number, row in enumerate(rows) if MASKED in row["task"]]
-    rows[masked[0]] = with_polygons(rows[masked[0]], lambda x, y: (500, 500))
-    rows[masked[1]] = {**rows[masked[1]], "metadata": '{"polygons": []}'}
-    rows[masked[2]] = {**rows[masked[2]], "metadata": "{}"}
+    rows = rows_of("segmentation")
+    rows[0] = with_polygons(rows[0], lambda x, y: (500, 500))
+    rows[1] = {**rows[1], "metadata": '{"polygons": []}'}
+    rows[2] = {**rows[2], "metadata": "{}"}
     found = "\n".join(problems_of(tmp_path, {"train": rows}))
-    assert f"1 row have masks that are empty (row {masked[0]})" in found
-    assert "have no masks and an answer that speaks of some" in found and f"(row {masked[1]})" in found
-    assert "neither masks nor a word" in found and f"(row {masked[2]})" in found
+    assert "1 row has masks that are empty (row 0)" in found
+    assert "has no masks and an answer that speaks of some" in found and "(row 1)" in found
+    assert "neither masks nor a word" in found and "(row 2)" in found
 
 
 def test_images_in_two_splits(tmp_path: Path) -> None:
-    train, validation = clean_rows(), clean_rows("validation")
+    train, validation = rows_of("flood")[:8], rows_of("flood", "validation")
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(train[3]["image"]["bytes"])).convert("RGB").resize((200, 200)).save(buffer, "JPEG", quality=80)
+    Image.open(io.BytesIO(train[3]["image"]["bytes"])).convert("RGB").resize((200, 200)).save(
+        buffer, "JPEG", quality=80
+    )
     validation[0] = {**validation[0], "image": train[0]["image"]}
     validation[1] = {**validation[1], "image": {"bytes": buffer.getvalue(), "path": None}}
     lines = [line for line in problems_of(tmp_path, {"train": train, "validation": validation}) if "scores" in line]
@@ -114,18 +110,18 @@ def test_images_in_two_splits(tmp_path: Path) -> None:
 
 def test_one_answer_and_long_answers(tmp_path: Path) -> None:
     rows = [
-        with_answer(row, "Forest") if row["task"] == "scene_classification" and number else row
-        for number, row in enumerate(clean_rows())
+        with_answer(row, "Forest") if "class" in row["task"] else row
+        for row in (*rows_of("classification"), *rows_of("caption"))
     ]
-    place = next(number for number, row in enumerate(rows) if row["task"] == "image_captioning")
+    place = len(rows) - 1
     rows[place] = with_answer(rows[place], "a long answer of many words " * 120)
     found = "\n".join(problems_of(tmp_path, {"train": rows}))
     assert "task scene_classification: 100.0 % of the 24 answers are 'Forest'" in found
-    assert "1 row are longer than max_seq_length 512" in found and f"(row {place})" in found
+    assert "1 row is longer than max_seq_length 512" in found and f"(row {place})" in found
 
 
 def test_more_skips_than_allowed(tmp_path: Path) -> None:
-    rows = [{**row, "conversations": "[]"} if number < 9 else row for number, row in enumerate(clean_rows())]
+    rows = [{**row, "conversations": "[]"} if number < 9 else row for number, row in enumerate(rows_of("flood"))]
     found = problems_of(tmp_path, {"train": rows})
     assert len(found) == 1 and "9 of " in found[0] and "more than MAX_SKIP (0.05)" in found[0]
     again = problems_of(tmp_path / "again", {"train": rows}, MAX_SKIP="0.5")
@@ -134,11 +130,11 @@ def test_more_skips_than_allowed(tmp_path: Path) -> None:
 
 def test_outlines_that_are_read_as_text(tmp_path: Path) -> None:
     def renamed(row: Row) -> Row:
-        return {**row, "task": "buildings"} if row["task"] == "building_segmentation" else row
+        return {**row, "task": "buildings"}
 
-    found = problems_of(tmp_path, planted(renamed))
-    assert any("put their tasks into SEG_TASKS" in line for line in found), found
-    assert problems_of(tmp_path / "named", planted(renamed), SEG_TASKS="buildings") == []
+    found = problems_of(tmp_path, planted(renamed, "building_seg"))
+    assert any("put buildings into SEG_TASKS" in line for line in found), found
+    assert problems_of(tmp_path / "named", planted(renamed, "building_seg"), SEG_TASKS="buildings") == []
 
 
 def test_templates_keep_nothing_apart_from_something() -> None:

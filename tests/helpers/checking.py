@@ -29,9 +29,14 @@ def clean_rows(split: str = "train") -> list[Row]:
     return [dict(row) for row in _demo(split)]
 
 
-def planted(change: Callable[[Row], Row]) -> dict[str, list[Row]]:
-    """The clean rows, each of both splits changed."""
-    return {split: [change(row) for row in clean_rows(split)] for split in SCENES}
+def rows_of(task: str, split: str = "train") -> list[Row]:
+    """The clean rows whose task contains a word."""
+    return [row for row in clean_rows(split) if task in row["task"]]
+
+
+def planted(change: Callable[[Row], Row], task: str = "segmentation") -> dict[str, list[Row]]:
+    """The clean rows of a task, each of both splits changed."""
+    return {split: [change(row) for row in rows_of(task, split)] for split in SCENES}
 
 
 def with_polygons(row: Row, change: Callable[[float, float], tuple[float, float]]) -> Row:
@@ -60,5 +65,7 @@ def stored_turned(row: Row, orientation: int, back: Any) -> Row:
 def problems_of(folder: Path, splits: Mapping[str, list[Row]] | None = None, **variables: str) -> list[str]:
     """The problems of these rows; the report is in `folder/check`."""
     write_parquet(folder / "rows", splits or {split: clean_rows(split) for split in SCENES})
-    settings = TrainConfig.from_env({"PRESET": "demo", "DATASET": str(folder / "rows"), "VAL_SAMPLES": "0", **variables})
+    settings = TrainConfig.from_env(
+        {"PRESET": "demo", "DATASET": str(folder / "rows"), "VAL_SAMPLES": "0", **variables}
+    )
     return check(settings, folder / "check", processes=1)
