@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from satlisa.geometry.regions import Region
 
 SIDE = 256  # of the square in which outlines and edges are compared
 _BORDER = 2  # pixels at the picture's border, where no edge can be seen
 _CORRELATED = 8.0  # pixels of an outline that see the same edge
-_NEAR = 5  # pixels across within which an edge counts: outlines are drawn on pixels, edges lie between them
+_NEAR = 2  # pixels within which an edge counts: outlines are drawn on pixels, edges lie between them
 _VARIANCE = 1 / 12  # of a rank, uniform from 0 to 1
 
 # What may have been done to an outline: of its (SIDE, SIDE) drawing, the one that undoes it.
@@ -56,12 +56,20 @@ def edge_ranks(image: Image.Image) -> np.ndarray:
     np.abs(pixels[..., 2:] - pixels[..., :-2], out=steps[..., 1:-1])
     down = np.abs(pixels[:, 2:] - pixels[:, :-2])
     np.maximum(steps[:, 1:-1], down, out=steps[:, 1:-1])
-    strongest = Image.fromarray(steps.max(axis=0).astype(np.uint8)).filter(ImageFilter.MaxFilter(_NEAR))
-    near = np.asarray(strongest)
+    near = _strongest_near(_strongest_near(steps.max(axis=0).astype(np.uint8)).T).T
     counts = np.bincount(near.ravel(), minlength=256)
     below = np.cumsum(counts) - counts / 2
     ranks: np.ndarray = (below / near.size).astype(np.float32)[near]
     return ranks
+
+
+def _strongest_near(steps: np.ndarray) -> np.ndarray:
+    """The largest of the values within `_NEAR` rows of each."""
+    found: np.ndarray = steps.copy()
+    for by in range(1, _NEAR + 1):
+        np.maximum(found[by:], steps[:-by], out=found[by:])
+        np.maximum(found[:-by], steps[by:], out=found[:-by])
+    return found
 
 
 def draw_outlines(regions: Sequence[Region], scale: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:

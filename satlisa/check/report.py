@@ -9,14 +9,13 @@ from satlisa.check.facts import Facts
 from satlisa.check.listing import grouped, numbers
 from satlisa.check.problems import Context, normalised
 from satlisa.check.sheet import Shown
-from satlisa.data.rows import BARE, MASKS, NEGATIVE, TEXT
+from satlisa.data.rows import MASKS
 from satlisa.data.sample import RowError
 from satlisa.evaluation.report import escape
 from satlisa.evaluation.tables import markdown_table
 from satlisa.training.fault_tolerance.skipped_rows import Skips
 
 REPORT_FILE, IMAGE_FOLDER, TITLE = "CHECK.md", "check_images", "# Check of a dataset"
-_KINDS = (MASKS, NEGATIVE, BARE, TEXT)
 _WIDTH = 240  # of a picture, in CSS pixels: three fit side by side on GitHub
 _COLUMNS = 3
 _BAR = 40  # characters of the longest bar
@@ -79,16 +78,16 @@ def render(report: Report) -> str:
 
 def _rows(report: Report) -> Iterator[str]:
     """How many rows of each task and source are used as what."""
-    cells = [["split", "dataset", "task", "source", *_KINDS, "skipped", "three rows of each kind"]]
-    for number, part in enumerate(report.context.parts):
+    parts = report.context.parts
+    several = len({part.dataset for part in parts}) > 1
+    cells = [["split", *["dataset"] * several, "task", "source", "read as", "for example", "rows"]]
+    for number, part in enumerate(parts):
         own = [one for one in report.read if one.part == number]
         for rows in grouped(own, lambda one: f"{one.task}\n{one.source}").values():
-            kinds = grouped(rows, lambda one: one.kind or "skipped")
-            counts = [f"{len(kinds.get(kind, ())):,}" for kind in (*_KINDS, "skipped")]
-            named = "; ".join(f"{kind}: {numbers(some)}" for kind, some in kinds.items())
-            about = [part.split, part.dataset, rows[0].task or "–", rows[0].source or "–"]
-            cells.append([*map(escape, about), *counts, escape(named)])
-    yield from markdown_table(cells, 4)
+            about = [part.split, *[part.dataset] * several, rows[0].task or "–", rows[0].source or "–"]
+            for kind, some in sorted(grouped(rows, lambda one: one.kind or "skipped").items()):
+                cells.append([*map(escape, about), kind, numbers(some), f"{len(some):,}"])
+    yield from markdown_table(cells, len(cells[0]) - 1)
     for part in (part for part in report.context.parts if not part.is_read):
         yield ""
         name = f"{escape(part.split)} of {escape(part.dataset)}"
@@ -214,7 +213,11 @@ def _classes(report: Report) -> Iterator[str]:
     total = counts.total() + unnamed
     cells = [["class", "masks", "share"]]
     cells += [[escape(name), f"{n:,}", f"{100 * n / total:.1f} %"] for name, n in counts.most_common(3 * _MOST)]
-    cells += [["not named", f"{unnamed:,}", f"{100 * unnamed / total:.1f} %"]] if unnamed else []
+    cells += (
+        [["not named, or several objects in one mask", f"{unnamed:,}", f"{100 * unnamed / total:.1f} %"]]
+        if unnamed
+        else []
+    )
     yield from markdown_table(cells)
 
 

@@ -9,6 +9,7 @@ import pytest
 from satlisa.check.check import check
 from satlisa.check.parts import open_parts
 from satlisa.errors import SatlisaError
+from satlisa.evaluation.report import escape
 from satlisa.pretrained import base_models
 from satlisa.training.settings import TrainConfig
 from tests.helpers.broken_rows import write_parquet
@@ -44,7 +45,8 @@ def test_datasets_are_named_and_compared(tmp_path: Path) -> None:
     found = check(settings(DATASET=f"{one},{other}", VAL_SAMPLES="0"), tmp_path / "check", processes=1)
     assert found == []
     text = (tmp_path / "check" / "CHECK.md").read_text(encoding="utf-8")
-    assert text.count("| train |") == text.count("| validation |")
+    rows = [line for line in text.splitlines() if line.startswith(("| train |", "| validation |"))]
+    assert {line.split(" | ")[1] for line in rows} == {escape(one), escape(other)}
 
 
 def test_no_weights_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
