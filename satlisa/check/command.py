@@ -1,8 +1,8 @@
 """`python -m satlisa.check DATASET` and `python train.py --check`: exit code 1 where something would surprise."""
 
 import argparse
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,28 +30,34 @@ def parser(prog: str = PROG, with_dataset: bool = True) -> CommandParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m satlisa.check`: all rows of a dataset, and of its validation split too."""
     options = parser().parse_args(arguments)
-    environ = {"VAL_SAMPLES": "0", **os.environ, "DATASET": options.dataset}
-    return _run(PROG, options, environ, estimate=True)
+    return _run(PROG, options)
 
 
 def check_training(prog: str, arguments: Sequence[str]) -> int:
     """`train.py --check`: the rows that a run with the same variables reads."""
-    return _run(prog, parser(prog, with_dataset=False).parse_args(arguments), os.environ, estimate=False)
+    return _run(prog, parser(prog, with_dataset=False).parse_args(arguments))
 
 
-def _run(prog: str, options: argparse.Namespace, environ: Mapping[str, str], estimate: bool) -> int:
+def _run(prog: str, options: argparse.Namespace) -> int:
     start_logging(options.debug)
-    return run_command(prog, partial(_check, options, environ, estimate), options.debug)
+    return run_command(prog, partial(_check, options), options.debug)
 
 
-def _check(options: argparse.Namespace, environ: Mapping[str, str], estimate: bool) -> int:
+def _check(options: argparse.Namespace) -> int:
+    from satlisa.data.mixing import parse_datasets
+    from satlisa.errors import SatlisaError
     from satlisa.training.settings import TrainConfig
 
-    settings = TrainConfig.from_env(environ)
+    settings, dataset = TrainConfig.from_env(), getattr(options, "dataset", "")
+    if dataset:
+        is_default = settings.origins["val_samples"] == "default"
+        settings = replace(settings, dataset=dataset, val_samples=0 if is_default else settings.val_samples)
+        if settings.streaming and len(parse_datasets(dataset)) > 1:
+            raise SatlisaError("STREAMING: several datasets can be mixed, or one can be streamed; set STREAMING=0")
 
     from satlisa.check.check import check  # torch and transformers take seconds; mistakes do not wait for them
 
-    problems = check(settings, options.output_dir, estimate=estimate, processes=options.processes)
+    problems = check(settings, options.output_dir, estimate=bool(dataset), processes=options.processes)
     for line in problems:
         print(one_line(line))
     count = f"{len(problems):,} problem{'s' * (len(problems) != 1)}" if problems else "no problem found"

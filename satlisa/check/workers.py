@@ -104,7 +104,7 @@ def _start(work: Work) -> None:
     global _work
     _work = work
     ignore_signals()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.putenv("TOKENIZERS_PARALLELISM", "false")  # read by tokenizers, which is no Python
 
 
 def _do(chunk: Sequence[Any]) -> list[Any]:
