@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder|delta_net|train_step|costs|cache|inference|evaluate|scoring|memory|t4|all`."""
+"""`python -m benchmarks encoder|delta_net|train_step|costs|cache|inference|evaluate|scoring|check|memory|t4|all`."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from dataclasses import asdict
 import torch
 
 from benchmarks import works
+from benchmarks.check import checking
 from benchmarks.costs import costs
 from benchmarks.delta_net import delta_net
 from benchmarks.measure import Row, table
@@ -25,6 +26,7 @@ WORKS = {
     "inference": works.inference,
     "evaluate": works.evaluation,
     "scoring": scoring,
+    "check": checking,
     "memory": works.memory,
     "t4": small_card,
 }

@@ -14,8 +14,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments in (["--help"], ["-h"]):
         call = f"python {PROG}" if PROG.endswith(".py") else PROG
-        print(f"usage: [VARIABLE=value …] {call} [--help] [--debug]\n\n{help_text()}")
+        print(f"usage: [VARIABLE=value …] {call} [--help] [--debug] [--check [--output_dir DIR]]\n\n{help_text()}")
+        print("--check reads all rows that the run would read, trains nothing, and writes CHECK.md (docs/check.md).")
         return 0
+    if "--check" in arguments:
+        from satlisa.check.command import check_training
+
+        return check_training(PROG, arguments)
     if arguments not in ([], ["--debug"]):
         print(f"{PROG}: unknown option {arguments[0]}; settings are variables, see --help", file=sys.stderr)
         return MISTAKE

@@ -70,6 +70,21 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
     return Parts(vlm, processor, sam, images)
 
 
+def load_processor(config: ModelConfig) -> Any:
+    """The VLM's processor, which makes token ids and image patches, without its weights.
+
+    Raises:
+        SatlisaError: as `load_parts`.
+    """
+    with _loading("vlm_model_id", config.vlm_model_id):
+        source = model_source(config.vlm_model_id)
+        if Path(source).is_dir():
+            check_folder(Path(source))
+        else:
+            snapshot_download(source, allow_patterns="config.json")  # fails fast without a hub
+        return AutoProcessor.from_pretrained(source, trust_remote_code=False)
+
+
 def _load(model_class: Any, source: str, dtype: torch.dtype) -> Any:
     """A model of `transformers`, every tensor of it from its weights."""
     library = logging.getLogger("transformers")

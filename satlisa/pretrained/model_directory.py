@@ -162,7 +162,7 @@ def _load(folder: Path, dtype: torch.dtype, is_local: bool, to_train: ModelConfi
         check_model_id(getattr(config, key), f"{folder / CONFIG_FILE}: {key}", folders_allowed=is_local)
     lora, tensors = read_adapter(folder / ADAPTER_FOLDER)
     projector, decoder = (_read_states(folder / name) for name in (PROJECTOR_FILE, DECODER_FILE))
-    parts = load_parts(config, dtype, _load_tokenizer(folder / TOKENIZER_FOLDER))
+    parts = load_parts(config, dtype, load_tokenizer(folder / TOKENIZER_FOLDER))
     seg_token_id = add_seg_token(parts.processor.tokenizer, parts.vlm, config.seg_token)
     if config.seg_token_id not in (None, seg_token_id):
         raise SatlisaError(
@@ -198,7 +198,7 @@ def _load(folder: Path, dtype: torch.dtype, is_local: bool, to_train: ModelConfi
     return model
 
 
-def _load_tokenizer(folder: Path) -> Any | None:
+def load_tokenizer(folder: Path) -> Any | None:
     """The tokenizer of a model directory, or None to use the base model's."""
     if not folder.is_dir():
         return None

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from satlisa.data.json_cells import without_surrogates
 from satlisa.data.sample import Sample, Turn, answer_places
@@ -123,6 +124,21 @@ def encode_image(processor: Any, image: Image.Image) -> tuple[Tensor, Tensor]:
     except ValueError as error:  # smart_resize refuses extreme aspect ratios
         raise SatlisaError(f"image of {image.width}×{image.height} pixels: {error}; crop it") from error
     return features["pixel_values"], features["image_grid_thw"]
+
+
+def image_grid(processor: Any, size: tuple[int, int]) -> Tensor:
+    """The grid (1, 3) that `encode_image` gives an image of (width, height), without its pixels.
+
+    Raises:
+        SatlisaError: as `encode_image`.
+    """
+    images, (width, height) = processor.image_processor, size
+    fewest, most = images.size["shortest_edge"], images.size["longest_edge"]
+    try:
+        resized = smart_resize(height, width, images.patch_size * images.merge_size, fewest, most)
+    except ValueError as error:
+        raise SatlisaError(f"image of {width}×{height} pixels: {error}; crop it") from error
+    return torch.tensor([[1, *(side // images.patch_size for side in resized)]])
 
 
 def _encode_turns(processor: Any, turns: Sequence[Turn], after: int = -1) -> list[tuple[int, bool]]:

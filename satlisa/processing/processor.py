@@ -34,7 +34,12 @@ def encode_sample(
         RowError: an image that the processor cannot resize, or a sample whose question or `<SEG>` does not fit.
     """
     assert config.seg_token_id is not None
-    (prompt, answer_ids, (later_ids, later_answers)), shortened, places_cut = _fit(sample, processor, config)
+    try:
+        image = encode_image(processor, sample.image)
+    except SatlisaError as error:
+        raise RowError(sample.index, "image", str(error)) from error
+    text, shortened, places_cut = fit_text(sample, image, processor, config)
+    prompt, answer_ids, (later_ids, later_answers) = text
     image_key = ""
     if sam_inputs.cache is not None or not is_alone:
         image_key = fingerprint(sample.image, sample.image_source)
@@ -59,7 +64,7 @@ def encode_sample(
     )
 
 
-class _Text(NamedTuple):
+class EncodedText(NamedTuple):
     """A conversation in tokens: prompt, answer (A,), and what comes after it (`encode_later`)."""
 
     prompt: Prompt
@@ -72,19 +77,26 @@ class _Text(NamedTuple):
         return len(self.prompt.input_ids) + len(self.answer) + len(self.later[0])
 
 
-def _encode_text(processor: Any, image: tuple[Tensor, Tensor], config: ModelConfig, sample: Sample, kind: str) -> _Text:
+def _encode_text(
+    processor: Any, image: tuple[Tensor, Tensor], config: ModelConfig, sample: Sample, kind: str
+) -> EncodedText:
     prompt, places = render_prompt(processor, sample.turns, *image), describe_places(sample.regions, kind)
     answer = encode_answer(processor.tokenizer, sample.answer, len(places), config.seg_token_id or 0, places)
-    return _Text(prompt, answer, encode_later(processor, sample))
+    return EncodedText(prompt, answer, encode_later(processor, sample))
 
 
-def _fit(sample: Sample, processor: Any, config: ModelConfig) -> tuple[_Text, bool, bool]:
+def fit_text(
+    sample: Sample, image: tuple[Tensor, Tensor], processor: Any, config: ModelConfig
+) -> tuple[EncodedText, bool, bool]:
     """As much of a conversation as fits `max_seq_length`; whether that is less than all of it, and whether its places
-    are less than what was wanted."""
-    try:
-        image = encode_image(processor, sample.image)
-    except SatlisaError as error:
-        raise RowError(sample.index, "image", str(error)) from error
+    are less than what was wanted.
+
+    Args:
+        image: the outputs of `encode_image`, of which the text needs the grid alone.
+
+    Raises:
+        RowError: a question or a `<SEG>` does not fit.
+    """
     encode = partial(_encode_text, processor, image, config)
     most, kinds = config.max_seq_length, shorter_places(sample, config.instance_places)
     for kind in kinds:
@@ -94,7 +106,7 @@ def _fit(sample: Sample, processor: Any, config: ModelConfig) -> tuple[_Text, bo
     places_cut = len(kinds) > 1
     fewest, count = answer_range(sample)
 
-    def text_of(number: int) -> _Text:
+    def text_of(number: int) -> EncodedText:
         return whole if number == count else encode(first_answers(sample, number), "none")
 
     # How many answers fit, counted from the fewest; each takes a token and more

@@ -1,0 +1,1 @@
+"""A dataset's rows, read as training reads them and looked at before a GPU hour is spent."""

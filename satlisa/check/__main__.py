@@ -1,0 +1,7 @@
+"""`python -m satlisa.check`."""
+
+import sys
+
+from satlisa.check.command import main
+
+sys.exit(main())
