@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from satlisa.pretrained.peft_adapter import put_adapter, read_adapter
 from satlisa.pretrained.state_matching import State
 from satlisa.pretrained.tensor_files import MOST_TENSORS, check_file
 from satlisa.pretrained.trained_parts import match_part, projector_hidden_size, read_seg_row, read_states
-from satlisa.runtime.atomic_files import is_incomplete, replace_together
+from satlisa.runtime.atomic_files import is_incomplete, mark_incomplete, replace_together
 from satlisa.runtime.fingerprint import fingerprint_files
 from satlisa.runtime.hardware import detect
 from satlisa.runtime.sharding import trained_state
@@ -84,6 +85,17 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
         CONFIG_FILE: model.config.save,
     }
     replace_together(folder, _NAME, writes, ours=_OF_A_MODEL.__contains__)
+
+
+def invalidate_model(folder: Path) -> None:
+    """Have the model in a folder refused until the next one is saved there; where there is none, change nothing."""
+    if (folder / CONFIG_FILE).exists():
+        mark_incomplete(folder, _NAME)
+
+
+def is_of_vlm(name: str) -> bool:
+    """Whether a file in a VLM's folder is one of its own, by name; the others are the user's."""
+    return any(fnmatch(name, pattern) for pattern in _OF_A_VLM)
 
 
 def check_parts(folder: Path) -> None:
@@ -273,7 +285,7 @@ def find_model_dir(model_dir: str | Path, setting: str = "") -> Path:
             f"{setting}{folder}: the training that writes this model is at work on it, or was interrupted there: its "
             "parts do not belong together. Run the same train.py command again, which resumes and repairs it"
         )
-    config = _read_config(folder)
+    config = read_config(folder)
     required = [CONFIG_FILE, *(path.name for path in part_files(folder, config))]
     required += ["config.json"] if config.is_merged else [ADAPTER_FOLDER]
     missing = [name for name in required if not (folder / name).exists()]
@@ -289,8 +301,8 @@ def find_model_dir(model_dir: str | Path, setting: str = "") -> Path:
     return folder
 
 
-def _read_config(folder: Path) -> ModelConfig:
-    """The configuration of a folder that may be a model directory; the default one where there is none."""
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of a folder that may be a model directory; the default one where it has none."""
     if not os.path.lexists(folder / CONFIG_FILE):
         return ModelConfig()
     check_file(folder / CONFIG_FILE)
@@ -322,7 +334,7 @@ def fingerprint_model(model_dir: Path) -> str:
 
     A VLM in the directory counts by samples of its contents.
     """
-    config = _read_config(model_dir)
+    config = read_config(model_dir)
     adapter, tokenizer = f"{ADAPTER_FOLDER}/**/*", f"{TOKENIZER_FOLDER}/**/*"
     parts = (path.name for path in part_files(model_dir, config))
     files = (CONFIG_FILE, adapter, *parts, tokenizer, SEG_ROW_FILE)
