@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder|delta_net|train_step|costs|cache|inference|evaluate|scoring|memory|t4|all`."""
+"""`python -m benchmarks encoder|delta_net|train_step|costs|cache|inference|evaluate|scoring|memory|merging|t4|all`."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from benchmarks import works
 from benchmarks.costs import costs
 from benchmarks.delta_net import delta_net
 from benchmarks.measure import Row, table
+from benchmarks.merging import merging
 from benchmarks.scoring import scoring
 from benchmarks.small_card import small_card
 from satlisa.errors import SatlisaError
@@ -26,6 +27,7 @@ WORKS = {
     "evaluate": works.evaluation,
     "scoring": scoring,
     "memory": works.memory,
+    "merging": merging,
     "t4": small_card,
 }
 

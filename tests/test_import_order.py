@@ -20,7 +20,7 @@ ORDER = [
     ("inference", "training", "demo"),
     ("evaluation",),
     ("cli",),
-    ("geo", "convert", "web", "publish"),  # optional folders: nothing before them may need them
+    ("geo", "convert", "web", "publish", "merge"),  # optional folders: nothing before them may need them
 ]
 LAZY = {("cli", "geo")}  # a command may call an optional folder, inside functions: without it, it works as before
 RANKS = {name: rank for rank, row in enumerate(ORDER) for name in row}

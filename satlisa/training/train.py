@@ -133,6 +133,7 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
         if processes.is_main:
             _log_lengths(data, model)
             _log_places(data, model)
+        processes.barrier()  # until all have loaded what is renamed now
         processes.on_main_process(partial(prepare_folder, settings, identity, start))
         processes.on_main_process(partial(install_vlm, Path(settings.output_dir)))
     if settings.trackers():
