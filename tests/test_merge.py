@@ -17,6 +17,7 @@ def test_the_command_writes_a_folder_and_says_what_was_merged(
     line = capsys.readouterr().out
     assert f"{out}: 13 layers merged" in line and "rounding takes 0.00%" in line
     assert load_model(out, "cpu").config.is_merged
+    capsys.readouterr()
     assert main(["--model_dir", str(saved[1]), "--output", str(out)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("python -m satlisa.merge: --output: ") and "not empty" in error and error.count("\n") == 1
