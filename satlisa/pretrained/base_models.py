@@ -126,6 +126,16 @@ def empty_model(setting: str, model_id: str, model_class: Any) -> tuple[Path, An
             return folder, model_class._from_config(config, attn_implementation=None, dtype=torch.float32)
 
 
+def load_processor(folder: Path, model_id: str) -> Any:
+    """The VLM's processor, without loading the VLM.
+
+    Raises:
+        SatlisaError: it is not there or cannot be read.
+    """
+    with _loading("vlm_model_id", model_id):
+        return AutoProcessor.from_pretrained(str(folder), trust_remote_code=False)
+
+
 def resolve_ids(config: ModelConfig, folder: Path, is_local: bool) -> ModelConfig:
     """The configuration of a model directory as `load_parts` takes it: a VLM in the directory by its full path.
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamModel
+from transformers import Qwen3_5ForConditionalGeneration, SamModel
 
 from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError
@@ -26,7 +26,7 @@ from satlisa.model.assemble import add_seg_token
 from satlisa.model.satlisa import Projector
 from satlisa.pretrained.adapter_vocabulary import Rows, Vocabulary, part_of_vocabulary, read_vocabulary
 from satlisa.pretrained.base_checks import check_tokenizer
-from satlisa.pretrained.base_models import empty_model, resolve_ids
+from satlisa.pretrained.base_models import empty_model, load_processor, resolve_ids
 from satlisa.pretrained.model_directory import (
     ADAPTER_FOLDER,
     CONFIG_FILE,
@@ -202,7 +202,7 @@ def write_vlm(
         dtype: of the result; None: as stored.
     """
     base, vlm = empty_model("vlm_model_id", config.vlm_model_id, Qwen3_5ForConditionalGeneration)
-    processor = AutoProcessor.from_pretrained(str(base), trust_remote_code=False)
+    processor = load_processor(base, config.vlm_model_id)
     if (tokenizer := load_tokenizer(folder)) is not None:
         processor.tokenizer = tokenizer
         processor.chat_template = tokenizer.chat_template or processor.chat_template
@@ -304,14 +304,8 @@ def _write_settings(merge: Merge, base: Path, processor: Any, output: Path) -> N
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     """The settings of a model with another dtype wherever one is named."""
-    return {
-        key: dtype
-        if key in ("dtype", "torch_dtype")
-        else _with_dtype(value, dtype)
-        if isinstance(value, dict)
-        else value
-        for key, value in config.items()
-    }
+    inner = {key: _with_dtype(value, dtype) if isinstance(value, dict) else value for key, value in config.items()}
+    return inner | {key: dtype for key in ("dtype", "torch_dtype") if key in inner}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -165,6 +165,22 @@ def test_what_cannot_be_merged_is_refused_by_name(
     assert not (tmp_path / "out").exists() and not (tmp_path / ("out" + PARTIAL)).exists()
 
 
+def test_a_damaged_base_model_is_named(saved: tuple[SatLisa, Path], tiny_config: ModelConfig, tmp_path: Path) -> None:
+    """Its processor, and a tensor that is missing: the fault is not taken for one of the output."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_config.vlm_model_id, base)
+    edit(saved[1] / "model_config.json", vlm_model_id=str(base))
+    tensors = load_file(base / "model.safetensors")
+    tensors.pop("model.language_model.norm.weight")
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SatlisaError, match=r"expected the tensor model.language_model.norm.weight \(32,\), found none"):
+        merge_model(saved[1], tmp_path / "out")
+    (base / "processor_config.json").write_text("{damaged")
+    with pytest.raises(SatlisaError, match="vlm_model_id: cannot load"):
+        merge_model(saved[1], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_in_use_is_left_alone(saved: tuple[SatLisa, Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     merge_model(saved[1], tmp_path / "out")
