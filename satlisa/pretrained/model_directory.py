@@ -286,8 +286,8 @@ def find_model_dir(model_dir: str | Path, setting: str = "") -> Path:
             "parts do not belong together. Run the same train.py command again, which resumes and repairs it"
         )
     config = read_config(folder)
-    required = [CONFIG_FILE, *(path.name for path in part_files(folder, config))]
-    required += ["config.json"] if config.is_merged else [ADAPTER_FOLDER]
+    vlm = "config.json" if config.is_merged else ADAPTER_FOLDER
+    required = [CONFIG_FILE, vlm, *(path.name for path in part_files(folder, config))]
     missing = [name for name in required if not (folder / name).exists()]
     if missing:
         found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"

@@ -209,7 +209,7 @@ def test_only_a_configuration_that_says_so_makes_a_merged_model(saved: tuple[Sat
         load_model(out, "cpu")
     (out / "other").rename(out / "sam_mask_decoder.safetensors")
     edit(out / "model_config.json", vlm_model_id="o/n")
-    with pytest.raises(SatlisaError, match=r"not a model directory, seg_projector.pt, sam_mask_decoder.pt, vlm_lora"):
+    with pytest.raises(SatlisaError, match=r"not a model directory, vlm_lora, seg_projector.pt, sam_mask_decoder.pt"):
         load_model(out, "cpu")
 
 
