@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder|delta_net|train_step|costs|cache|inference|evaluate|scoring|check|memory|t4|all`."""
+"""Benchmarks: encoder|delta_net|train_step|costs|cache|inference|evaluate|scoring|check|memory|merging|t4|all."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from benchmarks.check import checking
 from benchmarks.costs import costs
 from benchmarks.delta_net import delta_net
 from benchmarks.measure import Row, table
+from benchmarks.merging import merging
 from benchmarks.scoring import scoring
 from benchmarks.small_card import small_card
 from satlisa.errors import SatlisaError
@@ -28,6 +29,7 @@ WORKS = {
     "scoring": scoring,
     "check": checking,
     "memory": works.memory,
+    "merging": merging,
     "t4": small_card,
 }
 

@@ -19,6 +19,8 @@ _WEIGHTS = ["text_loss_weight", "bce_loss_weight", "dice_loss_weight"]
 _TOO_LARGE = 2**31
 INSTANCE_PLACES = ("box", "centre", "none")
 """What an answer may say of each of several objects before its `<SEG>`."""
+MERGED_FOLDER = "merged_vlm"
+"""Folder of a model directory that holds its VLM, where LoRA was merged into it before the training."""
 _LARGEST_WEIGHT = 1e9
 _PACKAGED = Path(__file__).parent / "model_config.json"
 
@@ -31,7 +33,8 @@ class ModelConfig:
     """Everything in `model_config.json`, which rebuilds a model around its trained parts."""
 
     vlm_model_id: str = "Qwen/Qwen3.5-0.8B"
-    """Hub id or local folder of the vision-language model; `demo:vlm` is the packaged demo backbone."""
+    """Hub id or local folder of the vision-language model; `demo:vlm` is the packaged demo backbone.
+    One that begins with "." lies in the model directory: `./merged_vlm`, or "." for a merged model."""
     sam_model_id: str = "Zigeng/SlimSAM-uniform-77"
     """Hub id or local folder of the segmenter; `demo:sam` is the packaged demo backbone."""
     seg_token: str = "<SEG>"
@@ -119,6 +122,16 @@ class ModelConfig:
             return cls(**values, extra={key: value for key, value in content.items() if key not in types})
         except SatlisaError as error:
             raise SatlisaError(str(error).replace("model_config.json", str(path), 1)) from error
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the model directory itself is the VLM, with LoRA and `<SEG>` row merged into it (`satlisa.merge`)."""
+        return self.vlm_model_id == "."
+
+    @property
+    def brings_vlm(self) -> bool:
+        """Whether the VLM lies in the model directory."""
+        return self.is_merged or self.vlm_model_id.startswith("./")
 
     def to_dict(self) -> dict[str, Any]:
         """All keys as they are written to the file, unknown ones included."""

@@ -20,7 +20,7 @@ ORDER = [
     ("inference", "training", "demo"),
     ("evaluation",),
     ("cli",),
-    ("geo", "convert", "check", "web", "publish"),  # optional folders: nothing before them may need them
+    ("geo", "convert", "check", "web", "publish", "merge"),  # optional folders: nothing before them may need them
 ]
 LAZY = {
     ("cli", "geo"),

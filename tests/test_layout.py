@@ -34,6 +34,7 @@ COVERED_ELSEWHERE = {  # modules without a test file of their own, and the file 
     "geo/request.py": "geo/test_segment.py",
     "geo/stitch.py": "geo/test_segment.py",
     "geo/vector_files.py": "geo/test_segment.py",
+    "pretrained/trained_parts.py": "pretrained/test_model_directory.py",
     "processing/sam_inputs.py": "processing/test_embedding_cache.py",
     "publish/__main__.py": "publish/test_command.py",
     "runtime/versions.py": "evaluation/test_evaluate.py",

@@ -26,11 +26,11 @@ from satlisa.data.rows import read_sample
 from satlisa.data.sampler import IndexedSampler
 from satlisa.data.survey import Survey
 from satlisa.errors import SatlisaError
-from satlisa.pretrained.base_models import load_processor
-from satlisa.pretrained.model_directory import TOKENIZER_FOLDER, find_model_dir, load_tokenizer
+from satlisa.pretrained.base_models import load_processor, resolve_ids
+from satlisa.pretrained.model_directory import CONFIG_FILE, find_model_dir, load_tokenizer
 from satlisa.processing.chat import limit_image_tokens
 from satlisa.runtime.atomic_files import replace_together
-from satlisa.runtime.locations import check_writable, writing_to
+from satlisa.runtime.locations import check_writable, existing_folder, writing_to
 from satlisa.training.settings import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -98,15 +98,15 @@ def _load_processor(config: ModelConfig, settings: TrainConfig, estimate: bool) 
     """The processor with `<SEG>` and a limited image size, the model's configuration, and what to say of its counts."""
     note = ""
     try:
-        processor = load_processor(config)
+        processor = load_processor(_vlm_of(config, settings))
     except SatlisaError as error:
         if not estimate:
             raise
         note = f"{error} Tokens are counted with the tokenizer of the packaged demo, which makes more of them."
         logger.warning("%s", note)
-        processor = load_processor(replace(config, vlm_model_id="demo:vlm"))
+        processor = load_processor("demo:vlm")
     if settings.init_from and not note:
-        own = load_tokenizer(find_model_dir(settings.init_from, "INIT_FROM: ") / TOKENIZER_FOLDER)
+        own = load_tokenizer(find_model_dir(settings.init_from, "INIT_FROM: "))
         if own is not None:
             processor.tokenizer, processor.chat_template = own, own.chat_template or processor.chat_template
     if config.seg_token not in processor.tokenizer.get_vocab():
@@ -114,6 +114,15 @@ def _load_processor(config: ModelConfig, settings: TrainConfig, estimate: bool) 
     limit_image_tokens(processor, config.max_image_tokens)
     token_id = int(processor.tokenizer.convert_tokens_to_ids(config.seg_token))
     return processor, replace(config, seg_token_id=token_id), note
+
+
+def _vlm_of(config: ModelConfig, settings: TrainConfig) -> str:
+    """The VLM whose tokens the run will have; one that INIT_FROM brings lies in its folder."""
+    if not config.brings_vlm:
+        return config.vlm_model_id
+    folder = find_model_dir(settings.init_from, "INIT_FROM: ")
+    own = ModelConfig.from_json(folder / CONFIG_FILE)
+    return resolve_ids(own, folder, existing_folder(settings.init_from) is not None).vlm_model_id
 
 
 def _read_all(reader: RowReader, processes: int) -> list[Facts]:

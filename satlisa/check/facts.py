@@ -14,9 +14,10 @@ from satlisa.check.alignment import TURNS, Comparison, compare, draw_outlines, e
 from satlisa.check.parts import Part
 from satlisa.config import ModelConfig
 from satlisa.data.conversations import asks_for_masks
+from satlisa.data.coordinates import Reading
 from satlisa.data.image_cells import unpack
 from satlisa.data.images import fingerprint, open_oriented
-from satlisa.data.polygons import Reading, find_outline
+from satlisa.data.polygons import find_outline
 from satlisa.data.rows import MASKS, TEXT, is_mask_task, read_sample, read_text
 from satlisa.data.sample import RowError, Sample, Turn, answer_places
 from satlisa.errors import SatlisaError, first_line

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from satlisa.config import ModelConfig
@@ -49,7 +50,7 @@ class SatLisa(nn.Module):
     """VLM, projector and segmenter, with the processor that prepares their inputs.
 
     Args:
-        vlm: `Qwen3_5ForConditionalGeneration` inside a PEFT model.
+        vlm: `Qwen3_5ForConditionalGeneration` inside a PEFT model, or without one where LoRA is merged into it.
         segmenter: SlimSAM.
         processor: the VLM's processor; its tokenizer knows `<SEG>`.
         config: settings, with `seg_token_id` and widths filled in.
@@ -89,8 +90,8 @@ class SatLisa(nn.Module):
 
     @property
     def qwen(self) -> Any:
-        """The Qwen3.5 model inside the PEFT wrapper, with LoRA on its linear layers."""
-        return self.vlm.get_base_model()
+        """The Qwen3.5 model: inside the PEFT wrapper, with LoRA on its linear layers, or a merged one as it is."""
+        return self.vlm.get_base_model() if isinstance(self.vlm, PeftModel) else self.vlm
 
     def autocast(self) -> torch.autocast:
         """Autocast to `compute_dtype`; trained parameters stay float32."""

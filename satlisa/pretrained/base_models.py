@@ -8,6 +8,7 @@ import logging
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from satlisa.pretrained.base_checks import (
 from satlisa.pretrained.tensor_files import refuse_pickle
 from satlisa.runtime.locations import is_hub_id
 
+_OF_A_MODEL = ("*.safetensors", "*.bin", "*.json", "*.jinja", "merges.txt", "vocab.txt")  # what is downloaded of one
 _DEMO_WEIGHTS = Path(__file__).parent.parent / "demo" / "weights"
 
 # `attn_implementation=None` overrides config.json, where a hub kernel may be named that transformers would run.
@@ -70,14 +72,14 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
     return Parts(vlm, processor, sam, images)
 
 
-def load_processor(config: ModelConfig) -> Any:
-    """The VLM's processor, which makes token ids and image patches, without its weights.
+def load_processor(vlm_model_id: str) -> Any:
+    """The processor of a VLM, which makes token ids and image patches, without the weights.
 
     Raises:
         SatlisaError: as `load_parts`.
     """
-    with _loading("vlm_model_id", config.vlm_model_id):
-        source = model_source(config.vlm_model_id)
+    with _loading("vlm_model_id", vlm_model_id):
+        source = model_source(vlm_model_id)
         if Path(source).is_dir():
             check_folder(Path(source))
         else:
@@ -122,6 +124,51 @@ def _find(source: str, model_class: Any) -> None:
     if is_local:
         check_folder(folder)
     check_config(folder, model_class, is_local)
+
+
+def empty_model(setting: str, model_id: str, model_class: Any) -> tuple[Path, Any]:
+    """The folder of a base model, downloaded where it is a hub id, and the model without weights (on the meta device).
+
+    Raises:
+        SatlisaError: as `load_parts`.
+    """
+    source = model_source(model_id)
+    with _loading(setting, model_id):
+        _find(source, model_class)
+        folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(source, allow_patterns=_OF_A_MODEL))
+        config = model_class.config_class.from_pretrained(str(folder))
+        with torch.device("meta"):
+            return folder, model_class._from_config(config, attn_implementation=None, dtype=torch.float32)
+
+
+def resolve_ids(config: ModelConfig, folder: Path, is_local: bool) -> ModelConfig:
+    """The configuration of a model directory as `load_parts` takes it: a VLM in the directory by its full path.
+
+    Args:
+        folder: the model directory.
+        is_local: it was not downloaded, so that it may name other folders of this machine.
+
+    Raises:
+        SatlisaError: an id that names something else (`check_model_id`), or leaves the directory.
+    """
+    source = f"{folder / 'model_config.json'}: "
+    if not config.brings_vlm:
+        check_model_id(config.vlm_model_id, f"{source}vlm_model_id", is_local)
+    check_model_id(config.sam_model_id, f"{source}sam_model_id", is_local)
+    if not config.brings_vlm:
+        return config
+    place = folder / config.vlm_model_id
+    if ".." in Path(config.vlm_model_id).parts or not place.resolve().is_relative_to(folder.resolve()):
+        raise SatlisaError(
+            f"{source}vlm_model_id: expected a folder in the model directory, found '{config.vlm_model_id}', which "
+            "leaves it"
+        )
+    if not (place / "config.json").exists():
+        raise SatlisaError(
+            f"{source}vlm_model_id: expected a VLM in {place}, found no config.json there; copy the model directory "
+            "again, with all that is in it"
+        )
+    return replace(config, vlm_model_id=str(place.resolve()))
 
 
 def check_model_id(model_id: str, source: str, folders_allowed: bool) -> None:

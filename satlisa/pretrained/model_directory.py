@@ -4,10 +4,12 @@ Loading executes no code: weights are safetensors, or `.pt` read with `weights_o
 remote code. `state_matching` maps the tensor names of other programs' checkpoints to ours, or refuses.
 """
 
+import hashlib
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,14 @@ from satlisa.config import ModelConfig
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model.assemble import add_seg_token, assemble
 from satlisa.model.satlisa import SatLisa
-from satlisa.pretrained.adapter_vocabulary import read_vocabulary
+from satlisa.pretrained.adapter_vocabulary import Rows, Vocabulary, read_vocabulary
 from satlisa.pretrained.base_checks import check_folder
-from satlisa.pretrained.base_models import check_model_id, describe_load_error, load_parts
+from satlisa.pretrained.base_models import describe_load_error, load_parts, resolve_ids
 from satlisa.pretrained.peft_adapter import put_adapter, read_adapter
-from satlisa.pretrained.state_matching import State, find_state_dicts, match_unique
-from satlisa.pretrained.tensor_files import MOST_TENSORS, check_file, check_finite, list_tensors, read_tensors
-from satlisa.runtime.atomic_files import is_incomplete, replace_together
+from satlisa.pretrained.state_matching import State
+from satlisa.pretrained.tensor_files import MOST_TENSORS, check_file
+from satlisa.pretrained.trained_parts import match_part, projector_hidden_size, read_seg_row, read_states
+from satlisa.runtime.atomic_files import is_incomplete, mark_incomplete, replace_together
 from satlisa.runtime.fingerprint import fingerprint_files
 from satlisa.runtime.hardware import detect
 from satlisa.runtime.sharding import trained_state
@@ -47,11 +50,10 @@ FILES_OF_A_MODEL = {
     *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model"),
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates"),
 }
+MERGED_PROJECTOR_FILE = "seg_projector.safetensors"  # of a merged model, whose files other programs read too
+MERGED_DECODER_FILE = "sam_mask_decoder.safetensors"
 _NAME = "model"  # of what the mark of an incomplete directory is about
-_REQUIRED = (CONFIG_FILE, ADAPTER_FOLDER, PROJECTOR_FILE, DECODER_FILE)
-_WIDEST_PROJECTOR = 2**15
-_MOST_OF_A_PROJECTOR = 20  # tensors
-_MAX_SHOWN = 3
+_OF_A_VLM = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt")
 
 # transformers and PEFT change torch's default dtype, its init functions and its device while they build a model.
 _LOADING = threading.Lock()
@@ -67,6 +69,8 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
         trained: the trained parameters by name, if the caller already has them (`trained_state`).
     """
     folder = Path(model_dir)
+    if model.config.is_merged:
+        raise SatlisaError(f"{folder}: a merged model has no LoRA layers to save; copy its folder")
     folder.mkdir(parents=True, exist_ok=True)
     state = trained_state(model) if trained is None else trained
     adapter, projector, decoder = (
@@ -81,6 +85,17 @@ def save_model(model: SatLisa, model_dir: str | Path, trained: State | None = No
         CONFIG_FILE: model.config.save,
     }
     replace_together(folder, _NAME, writes, ours=FILES_OF_A_MODEL.__contains__)
+
+
+def invalidate_model(folder: Path) -> None:
+    """Have the model in a folder refused until the next one is saved there; where there is none, change nothing."""
+    if (folder / CONFIG_FILE).exists():
+        mark_incomplete(folder, _NAME)
+
+
+def is_of_vlm(name: str) -> bool:
+    """Whether a file in a VLM's folder is one of its own, by name; the others are the user's."""
+    return any(fnmatch(name, pattern) for pattern in _OF_A_VLM)
 
 
 def check_parts(folder: Path) -> None:
@@ -132,13 +147,17 @@ def load_model(model_dir: str | Path, device: str | torch.device | None = None) 
     return model.to(hardware.device).eval()
 
 
-def load_to_train(model_dir: str | Path, config: ModelConfig, dtype: torch.dtype) -> SatLisa:
-    """Load a trained model to train it further, on the CPU.
+def load_to_train(
+    model_dir: str | Path, config: ModelConfig, dtype: torch.dtype, vlm: Path | None = None, *, fresh: bool = False
+) -> SatLisa:
+    """Load a trained model to train it further, on the CPU. A merged model gets fresh LoRA layers.
 
     Args:
         model_dir: as of `load_model`.
         config: the model's own, with changes that need no other weights.
         dtype: compute dtype.
+        vlm: a folder with its VLM; by default `config` names it.
+        fresh: LoRA is merged into that VLM; put fresh layers on it.
 
     Raises:
         SatlisaError: as `load_model`; or the model has more than LoRA, `<SEG>` row, projector and decoder, which
@@ -146,60 +165,92 @@ def load_to_train(model_dir: str | Path, config: ModelConfig, dtype: torch.dtype
     """
     folder = find_model_dir(model_dir, "INIT_FROM: ")
     with _LOADING:
-        model = _load(folder, dtype, Path(model_dir).expanduser().is_dir(), config)
+        model = _load(folder, dtype, Path(model_dir).expanduser().is_dir(), config, vlm, fresh)
     if model.seg_head_row is not None:
         raise SatlisaError(f"INIT_FROM: {folder}: <SEG> has two rows, of input and output; training keeps one alone")
     return model
 
 
-def _load(folder: Path, dtype: torch.dtype, is_local: bool, to_train: ModelConfig | None = None) -> SatLisa:
+def _load(
+    folder: Path,
+    dtype: torch.dtype,
+    is_local: bool,
+    to_train: ModelConfig | None = None,
+    vlm: Path | None = None,
+    fresh: bool = False,
+) -> SatLisa:
     """The model of a directory, on the CPU. The caller holds `_LOADING`.
 
-    `to_train`: the configuration of a run that trains the model further.
+    `to_train`: the configuration of a run that trains the model further; `vlm`, `fresh`: as of `load_to_train`.
     """
-    config = to_train or ModelConfig.from_json(folder / CONFIG_FILE)
-    for key in ("vlm_model_id", "sam_model_id"):
-        check_model_id(getattr(config, key), f"{folder / CONFIG_FILE}: {key}", folders_allowed=is_local)
-    lora, tensors = read_adapter(folder / ADAPTER_FOLDER)
-    projector, decoder = (_read_states(folder / name) for name in (PROJECTOR_FILE, DECODER_FILE))
-    parts = load_parts(config, dtype, load_tokenizer(folder / TOKENIZER_FOLDER))
+    own = ModelConfig.from_json(folder / CONFIG_FILE)
+    config = to_train or own
+    is_plain = own.is_merged or fresh  # the VLM has LoRA and the vocabulary in it already
+    source = resolve_ids(replace(config, vlm_model_id=str(vlm)) if vlm else config, folder, is_local or bool(vlm))
+    adapter = None if is_plain else read_adapter(folder / ADAPTER_FOLDER)
+    paths = part_files(folder, own)
+    projector, decoder = (read_states(path) for path in paths)
+    parts = load_parts(source, dtype, load_tokenizer(folder))
     seg_token_id = add_seg_token(parts.processor.tokenizer, parts.vlm, config.seg_token)
-    if config.seg_token_id not in (None, seg_token_id):
-        raise SatlisaError(
-            f"{folder}: {CONFIG_FILE} says {config.seg_token} is token {config.seg_token_id}, its tokenizer "
-            f"{seg_token_id}; the files belong to different models"
-        )
-    vocabulary = read_vocabulary(lora, tensors, parts.vlm, folder / ADAPTER_FOLDER)
-    if to_train and vocabulary.changes_others(parts.vlm, seg_token_id):
-        raise SatlisaError(
-            f"INIT_FROM: {folder}: its adapter trained vocabulary rows besides <SEG>; training here would not keep them"
-        )
-    vocabulary.put_into(parts.vlm)
-    seg_row = own_row = _read_seg_row(folder / SEG_ROW_FILE, parts.vlm.get_input_embeddings().embedding_dim)
+    check_seg_token(folder, config, seg_token_id)
+    vocabulary = Vocabulary(Rows(), Rows())
+    if adapter:
+        vocabulary = read_vocabulary(*adapter, parts.vlm, folder / ADAPTER_FOLDER)
+        if to_train and vocabulary.changes_others(parts.vlm, seg_token_id):
+            raise SatlisaError(
+                f"INIT_FROM: {folder}: its adapter trained vocabulary rows besides <SEG>; training here would not keep "
+                "them. MERGE_INIT=1 merges them into the VLM"
+            )
+        vocabulary.put_into(parts.vlm)
+    seg_row = own_row = read_seg_row(folder / SEG_ROW_FILE, parts.vlm.get_input_embeddings().embedding_dim)
     if own_row is None:
         seg_row, head_row = vocabulary.seg_rows(parts.vlm, seg_token_id)
-        if not vocabulary.holds(seg_token_id):
+        if not is_plain and not vocabulary.holds(seg_token_id):
             logger.warning(
                 "%s: neither %s nor a <SEG> row in the adapter; using the base model's row", folder, SEG_ROW_FILE
             )
-    config.projector_hidden_size = _projector_hidden_size(
-        folder / PROJECTOR_FILE,
+    config.projector_hidden_size = projector_hidden_size(
+        paths[0],
         projector,
         parts.vlm.config.text_config.hidden_size,
         parts.sam.config.prompt_encoder_config.hidden_size,
         config.projector_hidden_size,
     )
-    with_adapter = partial(put_adapter, config=lora, state=tensors, source=folder / ADAPTER_FOLDER)
+    with_adapter = None if to_train else lambda vlm: vlm
+    if adapter:
+        with_adapter = partial(put_adapter, config=adapter[0], state=adapter[1], source=folder / ADAPTER_FOLDER)
     model = assemble(parts, config, dtype, with_adapter, seg_row)
     if own_row is None:
         _use_row_of_adapter(model, head_row)
-    _fill(model.projector, projector, folder / PROJECTOR_FILE)
-    _fill(model.segmenter.sam.mask_decoder, decoder, folder / DECODER_FILE)
+    model.projector.load_state_dict(match_part(model.projector, projector, paths[0]))
+    mask_decoder = model.segmenter.sam.mask_decoder
+    mask_decoder.load_state_dict(match_part(mask_decoder, decoder, paths[1]))
     return model
 
 
-def load_tokenizer(folder: Path) -> Any | None:
+def part_files(folder: Path, config: ModelConfig) -> tuple[Path, Path]:
+    """The files of projector and mask decoder in a model directory."""
+    if config.is_merged:
+        return folder / MERGED_PROJECTOR_FILE, folder / MERGED_DECODER_FILE
+    return folder / PROJECTOR_FILE, folder / DECODER_FILE
+
+
+def check_seg_token(folder: Path, config: ModelConfig, seg_token_id: int) -> None:
+    """Refuse a directory whose configuration says another id for `<SEG>` than its tokenizer.
+
+    Raises:
+        SatlisaError: it does.
+    """
+    if config.seg_token_id not in (None, seg_token_id):
+        raise SatlisaError(
+            f"{folder}: {CONFIG_FILE} says {config.seg_token} is token {config.seg_token_id}, its tokenizer "
+            f"{seg_token_id}; the files belong to different models"
+        )
+
+
+def load_tokenizer(model_dir: Path) -> Any | None:
     """The tokenizer of a model directory, or None to use the base model's."""
+    folder = model_dir / TOKENIZER_FOLDER
     if not folder.is_dir():
         return None
     try:
@@ -234,48 +285,38 @@ def find_model_dir(model_dir: str | Path, setting: str = "") -> Path:
             f"{setting}{folder}: the training that writes this model is at work on it, or was interrupted there: its "
             "parts do not belong together. Run the same train.py command again, which resumes and repairs it"
         )
-    missing = [name for name in _REQUIRED if not (folder / name).exists()]
+    config = read_config(folder)
+    vlm = "config.json" if config.is_merged else ADAPTER_FOLDER
+    required = [CONFIG_FILE, vlm, *(path.name for path in part_files(folder, config))]
+    missing = [name for name in required if not (folder / name).exists()]
     if missing:
         found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
         raise SatlisaError(f"{setting}{folder}: not a model directory, {', '.join(missing)} missing (found: {found})")
-    _check_files(folder)
+    if config.is_merged and (folder / ADAPTER_FOLDER).exists():
+        raise SatlisaError(
+            f"{setting}{folder}: {CONFIG_FILE} says that LoRA is merged into the VLM (vlm_model_id '.'), yet there is "
+            f"{ADAPTER_FOLDER}; the files belong to different models"
+        )
+    _check_files(folder, config)
     return folder
 
 
-def _check_files(folder: Path) -> None:
-    """Refuse what cannot be read, before anything is."""
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of a folder that may be a model directory; the default one where it has none."""
+    if not os.path.lexists(folder / CONFIG_FILE):
+        return ModelConfig()
     check_file(folder / CONFIG_FILE)
-    for name in (PROJECTOR_FILE, DECODER_FILE, SEG_ROW_FILE):
-        if name in _REQUIRED or os.path.lexists(folder / name):
-            check_file(folder / name, MOST_TENSORS)
+    return ModelConfig.from_json(folder / CONFIG_FILE)
+
+
+def _check_files(folder: Path, config: ModelConfig) -> None:
+    """Refuse what cannot be read, before anything is."""
+    for path in (*part_files(folder, config), folder / SEG_ROW_FILE):
+        if path.name != SEG_ROW_FILE or os.path.lexists(path):
+            check_file(path, MOST_TENSORS)
     for name in (ADAPTER_FOLDER, TOKENIZER_FOLDER):
         if (folder / name).is_dir():
             check_folder(folder / name)
-
-
-def _read_states(path: Path) -> list[State]:
-    """All state dicts in a `.pt` file, at any nesting depth."""
-    loaded = read_tensors(path)
-    states = find_state_dicts(loaded)
-    if not states:
-        keys = list(loaded) if isinstance(loaded, Mapping) else type(loaded).__name__
-        raise SatlisaError(f"{path}: expected a state dict of tensors, found {keys}")
-    return states
-
-
-def _read_seg_row(path: Path, width: int) -> Tensor | None:
-    """The `<SEG>` row (width,) of our own file; None where there is none (docs/architecture.md#model-directory)."""
-    if not path.exists():
-        return None
-    state = read_tensors(path)
-    row: Tensor | None = state.get("seg_row")
-    if row is None or row.shape != (width,) or not row.is_floating_point():
-        shapes = {name: tuple(tensor.shape) for name, tensor in list(state.items())[:_MAX_SHOWN]}
-        raise SatlisaError(
-            f"{path}: expected seg_row ({width},), found {shapes}; was it trained on another base model?"
-        )
-    check_finite({"seg_row": row.float()}, path)
-    return row
 
 
 def _use_row_of_adapter(model: SatLisa, head_row: Tensor) -> None:
@@ -288,50 +329,17 @@ def _use_row_of_adapter(model: SatLisa, head_row: Tensor) -> None:
             model.seg_head_row = head_row
 
 
-def _projector_hidden_size(path: Path, states: list[State], width: int, prompt_size: int, configured: int) -> int:
-    """Hidden width h of a projector, from the shapes of its two matrices, (h, width) and (prompt_size, h)."""
-    if unlike := [kind for state in states if (kind := _other_projector(state, width, prompt_size))]:
-        raise SatlisaError(
-            f"{path}: expected a projector Linear({width}, h) · GELU · Linear(h, {prompt_size}), found {unlike[0]}: "
-            "such a projector is not supported"
-        )
-    for state in states:
-        shapes = {tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 2}
-        sizes = {h for h, entry in shapes if entry == width and (prompt_size, h) in shapes and h <= _WIDEST_PROJECTOR}
-        if sizes:
-            return configured if configured in sizes else min(sizes)
-    found = "; ".join(list_tensors(state) for state in states[:_MAX_SHOWN])
-    raise SatlisaError(
-        f"{path}: expected two matrices that map {width} → h → {prompt_size}, found {found}; "
-        "was it trained on another base model?"
-    )
-
-
-def _other_projector(state: State, width: int, prompt_size: int) -> str:
-    """What makes a chain of layers from `width` to `prompt_size` another projector than ours; "" for anything else."""
-    matrices = [tensor for tensor in state.values() if tensor.ndim == 2]
-    inputs, outputs = {matrix.shape[1] for matrix in matrices}, {len(matrix) for matrix in matrices}
-    is_chain = {width} >= inputs - outputs and {prompt_size} >= outputs - inputs
-    if not is_chain or not 0 < len(state) <= _MOST_OF_A_PROJECTOR:
-        return ""
-    vectors = len(state) - len(matrices)
-    if len(matrices) == 2 and vectors == 2:
-        return ""
-    kind = f"{len(matrices)} linear layer" + "s" * (len(matrices) != 1)
-    extra = {True: " and a normalization besides", False: ""}[vectors > len(matrices)]
-    return f"{kind}{extra}{'' if vectors else ' and no bias'} ({list_tensors(state)})"
-
-
-def _fill(module: torch.nn.Module, states: list[State], path: Path) -> None:
-    matched = match_unique(module.state_dict(), states, str(path))
-    if wrong := [name for name, tensor in matched.items() if not tensor.is_floating_point()]:
-        raise SatlisaError(f"{path}: {wrong[0]}: expected floating point numbers, found {matched[wrong[0]].dtype}")
-    module.load_state_dict(matched)
-    check_finite(module.state_dict(), path)
-
-
 def fingerprint_model(model_dir: Path) -> str:
-    """12 hex digits that change with a model's files; not with the logs and checkpoints of its training."""
+    """12 hex digits that change with a model's files; not with the logs and checkpoints of its training.
+
+    A VLM in the directory counts by samples of its contents.
+    """
+    config = read_config(model_dir)
     adapter, tokenizer = f"{ADAPTER_FOLDER}/**/*", f"{TOKENIZER_FOLDER}/**/*"
-    files = (CONFIG_FILE, adapter, PROJECTOR_FILE, DECODER_FILE, tokenizer, SEG_ROW_FILE)
-    return fingerprint_files(model_dir, files, complete=True)[:12]
+    parts = (path.name for path in part_files(model_dir, config))
+    files = (CONFIG_FILE, adapter, *parts, tokenizer, SEG_ROW_FILE)
+    found = fingerprint_files(model_dir, files, complete=True)
+    if config.brings_vlm:
+        vlm = fingerprint_files(model_dir / config.vlm_model_id, _OF_A_VLM)
+        found = hashlib.sha256(f"{found} {vlm}".encode()).hexdigest()
+    return found[:12]

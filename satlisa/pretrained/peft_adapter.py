@@ -97,6 +97,21 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
     Raises:
         SatlisaError: missing, unexpected or misshapen LoRA tensors; lists expected and found names.
     """
+    model, tensors = wrap_layers(vlm, config, state, source)
+    set_peft_model_state_dict(model, tensors)
+    check_finite(get_peft_model_state_dict(model, save_embedding_layers=False), source)
+    return model
+
+
+def wrap_layers(vlm: Any, config: Any, state: State, source: Path) -> tuple[Any, State]:
+    """The VLM with LoRA layers as an adapter has them, not yet filled, and the adapter's tensors by their names there.
+
+    Args:
+        vlm: may be on the meta device.
+
+    Raises:
+        SatlisaError: as `put_adapter`.
+    """
     lora = {name: tensor for name, tensor in state.items() if part_of_vocabulary(name) is None}
     if on_head := [name for name in lora if "lm_head" in name]:
         raise SatlisaError(
@@ -111,10 +126,7 @@ def put_adapter(vlm: Any, config: Any, state: State, source: Path) -> Any:
         model = PeftModel(vlm, config)
     except Exception as error:  # no such target modules, values of the wrong type
         raise SatlisaError(f"{source}: does not fit the base model ({first_line(error)})") from error
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    set_peft_model_state_dict(model, _under_own_names(own, lora, source))
-    check_finite(get_peft_model_state_dict(model, save_embedding_layers=False), source)
-    return model
+    return model, _under_own_names(get_peft_model_state_dict(model, save_embedding_layers=False), lora, source)
 
 
 def _check_embedding_lora(lora: State, num_rows: int, source: Path) -> None:

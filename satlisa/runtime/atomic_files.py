@@ -81,7 +81,7 @@ def replace_together(
             _write_temporary(temporary, write, durable=True)
             _check_kinds(temporary, path)
             _carry_over(path, temporary, ours)
-        _mark(mark)
+        mark_incomplete(folder, name)
         stays = True
         for path, temporary in temporaries.items():
             _swap(temporary, path)
@@ -137,7 +137,9 @@ def fsync_path(path: Path) -> None:
             os.close(descriptor)
 
 
-def _mark(mark: Path) -> None:
+def mark_incomplete(folder: Path, name: str) -> None:
+    """Let `is_incomplete` say so of `name`, until `replace_together` has replaced it."""
+    mark = folder / (name + INCOMPLETE)
     mark.write_text("Parts of two versions lie in this folder. Run the command that wrote them again.\n")
     fsync_path(mark)
     fsync_path(mark.parent)

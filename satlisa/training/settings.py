@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from satlisa.config import DEFAULT_CONFIG, DEFAULT_DATASET, ModelConfig, comma_list
+from satlisa.config import DEFAULT_CONFIG, DEFAULT_DATASET, MERGED_FOLDER, ModelConfig, comma_list
 from satlisa.data.mixing import parse_datasets
 from satlisa.errors import SatlisaError
 from satlisa.runtime.locations import existing_folder
@@ -76,6 +76,7 @@ class TrainConfig:
     init_from: str = setting(
         "", "model directory or hub id of a trained model to train on from; empty: the base models"
     )
+    merge_init: bool = setting(False, "1: merge the LoRA layers of INIT_FROM into its VLM, and train fresh ones on top")
     report_to: str = setting("none", "trackers of accelerate, comma-separated, e.g. tensorboard")
     model_config: str = setting("", "path of a model_config.json; empty: the default one")
     vlm_model: str = setting("", "hub id or folder; replaces vlm_model_id of model_config.json")
@@ -98,6 +99,11 @@ class TrainConfig:
         parse_interval(values.get("checkpoint_every", "0"))
         if len(parse_datasets(values.get("dataset", DEFAULT_DATASET))) > 1 and values.get("streaming"):
             raise SatlisaError("STREAMING: several datasets can be mixed, or one can be streamed; set STREAMING=0")
+        if values.get("merge_init") and not values.get("init_from"):
+            raise SatlisaError(
+                "MERGE_INIT: there is no model to merge; name it with INIT_FROM=<model directory or hub id>, or set "
+                "MERGE_INIT=0"
+            )
         preset = PRESETS[values.get("preset", "full")]
         origins = {item.name: "default" for item in variables()}
         origins |= dict.fromkeys(preset, f"preset {values.get('preset', 'full')}")
@@ -122,6 +128,13 @@ class TrainConfig:
         if self.preset == "demo" and not self.init_from:
             changes |= {"vlm_model_id": "demo:vlm", "sam_model_id": "demo:sam", **DEMO_MODEL}
         changes |= {"vlm_model_id": _absolute(self.vlm_model)} if self.vlm_model else {}
+        if self.init_from and (self.merge_init or (base.brings_vlm and not self.vlm_model)):
+            changes["vlm_model_id"] = f"./{MERGED_FOLDER}"
+        elif base.brings_vlm and not self.vlm_model and self.preset != "demo":
+            raise SatlisaError(
+                f"MODEL_CONFIG: vlm_model_id '{base.vlm_model_id}' lies in a model directory; train on from it with "
+                "INIT_FROM=<model directory>, or name a VLM with VLM_MODEL"
+            )
         changes |= {"sam_model_id": _absolute(self.sam_model)} if self.sam_model else {}
         return replace(base, **changes)
 
@@ -131,7 +144,8 @@ class TrainConfig:
 
             if self.model_config:
                 raise SatlisaError(
-                    "MODEL_CONFIG: INIT_FROM brings the model's own model_config.json; leave one of the two out"
+                    "MODEL_CONFIG: INIT_FROM brings the model's own model_config.json; leave one of the two out "
+                    "(MERGE_INIT=1 merges its LoRA layers and trains fresh ones, of the sizes in that file)"
                 )
             return ModelConfig.from_json(find_model_dir(self.init_from, "INIT_FROM: ") / CONFIG_FILE)
         path = Path(self.model_config) if self.model_config else DEFAULT_CONFIG

@@ -37,6 +37,7 @@ from satlisa.training.fault_tolerance.resume import Start, choose_start, prepare
 from satlisa.training.fault_tolerance.run_identity import extends, identify
 from satlisa.training.loader import RowEncoder, StepLoader
 from satlisa.training.log import TrainLog
+from satlisa.training.merged_vlm import install_vlm, vlm_of_run
 from satlisa.training.optimizer import continue_schedule, make_optimizer
 from satlisa.training.settings import TrainConfig
 from satlisa.training.splits import Data, open_data
@@ -123,15 +124,18 @@ def find_start(setup: Setup, data: Data, locks: ExitStack) -> tuple[Identity, St
 
 def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_request: StopRequest) -> Run:
     """Load the models, build the state of the run, and restore it where the run is resumed."""
-    settings, dtype = setup.settings, setup.hardware.dtype
-    model = _new_model(settings, data.config, dtype).to(setup.accelerator.device).train()
-    checkpoint = read_checkpoint(start.checkpoint) if start.checkpoint else None
-    step_size = checkpoint.state["step_size"] if checkpoint else 0
-    run = _make_run(setup, data, identity, stop_request, model, step_size)
-    if setup.processes.is_main:
-        _log_lengths(data, model)
-        _log_places(data, model)
-    setup.processes.on_main_process(partial(prepare_folder, settings, identity, start))
+    settings, dtype, processes = setup.settings, setup.hardware.dtype, setup.processes
+    with vlm_of_run(settings, data.config, start, processes, dtype) as vlm:
+        model = _new_model(settings, data.config, dtype, vlm).to(setup.accelerator.device).train()
+        checkpoint = read_checkpoint(start.checkpoint) if start.checkpoint else None
+        step_size = checkpoint.state["step_size"] if checkpoint else 0
+        run = _make_run(setup, data, identity, stop_request, model, step_size)
+        if processes.is_main:
+            _log_lengths(data, model)
+            _log_places(data, model)
+        processes.barrier()  # until all have loaded what is renamed now
+        processes.on_main_process(partial(prepare_folder, settings, identity, start))
+        processes.on_main_process(partial(install_vlm, Path(settings.output_dir)))
     if settings.trackers():
         setup.accelerator.init_trackers("logs", config=settings.values())
     if checkpoint and start.checkpoint:
@@ -145,10 +149,10 @@ def build_run(setup: Setup, data: Data, identity: Identity, start: Start, stop_r
     return run
 
 
-def _new_model(settings: TrainConfig, config: ModelConfig, dtype: torch.dtype) -> SatLisa:
-    """The model that a run starts from, on the CPU."""
+def _new_model(settings: TrainConfig, config: ModelConfig, dtype: torch.dtype, vlm: Path | None) -> SatLisa:
+    """The model that a run starts from, on the CPU; with the run's own VLM, where it has one."""
     if settings.init_from:
-        return load_to_train(settings.init_from, config, dtype)
+        return load_to_train(settings.init_from, config, dtype, vlm, fresh=settings.merge_init)
     return assemble(load_parts(config, dtype), config, dtype)
 
 

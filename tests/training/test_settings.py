@@ -72,6 +72,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "GRAD_CHECKPOINT": ("1", True),
     "SEG_TASKS": ("flood_assessment", "flood_assessment"),
     "INIT_FROM": ("runs/a", "runs/a"),
+    "MERGE_INIT": ("0", False),
     "REPORT_TO": ("tensorboard", "tensorboard"),
     "MODEL_CONFIG": ("mine.json", "mine.json"),
     "VLM_MODEL": ("./qwen", "./qwen"),

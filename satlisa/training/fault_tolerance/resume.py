@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from satlisa.config import MERGED_FOLDER
 from satlisa.errors import SatlisaError, first_line
 from satlisa.pretrained.model_directory import check_parts
 from satlisa.runtime.atomic_files import PARTIAL, atomic_write, remove_leftovers
@@ -30,6 +31,7 @@ from satlisa.training.settings import TrainConfig
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+STAGED_VLM = f"{MERGED_FOLDER}-new{PARTIAL}"  # what a run makes of INIT_FROM before it starts (merged_vlm.py)
 _MODEL = "; a model directory is named by INIT_FROM, which starts a new run from its model"
 
 
@@ -221,9 +223,9 @@ def _is_used(folder: Path) -> bool:
     """Whether a folder holds anything but the record of a run that never took a step."""
     if not folder.is_dir():
         return False
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir() if path.name != STAGED_VLM}
     checkpoints = folder / CHECKPOINT_FOLDER
-    if names == {CHECKPOINT_FOLDER} and checkpoints.is_dir():
+    if CHECKPOINT_FOLDER in names and names <= {CHECKPOINT_FOLDER, MERGED_FOLDER} and checkpoints.is_dir():
         return not {path.name for path in checkpoints.iterdir()} <= {RUN_FILE, RUN_FILE + PARTIAL}
     return bool(names)
 

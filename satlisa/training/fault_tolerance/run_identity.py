@@ -7,7 +7,7 @@ from satlisa.config import ModelConfig
 from satlisa.data.fingerprint import rows_key, texts_key
 from satlisa.data.mixing import parse_datasets
 from satlisa.data.sampler import Sampler
-from satlisa.pretrained.model_directory import find_model_dir, fingerprint_model
+from satlisa.pretrained.model_directory import find_model_dir, fingerprint_model, read_config
 from satlisa.runtime.fingerprint import Identity, differences, fingerprint_files
 from satlisa.runtime.locations import existing_folder
 from satlisa.training.settings import TrainConfig
@@ -21,7 +21,8 @@ _DETERMINING = (
 
 # Entries that earlier versions did not record, or that cannot always be found out; compared where both sides have them.
 _OPTIONAL = ("DATASET texts",)
-_IMPLIED = {"model_config.json instance_places": "none"}  # what runs of earlier versions did without an entry
+# What runs of earlier versions did without an entry.
+_IMPLIED = {"model_config.json instance_places": "none", "MERGE_INIT": False}
 
 
 def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Identity:
@@ -38,16 +39,29 @@ def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Id
     )
     found |= {"DATASET rows": len(sampler), "DATASET contents": rows_key(sampler)}
     if settings.init_from:
+        found["MERGE_INIT"] = settings.merge_init
         found["INIT_FROM"] = fingerprint_model(find_model_dir(settings.init_from))
     if (texts := texts_key(sampler)) is not None:
         found["DATASET texts"] = texts
     for key, value in config.to_dict().items():
-        if key in ("vlm_model_id", "sam_model_id"):
+        if key == "vlm_model_id" and config.brings_vlm:
+            value = _origin(settings)
+        elif key in ("vlm_model_id", "sam_model_id"):
             value = f"folder {fingerprint_files(folder)}" if (folder := existing_folder(value)) else value
         if key not in ("dataset", "seg_tasks"):  # SEG_TASKS is there
             found[f"model_config.json {key}"] = value
     as_read: Identity = json.loads(json.dumps(found, default=str))  # as read back from a file
     return as_read
+
+
+def _origin(settings: TrainConfig) -> str:
+    """What a run's own VLM is made of. One in the directory of INIT_FROM counts there."""
+    name = settings.vlm_model or read_config(find_model_dir(settings.init_from)).vlm_model_id
+    if name.startswith("."):
+        name = "that of INIT_FROM"
+    elif (folder := existing_folder(name)) is not None:
+        name = f"folder {fingerprint_files(folder)}"
+    return f"{name}, {'merged' if settings.merge_init else 'as it is'}"
 
 
 def run_differences(before: Identity, now: Identity) -> str:
@@ -73,7 +87,8 @@ def how_to_proceed(before: Identity, now: Identity) -> str:
     wishes = {_wish(name) for name in changed}
     return (
         f"to {' and '.join(sorted(wishes))}, start a new run in another OUTPUT_DIR: from the base models, or with "
-        "INIT_FROM=<model directory> from a trained model; to resume that run, repeat the command that started it"
+        "INIT_FROM=<model directory> from a trained model (MERGE_INIT=1: with fresh LoRA layers); to resume that run, "
+        "repeat the command that started it"
     )
 
 
