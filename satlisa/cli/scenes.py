@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from satlisa.errors import SatlisaError
-from satlisa.runtime.locations import check_writable, existing_folder
+from satlisa.runtime.locations import existing_folder
 from satlisa.runtime.signals import raise_on_signal
 
 _RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
@@ -106,7 +106,6 @@ def _run_one(options: argparse.Namespace, path: Path) -> int:
     from satlisa.geo.request import check
 
     request = _request(options, {name: Path(value) for name in _OUTPUTS if (value := getattr(options, name))})
-    _check_places(request.outputs, path)
     scene = _open(options, path)
     check(request, scene)
     ask, key = _load(options)
@@ -122,15 +121,17 @@ def _run_one(options: argparse.Namespace, path: Path) -> int:
 def _run_many(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     """All files with one model; errors are named, and the others go on. 1 where a file failed."""
     from satlisa.geo.batch import Done, run_all, stat_of
+    from satlisa.geo.request import check_places
 
     requests = {path: _request(options, _places(options, path)) for path in paths}
     for path, request in requests.items():
-        _check_places(request.outputs, path)
+        check_places(request.outputs, path)
     folders = [output.parent for output in requests[paths[0]].outputs]
     ask, key = _load(options)
     done = Done.read(folders[0], resume=bool(options.resume)) if folders else None
     counts: Counter[str] = Counter()
     skipped: list[Path] = []
+    maskless: list[Path] = []
 
     def work(path: Path) -> None:
         request = replace(requests[path], model_key=key)
@@ -138,8 +139,11 @@ def _run_many(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         if done is not None and done.holds(path, identity):
             skipped.append(path)
             return
-        result = _answer(ask, _open(options, path), request, None)
+        bar.set_postfix_str(path.name)
+        result = _answer(ask, _open(options, path), request, partial(_show_part, bar, path.name))
         counts.update(result.counts)
+        if result.num_masks == 0 and (request.output_mask or request.output_probability):
+            maskless.append(path)
         if done is not None:
             done.add(path, identity, result.written)
 
@@ -147,6 +151,8 @@ def _run_many(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         errors = run_all(paths, work, lambda _: bar.update())
     print(_counted(counts))
     print(f"{len(paths)} scenes: {len(skipped)} done before, {len(errors)} failed", file=sys.stderr)
+    for path in maskless:
+        print(f"{path}: {_NO_MASK[0].lower()}{_NO_MASK[1:]}", file=sys.stderr)
     for path, error in errors.items():
         print(f"failed: {path}: {error}", file=sys.stderr)
     return 1 if errors else 0
@@ -181,17 +187,6 @@ def _places(options: argparse.Namespace, scene: Path) -> dict[str, Path]:
     return {name: output_of(Path(value), scene, _OUTPUTS[name], f"--{name}") for name, value in given.items()}
 
 
-def _check_places(outputs: Sequence[Path], scene: Path) -> None:
-    taken = {os.path.realpath(scene)}
-    for path in outputs:
-        if path.is_dir():
-            raise SatlisaError(f"{path} is a folder; name a file in it")
-        if os.path.realpath(path) in taken:
-            raise SatlisaError(f"{path} is the file of --image or of another output too; name another one")
-        taken.add(os.path.realpath(path))
-        check_writable(path.parent, str(path))
-
-
 def _open(options: argparse.Namespace, path: Path) -> Any:
     from satlisa.geo.scene import open_scene
 
@@ -217,6 +212,10 @@ def _load(options: argparse.Namespace) -> tuple[Any, str]:
 def _show(bar: Any, done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
+
+
+def _show_part(bar: Any, name: str, done: int, total: int) -> None:
+    bar.set_postfix_str(f"{name}: {done} of {total} windows")
 
 
 def _summary(result: Any) -> str:

@@ -37,7 +37,7 @@ class Ground:
         return Transformer.from_crs(self.crs, self.crs.geodetic_crs.to_2d(), always_xy=True)
 
     def pixel_size(self, column: float, row: float) -> tuple[float, float] | None:
-        """Width and height of a pixel in metres, None without a CRS."""
+        """Width and height of a pixel in metres, None without a CRS and off its map."""
         if self.crs is None:
             return None
         points = [at(self.transform, *place) for place in ((column, row), (column + 1, row), (column, row + 1))]
@@ -46,6 +46,8 @@ class Ground:
             first, second = (float(np.hypot(u - x, v - y)) * self._unit for u, v in others)
             return first, second
         x, y = self._to_degrees.transform(*np.array(points).T)
+        if not np.isfinite([*x, *y]).all():  # outside of what the projection maps
+            return None
         return (
             float(self.geod.inv(x[0], y[0], x[1], y[1])[2]),
             float(self.geod.inv(x[0], y[0], x[2], y[2])[2]),
@@ -63,9 +65,9 @@ class Ground:
         longest = max(right - left, top - bottom)
         if longest * per_unit > _FAR:  # long edges are no geodesics
             geometry = shapely.segmentize(geometry, longest * _LONG)
-        degrees = shapely.transform(geometry, lambda xy: np.stack(self._to_degrees.transform(*xy.T), axis=-1))
-        parts = getattr(degrees, "geoms", [degrees])
-        return float(sum(abs(self.geod.geometry_area_perimeter(orient(part))[0]) for part in parts))
+        parts = [orient(part) for part in getattr(geometry, "geoms", [geometry])]  # before degrees jump at 180
+        degrees = shapely.transform(parts, lambda xy: np.stack(self._to_degrees.transform(*xy.T), axis=-1))
+        return float(sum(abs(self.geod.geometry_area_perimeter(part)[0]) for part in degrees))
 
     @property
     def _unit(self) -> float:
@@ -90,7 +92,7 @@ def locate(bbox: Sequence[float], ground: Ground, size: tuple[int, int], name: s
     Raises:
         SatlisaError: the box is empty or lies beside the grid.
     """
-    left, bottom, right, top = bbox
+    left, bottom, right, top = bbox if len(bbox) == 4 else (0, 0, 0, 0)
     if not (left < right and bottom < top):
         raise SatlisaError(f"--bbox: expected left,bottom,right,top with left < right and bottom < top, found {bbox}")
     found = _clip(_to_pixels(bbox, ground, None), size)

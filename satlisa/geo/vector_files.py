@@ -61,6 +61,8 @@ def write_vectors(
     columns = _columns(features, prompt, crs is not None, corner)
     path.parent.mkdir(parents=True, exist_ok=True)
     if driver == "GeoJSON":
+        if crs is None:
+            logger.warning("%s: GeoJSON means longitude and latitude, which the scene does not have", path)
         atomic_replace(path, lambda temporary: _write_geojson(temporary, features, columns, path.stem))
         return
     with tempfile.TemporaryDirectory(prefix=".satlisa-", suffix=".partial", dir=folder) as name:
