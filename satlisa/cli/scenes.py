@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from satlisa.errors import SatlisaError
 from satlisa.runtime.locations import existing_folder
-from satlisa.runtime.signals import raise_on_signal
+from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 _RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 _OPTIONS = (
@@ -93,13 +93,16 @@ def _lies_on_ground(path: Path) -> bool:
 
 
 def run_scenes(options: argparse.Namespace) -> int:
-    """Answer a scene, or every scene of a folder or pattern; returns the exit code."""
+    """Answer a scene, or every scene of a folder or pattern; returns the exit code, 130 and 143 after a signal."""
     from satlisa.geo.batch import find_scenes
 
     scenes = find_scenes(options.image)
-    if scenes is None:
-        return _run_one(options, Path(options.image))
-    return _run_many(options, scenes)
+    try:
+        return _run_one(options, Path(options.image)) if scenes is None else _run_many(options, scenes)
+    except Interrupted as stopped:
+        stays = any(getattr(options, name) for name in _OUTPUTS)  # else there is no journal
+        print(f"{stopped}; --resume continues the run" if stays else stopped, file=sys.stderr)
+        return 128 + stopped.number
 
 
 def _run_one(options: argparse.Namespace, path: Path) -> int:
@@ -112,7 +115,7 @@ def _run_one(options: argparse.Namespace, path: Path) -> int:
     with tqdm(total=1, unit="window", disable=None) as bar:
         result = _answer(ask, scene, replace(request, model_key=key), partial(_show, bar))
     print(_summary(result))
-    if result.num_masks == 0 and (request.output_mask or request.output_probability):
+    if _lacks_mask(result, request):
         print(f"{_NO_MASK}; only the answers were written." if result.written else _NO_MASK + ".", file=sys.stderr)
         return 1
     return 0
@@ -140,21 +143,22 @@ def _run_many(options: argparse.Namespace, paths: Sequence[Path]) -> int:
             skipped.append(path)
             return
         bar.set_postfix_str(path.name)
-        result = _answer(ask, _open(options, path), request, partial(_show_part, bar, path.name))
+        result = _answer_again(ask, _open(options, path), request, partial(_show_part, bar, path.name))
         counts.update(result.counts)
-        if result.num_masks == 0 and (request.output_mask or request.output_probability):
+        if _lacks_mask(result, request):
             maskless.append(path)
         if done is not None:
             done.add(path, identity, result.written)
 
     with tqdm(total=len(paths), unit="scene", disable=None) as bar:
         errors = run_all(paths, work, lambda _: bar.update())
-    print(_counted(counts))
+    if len(skipped) + len(errors) < len(paths):
+        print(_counted(counts))
     print(f"{len(paths)} scenes: {len(skipped)} done before, {len(errors)} failed", file=sys.stderr)
     for path in maskless:
         print(f"{path}: {_NO_MASK[0].lower()}{_NO_MASK[1:]}", file=sys.stderr)
     for path, error in errors.items():
-        print(f"failed: {path}: {error}", file=sys.stderr)
+        print(f"failed: {error if str(path) in error else f'{path}: {error}'}", file=sys.stderr)
     return 1 if errors else 0
 
 
@@ -168,6 +172,22 @@ def _answer(ask: Any, scene: Any, request: Any, progress: Callable[[int, int], N
     for path in result.written:
         print(f"wrote {path}", file=sys.stderr)
     return result
+
+
+def _answer_again(ask: Any, scene: Any, request: Any, progress: Callable[[int, int], None]) -> Any:
+    """The same for one of several scenes: a journal of an earlier state of its file does not count."""
+    from satlisa.geo.journal import OtherRunError
+
+    try:
+        return _answer(ask, scene, request, progress)
+    except OtherRunError as error:
+        print(f"{scene.path.name} starts over: {str(error).split(';')[0]}", file=sys.stderr)
+        return _answer(ask, scene, replace(request, resume=False), progress)
+
+
+def _lacks_mask(result: Any, request: Any) -> bool:
+    """Whether a mask was asked for, and no window that has data was answered with one."""
+    return bool(result.windows and not result.num_masks and (request.output_mask or request.output_probability))
 
 
 def _request(options: argparse.Namespace, places: Mapping[str, Any]) -> Any:

@@ -53,7 +53,10 @@ class Reprojection:
 
 
 def cut(geometry: Any, turn: float = 360.0) -> Any:
-    """Polygons in longitude and latitude, inside ±half a turn; one around a pole gets a border along it."""
+    """Polygons in longitude and latitude, inside ±half a turn; one around a pole gets a border along it.
+
+    Points follow each other by less than half a turn; more is a step over the meridian.
+    """
     rings = [ring for part in _parts(geometry) for ring in (part.exterior, *part.interiors)]
     jumps = any(np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max(initial=0) > turn / 2 for ring in rings)
     left, _, right, _ = geometry.bounds if rings else (0, 0, 0, 0)

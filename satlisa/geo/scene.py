@@ -83,7 +83,7 @@ class Scene:
                 return self._view(window, (height, width), shape)
         except (RasterioError, OSError) as error:
             raise SatlisaError(
-                f"{self.path} cannot be read ({first_line(error)}); save or download it again"
+                f"{self.path} cannot be read ({first_line(error.__cause__ or error)}); save or download it again"
             ) from error
 
     def to_grid(self, picture: np.ndarray) -> np.ndarray:
@@ -162,7 +162,8 @@ def open_scene(
         with rasterio.Env(**CACHE), quiet_open(path) as dataset:
             return _describe(path, dataset, bands, rule, bbox, resolution)
     except RasterioError as error:
-        raise SatlisaError(f"{path} cannot be read ({first_line(error)}); give a GeoTIFF, or save it again") from error
+        reason = first_line(error.__cause__ or error)
+        raise SatlisaError(f"{path} cannot be read ({reason}); give a GeoTIFF, or save it again") from error
 
 
 def is_georeferenced(path: Path) -> bool:

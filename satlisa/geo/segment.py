@@ -144,7 +144,7 @@ class _Run:
         self.result.windows = [(window, answer.text) for window, answer in self.answered]
         self.result.num_masks = 0 if self._is_in_words() else sum(answer.num_segs for _, answer in self.answered)
         self._make_features()
-        if self.result.num_masks:
+        if self.result.num_masks or not self.answered:
             self._write_rasters()
         if self.request.overlay is not None:
             mask = self.folder / "mask.tif" if self.result.num_masks else None
@@ -194,7 +194,8 @@ class _Run:
     def _class_name(self) -> str:
         """What the masks are of: the most frequent answer with masks, without its `<SEG>`."""
         texts = Counter(answer.text for _, answer in self.answered if answer.num_segs)
-        text = " ".join(texts.most_common(1)[0][0].replace("<SEG>", " ").split())
+        most = next(iter(dict(texts.most_common(1))), "")
+        text = " ".join(most.replace("<SEG>", " ").split())
         return text.strip(" :;,.") or self.request.prompt
 
     def _is_in_words(self) -> bool:
