@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from satlisa.geo.raster_files import quiet_open
 
 logger = logging.getLogger(__name__)
 
+_TOGETHER = 1024  # features whose coordinates are computed at once
 _BEND = 0.1 * 6.4e6  # a tenth of a pixel at the Earth's radius: edges of √(_BEND / pixel) pixels bend less
 
 
@@ -115,25 +117,40 @@ def place(
     if ground.crs is not None and output_crs is not None and (in_degrees or not ground.crs.equals(output_crs)):
         change = Reprojection(ground.crs, output_crs)
     lost = 0
-    for feature in features:
-        geometry = shapely.transform(feature.geometry, lambda xy: xy + corner)
-        centre = geometry.centroid
-        size = ground.pixel_size(centre.x, centre.y) or (1.0, 1.0)
-        if simplify > 0:
-            geometry = _simplified(geometry, size, simplify)
-        bent = _with_points(geometry, max(1, math.floor(math.sqrt(_BEND / max(size)))))
-        on_ground = _map(bent, ground.transform)
-        area = ground.area(on_ground)
-        area = geometry.area if area is None else area
-        if geometry.is_empty or area < min_area:
-            continue
-        placed = _map(geometry, ground.transform) if change is None else change(on_ground)
-        if not np.isfinite(shapely.get_coordinates(placed)).all():
-            lost += 1
-            continue
-        yield Feature(valid(placed), feature.answer, feature.score, feature.window, area)
+    for some in _batches(features):
+        for feature, on_ground, geometry, area in _measured(some, ground, corner, simplify):
+            if geometry.is_empty or area < min_area:
+                continue
+            placed = _map(geometry, ground.transform) if change is None else change(on_ground)
+            if np.isfinite(shapely.get_coordinates(placed)).all():
+                yield Feature(valid(placed), feature.answer, feature.score, feature.window, area)
+            else:
+                lost += 1
     if lost:
         logger.warning("%d features lie where %s has no coordinates; they are left out", lost, output_crs)
+
+
+def _batches(features: Iterable[Feature]) -> Iterator[list[Feature]]:
+    waiting = iter(features)
+    while some := list(islice(waiting, _TOGETHER)):
+        yield some
+
+
+def _measured(
+    features: Sequence[Feature], ground: Ground, corner: tuple[int, int], simplify: float
+) -> Iterator[tuple[Feature, Any, Any, float]]:
+    """Each feature, its polygon in the CRS with points along its edges, and on the file's grid; its area."""
+    geometries = shapely.transform([feature.geometry for feature in features], lambda xy: xy + corner)
+    sizes = ground.pixel_sizes(shapely.get_coordinates(shapely.centroid(geometries)))
+    known = np.ones((len(features), 2)) if sizes is None else np.where(np.isfinite(sizes), sizes, 1.0)
+    if simplify > 0:
+        geometries = [_simplified(one, tuple(size), simplify) for one, size in zip(geometries, known, strict=True)]
+    steps = [max(1, math.floor(math.sqrt(_BEND / size))) for size in known.max(axis=1).tolist()]
+    bent = [_with_points(one, step) for one, step in zip(geometries, steps, strict=True)]
+    on_ground = _map(bent, ground.transform)
+    areas = ground.areas(on_ground, known)
+    found = shapely.area(geometries) if areas is None else areas
+    return zip(features, on_ground, geometries, found.tolist(), strict=True)
 
 
 def _voice(

@@ -64,7 +64,7 @@ def cut(geometry: Any, turn: float = 360.0) -> Any:
         return geometry
     inside = [piece for part in _parts(geometry) for piece in _cut_one(part, turn)]
     found = [piece for one in inside for piece in _parts(one) if piece.geom_type == "Polygon" and piece.area > 0]
-    return found[0] if len(found) == 1 else shapely.MultiPolygon(found)
+    return shapely.union_all(found) if len(found) > 1 else found[0]
 
 
 def _parts(geometry: Any) -> list[Any]:
@@ -73,11 +73,12 @@ def _parts(geometry: Any) -> list[Any]:
 
 def _cut_one(polygon: Any, turn: float) -> list[Any]:
     whole = _unrolled(polygon.exterior, turn)
+    left, _, right, _ = whole.bounds
     for ring in polygon.interiors:
         hole = _unrolled(ring, turn)
-        for times in (-1, 0, 1):
+        first = math.floor((left - hole.bounds[2]) / turn)
+        for times in range(first, math.ceil((right - hole.bounds[0]) / turn) + 1):
             whole = whole.difference(_shifted(hole, times * turn))
-    left, _, right, _ = whole.bounds
     turns = range(math.floor(left / turn + 0.5), math.ceil(right / turn - 0.5) + 1)
     if len(turns) == 1:
         return [_shifted(whole, -turns[0] * turn)]
@@ -89,7 +90,9 @@ def _unrolled(ring: Any, turn: float) -> Any:
     """The area of a ring whose longitudes run on past the meridian; one around a pole is closed along it."""
     points = shapely.get_coordinates(ring)
     points[:, 0] = np.unwrap(points[:, 0], period=turn)
-    if abs(points[-1, 0] - points[0, 0]) > turn / 2:
+    around = round((points[-1, 0] - points[0, 0]) / turn)
+    points[-1, 0] = points[0, 0] + around * turn
+    if around:
         pole = math.copysign(turn / 4, points[:, 1].mean())
         points = np.concatenate([points, [(points[-1, 0], pole), (points[0, 0], pole), points[0]]])
     return valid(shapely.Polygon(points))

@@ -32,7 +32,7 @@ def test_the_way_there_and_back_is_exact(crs: str, place: tuple[float, float]) -
 def test_a_polygon_with_a_hole_is_cut_at_the_meridian() -> None:
     ring = shapely.box(178, -2, 183, 2).difference(shapely.box(181, -1, 182, 1))
     found = cut(ring)
-    assert found.is_valid and [part.bounds for part in found.geoms] == [(178, -2, 180, 2), (-180, -2, -177, 2)]
+    assert found.is_valid and sorted(part.bounds for part in found.geoms) == [(-180, -2, -177, 2), (178, -2, 180, 2)]
     assert found.area == pytest.approx(ring.area)
     assert cut(shapely.box(181, 0, 182, 1)).bounds == (-179, 0, -178, 1)
     world = shapely.segmentize(shapely.box(-180, 0, 180, 1), 90)
