@@ -211,9 +211,12 @@ def _check_place(path: Path, dataset: Any) -> None:
             logger.warning("%s has no CRS; vectors are in the units of its transform, without areas in m²", path)
         return
     if dataset.gcps[0] or dataset.rpcs:
-        kind = f"{len(dataset.gcps[0])} ground control points" if dataset.gcps[0] else "RPCs"
+        kind, command = "RPCs", f"gdalwarp -rpc -t_srs EPSG:3857 {path.name} warped.tif (GDAL's command; QGIS: Warp)"
+        if dataset.gcps[0]:
+            kind = f"{len(dataset.gcps[0])} ground control points"
+            command = f"rio warp {path.name} warped.tif --dst-crs EPSG:3857"
         raise SatlisaError(
             f"{path} has {kind} and no transform, so its pixels have no exact place; warp it first, "
-            f"for example: rio warp {path.name} warped.tif --dst-crs EPSG:3857"
+            f"for example: {command}"
         )
     logger.warning("%s has no georeference; vectors are in pixels (column, row), without areas in m²", path)
