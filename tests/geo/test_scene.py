@@ -230,7 +230,7 @@ def test_rational_polynomials_without_a_transform_are_refused(tmp_path: Path) ->
     offsets = {f"{name}_{kind}": 1.0 for name in names for kind in ("off", "scale")}
     with rasterio.open(path, "r+") as dataset:
         dataset.rpcs = rasterio.rpc.RPC(**polynomials, **offsets)
-    with pytest.raises(SatlisaError, match="RPCs and no transform.*gdalwarp -rpc"):
+    with pytest.raises(SatlisaError, match=r"RPCs and no transform.*gdalwarp -rpc"):
         open_scene(path)
 
 
