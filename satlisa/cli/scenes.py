@@ -16,8 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from satlisa.errors import SatlisaError
-from satlisa.runtime.locations import check_writable, existing_folder
-from satlisa.runtime.signals import raise_on_signal
+from satlisa.runtime.locations import existing_folder
+from satlisa.runtime.signals import Interrupted, raise_on_signal
 
 _RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 _OPTIONS = (
@@ -93,27 +93,29 @@ def _lies_on_ground(path: Path) -> bool:
 
 
 def run_scenes(options: argparse.Namespace) -> int:
-    """Answer a scene, or every scene of a folder or pattern; returns the exit code."""
+    """Answer a scene, or every scene of a folder or pattern; returns the exit code, 130 and 143 after a signal."""
     from satlisa.geo.batch import find_scenes
 
     scenes = find_scenes(options.image)
-    if scenes is None:
-        return _run_one(options, Path(options.image))
-    return _run_many(options, scenes)
+    try:
+        return _run_one(options, Path(options.image)) if scenes is None else _run_many(options, scenes)
+    except Interrupted as stopped:
+        stays = any(getattr(options, name) for name in _OUTPUTS)  # else there is no journal
+        print(f"{stopped}; --resume continues the run" if stays else stopped, file=sys.stderr)
+        return 128 + stopped.number
 
 
 def _run_one(options: argparse.Namespace, path: Path) -> int:
     from satlisa.geo.request import check
 
     request = _request(options, {name: Path(value) for name in _OUTPUTS if (value := getattr(options, name))})
-    _check_places(request.outputs, path)
     scene = _open(options, path)
     check(request, scene)
     ask, key = _load(options)
     with tqdm(total=1, unit="window", disable=None) as bar:
         result = _answer(ask, scene, replace(request, model_key=key), partial(_show, bar))
     print(_summary(result))
-    if result.num_masks == 0 and (request.output_mask or request.output_probability):
+    if _lacks_mask(result, request):
         print(f"{_NO_MASK}; only the answers were written." if result.written else _NO_MASK + ".", file=sys.stderr)
         return 1
     return 0
@@ -122,15 +124,17 @@ def _run_one(options: argparse.Namespace, path: Path) -> int:
 def _run_many(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     """All files with one model; errors are named, and the others go on. 1 where a file failed."""
     from satlisa.geo.batch import Done, run_all, stat_of
+    from satlisa.geo.request import check_places
 
     requests = {path: _request(options, _places(options, path)) for path in paths}
     for path, request in requests.items():
-        _check_places(request.outputs, path)
+        check_places(request.outputs, path)
     folders = [output.parent for output in requests[paths[0]].outputs]
     ask, key = _load(options)
     done = Done.read(folders[0], resume=bool(options.resume)) if folders else None
     counts: Counter[str] = Counter()
     skipped: list[Path] = []
+    maskless: list[Path] = []
 
     def work(path: Path) -> None:
         request = replace(requests[path], model_key=key)
@@ -138,17 +142,23 @@ def _run_many(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         if done is not None and done.holds(path, identity):
             skipped.append(path)
             return
-        result = _answer(ask, _open(options, path), request, None)
+        bar.set_postfix_str(path.name)
+        result = _answer_again(ask, _open(options, path), request, partial(_show_part, bar, path.name))
         counts.update(result.counts)
+        if _lacks_mask(result, request):
+            maskless.append(path)
         if done is not None:
             done.add(path, identity, result.written)
 
     with tqdm(total=len(paths), unit="scene", disable=None) as bar:
         errors = run_all(paths, work, lambda _: bar.update())
-    print(_counted(counts))
+    if len(skipped) + len(errors) < len(paths):
+        print(_counted(counts))
     print(f"{len(paths)} scenes: {len(skipped)} done before, {len(errors)} failed", file=sys.stderr)
+    for path in maskless:
+        print(f"{path}: {_NO_MASK[0].lower()}{_NO_MASK[1:]}", file=sys.stderr)
     for path, error in errors.items():
-        print(f"failed: {path}: {error}", file=sys.stderr)
+        print(f"failed: {error if str(path) in error else f'{path}: {error}'}", file=sys.stderr)
     return 1 if errors else 0
 
 
@@ -162,6 +172,22 @@ def _answer(ask: Any, scene: Any, request: Any, progress: Callable[[int, int], N
     for path in result.written:
         print(f"wrote {path}", file=sys.stderr)
     return result
+
+
+def _answer_again(ask: Any, scene: Any, request: Any, progress: Callable[[int, int], None]) -> Any:
+    """The same for one of several scenes: a journal of an earlier state of its file does not count."""
+    from satlisa.geo.journal import OtherRunError
+
+    try:
+        return _answer(ask, scene, request, progress)
+    except OtherRunError as error:
+        print(f"{scene.path.name} starts over: {str(error).split(';')[0]}", file=sys.stderr)
+        return _answer(ask, scene, replace(request, resume=False), progress)
+
+
+def _lacks_mask(result: Any, request: Any) -> bool:
+    """Whether a mask was asked for, and no window that has data was answered with one."""
+    return bool(result.windows and not result.num_masks and (request.output_mask or request.output_probability))
 
 
 def _request(options: argparse.Namespace, places: Mapping[str, Any]) -> Any:
@@ -179,17 +205,6 @@ def _places(options: argparse.Namespace, scene: Path) -> dict[str, Path]:
 
     given = {name: getattr(options, name) for name in _OUTPUTS if getattr(options, name)}
     return {name: output_of(Path(value), scene, _OUTPUTS[name], f"--{name}") for name, value in given.items()}
-
-
-def _check_places(outputs: Sequence[Path], scene: Path) -> None:
-    taken = {os.path.realpath(scene)}
-    for path in outputs:
-        if path.is_dir():
-            raise SatlisaError(f"{path} is a folder; name a file in it")
-        if os.path.realpath(path) in taken:
-            raise SatlisaError(f"{path} is the file of --image or of another output too; name another one")
-        taken.add(os.path.realpath(path))
-        check_writable(path.parent, str(path))
 
 
 def _open(options: argparse.Namespace, path: Path) -> Any:
@@ -217,6 +232,10 @@ def _load(options: argparse.Namespace) -> tuple[Any, str]:
 def _show(bar: Any, done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
+
+
+def _show_part(bar: Any, name: str, done: int, total: int) -> None:
+    bar.set_postfix_str(f"{name}: {done} of {total} windows")
 
 
 def _summary(result: Any) -> str:

@@ -30,6 +30,8 @@ def answer_windows(
     batches = [windows[start : start + batch_size] for start in range(0, len(windows), batch_size)]
     encoder = Encoder((grid.rows.window, grid.columns.window), scene.to_grid, level)
     done = 0
+    if progress:
+        progress(0, len(windows))
     for entries in journal.replay():
         yield from zip(batches[done], entries, strict=True)
         done += 1

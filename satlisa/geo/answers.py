@@ -1,7 +1,7 @@
 """What a model says about a window: text, blended logits of its masks, and each mask as an object.
 
-Logits are kept in steps of 1/12 from -10.6 to 10.6, one byte each; their sign is exact, so that a window's mask is the
-model's own. An answer of a model and one that was read from the journal are the same.
+Logits are kept above or below that of the threshold, in steps of 1/12 from -10.6 to 10.6, one byte each; their sign is
+exact, so that a window's mask is the model's own. An answer of a model and one from the journal are the same.
 """
 
 import math
@@ -42,7 +42,7 @@ class WindowAnswer:
     Attributes:
         text: the answer, with `<SEG>`.
         num_segs: number of its masks.
-        levels: (H, W) int8, the largest logit of all masks in steps; None without masks.
+        levels: (H, W) int8, the largest logit of all masks above the threshold's, in steps; None without masks.
         pieces: masks that are not empty.
     """
 
@@ -87,7 +87,8 @@ class Encoder:
         if logits.shape != self.size:
             resized = Image.fromarray(np.ascontiguousarray(logits)).resize(self.size[::-1], Image.Resampling.BILINEAR)
             logits = np.asarray(resized)
-        mask = logits > self.level
+        logits = logits - np.float32(self.level)
+        mask = logits > 0
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if len(rows) == 0:
             return to_steps(logits), None, b""

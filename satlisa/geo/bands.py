@@ -9,7 +9,7 @@ from rasterio.enums import ColorInterp
 
 from satlisa.data.notes import TWO_BANDS, note
 from satlisa.data.rasters import colour_named
-from satlisa.data.stretch import is_transparency
+from satlisa.data.stretch import full_scale, is_transparency
 from satlisa.errors import SatlisaError
 
 _COLOURS = ("red", "green", "blue")
@@ -22,12 +22,13 @@ class Bands:
 
     Attributes:
         shown: one (grey or palette) or three (red, green, blue).
-        alpha: the band of transparency, or None.
+        alpha: the band of transparency, or None; `opaque` is its value where nothing shines through.
         palette: (256, 4) uint8, the colours of the values of the shown band, or None.
     """
 
     shown: tuple[int, ...]
     alpha: int | None = None
+    opaque: float = 255.0
     palette: np.ndarray | None = None
 
 
@@ -43,10 +44,11 @@ def choose_bands(dataset: Any, name: str, asked: Sequence[int] | None = None) ->
     Raises:
         SatlisaError: a band that the file does not have, a count other than one and three, or complex numbers.
     """
-    alpha = _alpha(dataset, name)
+    alpha, opaque = _alpha(dataset, name)
     others = [band for band in dataset.indexes if band != alpha]
     if asked is not None:
         shown = _asked(asked, dataset.count, name)
+        alpha = None if alpha in shown else alpha
     elif named := _named(dataset):
         shown = named
     else:
@@ -57,15 +59,17 @@ def choose_bands(dataset: Any, name: str, asked: Sequence[int] | None = None) ->
         shown = tuple(others[:3]) if len(others) > 2 else tuple(others[:1] or [1])
     if any(np.dtype(dataset.dtypes[band - 1]).kind not in "uif" for band in shown):
         raise SatlisaError(f"{name}: pixels of {dataset.dtypes[shown[0] - 1]} are not read; save magnitudes as floats")
-    return Bands(shown, alpha, _palette(dataset, shown))
+    return Bands(shown, alpha, opaque, _palette(dataset, shown))
 
 
 def _asked(asked: Sequence[int], count: int, name: str) -> tuple[int, ...]:
+    if isinstance(asked, int | str) or not all(isinstance(band, int | np.integer) for band in asked):
+        raise SatlisaError(f"--bands: expected band numbers such as (4, 3, 2), found {asked!r}")
     if len(asked) not in (1, 3):
         raise SatlisaError(f"--bands: expected one band or three (red, green, blue), found {len(asked)}")
     if wrong := [band for band in asked if not 1 <= band <= count]:
         raise SatlisaError(f"--bands: {name} has bands 1 to {count}, found {wrong[0]}")
-    return tuple(asked)
+    return tuple(map(int, asked))
 
 
 def _named(dataset: Any) -> tuple[int, ...] | None:
@@ -78,17 +82,18 @@ def _named(dataset: Any) -> tuple[int, ...] | None:
     return None
 
 
-def _alpha(dataset: Any, name: str) -> int | None:
-    """The band marked as transparency, unless its values are those of a sensor's band."""
+def _alpha(dataset: Any, name: str) -> tuple[int | None, float]:
+    """The band marked as transparency, unless its values are those of a sensor's band; and its opaque value."""
     marked = [n + 1 for n, role in enumerate(dataset.colorinterp) if role == ColorInterp.alpha]
     marked = [band for band in marked if colour_named(dataset.descriptions[band - 1] or "") in (None, "alpha")]
     if not marked or dataset.count == 1:
-        return None
+        return None, 255.0
     shape = (min(_SAMPLE, dataset.height), min(_SAMPLE, dataset.width))
-    if is_transparency(dataset.read(marked[0], out_shape=shape)):
-        return marked[0]
+    sample = dataset.read(marked[0], out_shape=shape)
+    if is_transparency(sample):
+        return marked[0], full_scale(sample)
     note(name, f"has band {marked[0]} marked as transparency with the values of a sensor's band; it is left out")
-    return None
+    return None, 255.0
 
 
 def _palette(dataset: Any, shown: tuple[int, ...]) -> np.ndarray | None:

@@ -96,6 +96,6 @@ def run_all(scenes: Sequence[Path], work: Callable[[Path], object], step: Callab
             work(path)
         except SatlisaError as error:
             errors[path] = str(error)
-            logger.error("%s: %s", path.name, error)
+            logger.error("%s", error if path.name in str(error) else f"{path.name}: {error}")
         step(number)
     return errors

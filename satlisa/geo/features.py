@@ -5,9 +5,11 @@ so that every corner is the corner of a pixel. Long edges get further points at 
 projection, in which a straight line bends.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,19 @@ import numpy as np
 import rasterio
 import shapely
 from affine import Affine
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from rasterio.features import shapes
-from shapely.geometry.polygon import orient
 
 from satlisa.geo.answers import WindowAnswer
 from satlisa.geo.grid import Grid, Window
 from satlisa.geo.objects import blend, extent, join
 from satlisa.geo.places import LON_LAT, Ground, at
+from satlisa.geo.polygons import Reprojection, valid
 from satlisa.geo.raster_files import quiet_open
 
+logger = logging.getLogger(__name__)
+
+_TOGETHER = 1024  # features whose coordinates are computed at once
 _BEND = 0.1 * 6.4e6  # a tenth of a pixel at the Earth's radius: edges of √(_BEND / pixel) pixels bend less
 
 
@@ -95,6 +100,7 @@ def place(
     corner: tuple[int, int],
     *,
     output_crs: CRS | None = None,
+    in_degrees: bool = False,
     min_area: float = 0.0,
     simplify: float = 0.0,
 ) -> Iterator[Feature]:
@@ -103,35 +109,48 @@ def place(
     Args:
         corner: (column, row) of the grid's corner in the file.
         output_crs: by default the scene's own.
+        in_degrees: longitudes are from -180 to 180, also where the scene's own run on.
         min_area: m² that a feature has at least.
         simplify: metres that an outline may move.
     """
-    change = _change(ground.crs, output_crs)
-    for feature in features:
-        geometry = shapely.transform(feature.geometry, lambda xy: xy + corner)
-        centre = geometry.centroid
-        size = ground.pixel_size(centre.x, centre.y) or (1.0, 1.0)
-        if simplify > 0:
-            geometry = _simplified(geometry, size, simplify)
-        bent = _with_points(geometry, max(1, math.floor(math.sqrt(_BEND / max(size)))))
-        on_ground = _map(bent, ground.transform)
-        area = ground.area(on_ground)
-        area = geometry.area if area is None else area
-        if geometry.is_empty or area < min_area:
-            continue
-        placed = _map(geometry, ground.transform) if change is None else _project(on_ground, change, output_crs)
-        yield Feature(valid(placed), feature.answer, feature.score, feature.window, area)
+    change = None
+    if ground.crs is not None and output_crs is not None and (in_degrees or not ground.crs.equals(output_crs)):
+        change = Reprojection(ground.crs, output_crs)
+    lost = 0
+    for some in _batches(features):
+        for feature, on_ground, geometry, area in _measured(some, ground, corner, simplify):
+            if geometry.is_empty or area < min_area:
+                continue
+            placed = _map(geometry, ground.transform) if change is None else change(on_ground)
+            if np.isfinite(shapely.get_coordinates(placed)).all():
+                yield Feature(valid(placed), feature.answer, feature.score, feature.window, area)
+            else:
+                lost += 1
+    if lost:
+        logger.warning("%d features lie where %s has no coordinates; they are left out", lost, output_crs)
 
 
-def valid(geometry: Any) -> Any:
-    """The geometry as valid polygons, exteriors counterclockwise."""
-    if not geometry.is_valid:
-        made = shapely.make_valid(geometry)
-        parts = [part for part in getattr(made, "geoms", [made]) if part.geom_type in ("Polygon", "MultiPolygon")]
-        geometry = shapely.union_all(parts)
-    if geometry.geom_type == "Polygon":
-        return orient(geometry)
-    return shapely.MultiPolygon([orient(part) for part in geometry.geoms])
+def _batches(features: Iterable[Feature]) -> Iterator[list[Feature]]:
+    waiting = iter(features)
+    while some := list(islice(waiting, _TOGETHER)):
+        yield some
+
+
+def _measured(
+    features: Sequence[Feature], ground: Ground, corner: tuple[int, int], simplify: float
+) -> Iterator[tuple[Feature, Any, Any, float]]:
+    """Each feature, its polygon in the CRS with points along its edges, and on the file's grid; its area."""
+    geometries = shapely.transform([feature.geometry for feature in features], lambda xy: xy + corner)
+    sizes = ground.pixel_sizes(shapely.get_coordinates(shapely.centroid(geometries)))
+    known = np.ones((len(features), 2)) if sizes is None else np.where(np.isfinite(sizes), sizes, 1.0)
+    if simplify > 0:
+        geometries = [_simplified(one, tuple(size), simplify) for one, size in zip(geometries, known, strict=True)]
+    steps = [max(1, math.floor(math.sqrt(_BEND / size))) for size in known.max(axis=1).tolist()]
+    bent = [_with_points(one, step) for one, step in zip(geometries, steps, strict=True)]
+    on_ground = _map(bent, ground.transform)
+    areas = ground.areas(on_ground, known)
+    found = shapely.area(geometries) if areas is None else areas
+    return zip(features, on_ground, geometries, found.tolist(), strict=True)
 
 
 def _voice(
@@ -151,26 +170,8 @@ def _voice(
     return max(around, key=lambda one: float(grid.weight(one[0])[int(y) - one[0].top, int(x) - one[0].left]))
 
 
-def _change(crs: CRS | None, output_crs: CRS | None) -> Transformer | None:
-    if crs is None or output_crs is None or crs.equals(output_crs):
-        return None
-    return Transformer.from_crs(crs, output_crs, always_xy=True)
-
-
 def _map(geometry: Any, transform: Affine) -> Any:
     return shapely.transform(geometry, lambda xy: np.stack(at(transform, *xy.T), axis=-1))
-
-
-def _project(geometry: Any, change: Transformer, crs: CRS | None) -> Any:
-    """Change of projection; what crosses the 180th meridian is cut there."""
-    moved = shapely.transform(geometry, lambda xy: np.stack(change.transform(*xy.T), axis=-1))
-    left, _, right, _ = moved.bounds
-    if crs is None or not crs.is_geographic or right - left <= 180:
-        return moved
-    east = shapely.transform(moved, lambda xy: np.stack([xy[:, 0] % 360, xy[:, 1]], axis=-1))
-    halves = [valid(east).intersection(shapely.box(start, -90, start + 180, 90)) for start in (0, 180)]
-    west = shapely.transform(halves[1], lambda xy: xy - (360, 0))
-    return shapely.union_all([half for half in (halves[0], west) if not half.is_empty])
 
 
 def _simplified(geometry: Any, size: tuple[float, float], metres: float) -> Any:

@@ -98,14 +98,19 @@ def make_grid(
     Raises:
         SatlisaError: the overlap is more than half of the window, or a window is too large.
     """
-    if window < 8 or not 0 <= overlap <= window // 2:
+    if window < _LEAST or not 0 <= overlap <= window // 2:
         raise SatlisaError(
-            f"--window and --overlap: expected a window of at least 8 pixels and an overlap from 0 to half of it, "
-            f"found {window} and {overlap}"
+            f"--window and --overlap: expected a window of at least {_LEAST} pixels and an overlap from 0 to half of "
+            f"it, found {window} and {overlap}"
         )
     axes = []
     for length, scale in ((height, pixel_scale[1]), (width, pixel_scale[0])):
-        side = min(length, max(1, round(window * scale)))
+        side = min(length, round(window * scale))
+        if side < min(length, _LEAST):
+            raise SatlisaError(
+                f"a window would cover {window * scale:.2g} pixels of the file, and at least {_LEAST} are needed; use "
+                "a coarser --resolution or a larger --window"
+            )
         axes.append(Axis(length, side, min(round(overlap * scale), side // 2)))
     if axes[0].window * width > _MOST:
         raise SatlisaError(
@@ -115,4 +120,5 @@ def make_grid(
     return Grid(*axes)
 
 
+_LEAST = 8  # pixels of a side of a window
 _MOST = 2**28  # pixels of a row of windows: 1 GB while they are blended

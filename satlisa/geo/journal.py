@@ -21,6 +21,11 @@ from satlisa.runtime.fingerprint import Identity, differences
 
 _HEAD = struct.Struct("<QI")
 
+
+class OtherRunError(SatlisaError):
+    """A journal is of a run with another scene, model or options."""
+
+
 Entry = tuple[np.ndarray, WindowAnswer | None]
 """Where a window has data (H, W) bool, and its answer; None where it has none."""
 
@@ -40,7 +45,7 @@ class Journal:
         """Open the file.
 
         Raises:
-            SatlisaError: it is of a run with another scene, model or options.
+            OtherRunError: it is of a run with another scene, model or options.
         """
         if not (self.resume and self.path.is_file()):
             self.path.write_bytes(b"")
@@ -52,7 +57,7 @@ class Journal:
             self._write(json.dumps(self.identity).encode())
         elif different := differences(json.loads(first), json.loads(json.dumps(self.identity))):
             self._file.close()
-            raise SatlisaError(
+            raise OtherRunError(
                 f"--resume: {self.path} is of another run ({different}); leave out --resume to start over"
             )
         return self

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from satlisa.errors import SatlisaError
@@ -47,7 +48,7 @@ def parse_stretch(text: str | None) -> Stretch:
     if text in ("none", "min,max"):
         return Stretch("none") if text == "none" else Stretch("percent", 0, 100)
     found = re.fullmatch(rf"(fixed:)?({_NUMBER}),({_NUMBER})(,shared)?", text.replace(" ", "").lower())
-    if found is None or float(found[2]) >= float(found[3]) or (found[1] and found[4]):
+    if found is None or not -math.inf < float(found[2]) < float(found[3]) < math.inf or (found[1] and found[4]):
         raise SatlisaError(
             f"--stretch: expected percent (2,98 or 2,98,shared), none, min,max or values (fixed:0,3000), found '{text}'"
         )
@@ -59,14 +60,14 @@ def parse_stretch(text: str | None) -> Stretch:
     return Stretch("percent", low, high, bool(found[4]))
 
 
-def find_ends(dataset: Any, bands: Sequence[int], stretch: Stretch, *, ignore_alpha: bool = False) -> np.ndarray:
-    """The values of each band that become 0 and 255: (bands, 2) float64."""
+def find_ends(dataset: Any, bands: Sequence[int], stretch: Stretch, alpha: int | None = None) -> np.ndarray:
+    """The values of each band that become 0 and 255: (bands, 2) float64. What band `alpha` hides does not count."""
     types = [np.dtype(dataset.dtypes[band - 1]) for band in bands]
     if stretch.kind == "none" or (stretch.kind == "auto" and all(kind == np.uint8 for kind in types)):
         return np.array([_full_range(kind) for kind in types])
     if stretch.kind == "fixed":
         return np.array([[stretch.low, stretch.high]] * len(bands))
-    samples = [_sample(dataset, band, ignore_alpha) for band in bands]
+    samples = [_sample(dataset, band, alpha) for band in bands]
     if stretch.shared:
         samples = [np.concatenate(samples)] * len(bands)
     return np.array([_quantiles(sample, stretch) for sample in samples])
@@ -110,38 +111,36 @@ def _quantiles(sample: np.ndarray, stretch: Stretch) -> tuple[float, float]:
     return (float(low), float(high)) if low < high else (float(low), float(low) + 1.0)
 
 
-def _sample(dataset: Any, band: int, ignore_alpha: bool) -> np.ndarray:
+def _sample(dataset: Any, band: int, alpha: int | None) -> np.ndarray:
     """Valid values of a band: all of them, those of an overview, or those of squares spread over the scene."""
     height, width = dataset.height, dataset.width
     if height * width <= _EXACT:
-        return _valid(dataset, band, None, None, ignore_alpha)
+        return _valid(dataset, band, alpha, None, None)
     factors = [f for f in dataset.overviews(band) if height * width / f**2 >= _EXACT / 16]
     if factors:
         shape = (math.ceil(height / factors[-1]), math.ceil(width / factors[-1]))
-        return _valid(dataset, band, None, shape, ignore_alpha)
+        return _valid(dataset, band, alpha, None, shape)
     rows, columns = (np.linspace(0, max(0, side - _SIDE), _PLACES).astype(int) for side in (height, width))
     places = [Window(int(x), int(y), min(_SIDE, width), min(_SIDE, height)) for y in rows for x in columns]
-    return np.concatenate([_valid(dataset, band, place, None, ignore_alpha) for place in places])
+    return np.concatenate([_valid(dataset, band, alpha, place, None) for place in places])
 
 
 def _valid(
-    dataset: Any, band: int, window: Window | None, shape: tuple[int, int] | None, ignore_alpha: bool
+    dataset: Any, band: int, alpha: int | None, window: Window | None, shape: tuple[int, int] | None
 ) -> np.ndarray:
     values = dataset.read(band, window=window, out_shape=shape)
-    keep = are_numbers(values) & band_mask(dataset, band, window, shape, values, ignore_alpha)
+    keep = are_numbers(values) & band_mask(dataset, band, window, shape)
+    if alpha is not None:
+        keep &= dataset.read(alpha, window=window, out_shape=shape) > 0
     return np.asarray(values[keep])
 
 
-def band_mask(
-    dataset: Any,
-    band: int,
-    window: Window | None,
-    shape: tuple[int, int] | None,
-    values: np.ndarray,
-    ignore_alpha: bool,
-) -> np.ndarray:
-    """Where a band has data (H, W): by GDAL's mask, or by the nodata value alone where its alpha band is none."""
-    if not ignore_alpha:
-        return np.asarray(dataset.read_masks(band, window=window, out_shape=shape) > 0)
-    nodata = dataset.nodatavals[band - 1]
-    return np.ones(values.shape, dtype=bool) if nodata is None else np.asarray(values != nodata)
+def band_mask(dataset: Any, band: int, window: Window | None, shape: tuple[int, int] | None) -> np.ndarray:
+    """Where a band has data (H, W), by its nodata value and the file's masks.
+
+    GDAL's mask from an alpha band is left out: that band may be a sensor's, and GDAL finds 1 of 65535 to be clear.
+    """
+    if MaskFlags.alpha in dataset.mask_flag_enums[band - 1]:
+        height, width = shape or ((window.height, window.width) if window else dataset.shape)
+        return np.ones((height, width), dtype=bool)
+    return np.asarray(dataset.read_masks(band, window=window, out_shape=shape) > 0)

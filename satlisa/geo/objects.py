@@ -2,7 +2,8 @@
 
 Two masks of neighbouring windows are one object where they agree inside the overlap (IoU of at least a half), or where
 one that its window's border cuts lies inside the other. Without an overlap, they are one where they meet along the
-common border. Objects that only touch share no pixels, and stay apart.
+common border; two objects whose own borders lie there are then taken for one. Objects that only touch share no pixels,
+and stay apart.
 """
 
 from collections import defaultdict
@@ -128,8 +129,9 @@ def _neighbours(grid: Grid) -> Iterator[tuple[Window, Window]]:
 def _are_one(a: Found, b: Found) -> bool:
     top, bottom = max(a.window.top, b.window.top), min(a.window.top + a.window.height, b.window.top + b.window.height)
     left, right = max(a.window.left, b.window.left), min(a.window.left + a.window.width, b.window.left + b.window.width)
-    if top == bottom and left == right:
-        return False
+    rows, columns = abs(a.window.row - b.window.row), abs(a.window.column - b.window.column)
+    if (top == bottom and (left == right or rows > 1)) or (left == right and columns > 1):
+        return False  # a corner, or a border inside a window between the two
     if top == bottom:  # side by side: the rows above and below the border
         one, other = (a, b) if a.window.top < b.window.top else (b, a)
         return _agree(one.part(top - 1, left, top, right), other.part(top, left, top + 1, right))

@@ -9,7 +9,6 @@ import numpy as np
 import shapely
 from affine import Affine
 from pyproj import CRS, Geod, Transformer
-from shapely.geometry.polygon import orient
 
 from satlisa.errors import SatlisaError
 
@@ -37,35 +36,45 @@ class Ground:
         return Transformer.from_crs(self.crs, self.crs.geodetic_crs.to_2d(), always_xy=True)
 
     def pixel_size(self, column: float, row: float) -> tuple[float, float] | None:
-        """Width and height of a pixel in metres, None without a CRS."""
-        if self.crs is None:
-            return None
-        points = [at(self.transform, *place) for place in ((column, row), (column + 1, row), (column, row + 1))]
-        if self.geod is None:
-            (x, y), *others = points
-            first, second = (float(np.hypot(u - x, v - y)) * self._unit for u, v in others)
-            return first, second
-        x, y = self._to_degrees.transform(*np.array(points).T)
-        return (
-            float(self.geod.inv(x[0], y[0], x[1], y[1])[2]),
-            float(self.geod.inv(x[0], y[0], x[2], y[2])[2]),
-        )
+        """Width and height of a pixel in metres, None without a CRS and off its map."""
+        sizes = self.pixel_sizes(np.array([[column, row]]))
+        return None if sizes is None or not np.isfinite(sizes).all() else (float(sizes[0, 0]), float(sizes[0, 1]))
 
-    def area(self, geometry: Any) -> float | None:
-        """Square metres of a polygon in the CRS: geodesic, or planar on a local grid; None without a CRS."""
+    def pixel_sizes(self, places: np.ndarray) -> np.ndarray | None:
+        """The same at grid positions (K, 2): (K, 2), NaN off the map."""
         if self.crs is None:
             return None
+        steps = np.array([(0, 0), (1, 0), (0, 1)])[:, None]
+        x, y = at(self.transform, *np.moveaxis(places + steps, -1, 0))  # (3, K)
         if self.geod is None:
-            return float(geometry.area * self._unit**2)
-        left, bottom, right, top = geometry.bounds
-        units = self.pixel_size(*at(~self.transform, (left + right) / 2, (bottom + top) / 2))
-        per_unit = max(units or (0.0,)) / max(np.hypot(self.transform.a, self.transform.d), 1e-300)
-        longest = max(right - left, top - bottom)
-        if longest * per_unit > _FAR:  # long edges are no geodesics
-            geometry = shapely.segmentize(geometry, longest * _LONG)
-        degrees = shapely.transform(geometry, lambda xy: np.stack(self._to_degrees.transform(*xy.T), axis=-1))
-        parts = getattr(degrees, "geoms", [degrees])
-        return float(sum(abs(self.geod.geometry_area_perimeter(orient(part))[0]) for part in parts))
+            return np.asarray(np.hypot(x[1:] - x[0], y[1:] - y[0]).T * self._unit)
+        x, y = self._to_degrees.transform(x, y)
+        x, y = np.where(np.isfinite(x), x, np.nan), np.where(np.isfinite(y), y, np.nan)
+        return np.stack([self.geod.inv(x[0], y[0], x[n], y[n])[2] for n in (1, 2)], axis=-1)
+
+    def areas(self, geometries: np.ndarray, sizes: np.ndarray | None) -> np.ndarray | None:
+        """Square metres of polygons (K,) in the CRS: geodesic, or planar on a local grid; None without a CRS.
+
+        Args:
+            sizes: (K, 2), of a pixel there in metres.
+        """
+        if self.crs is None or sizes is None:
+            return None
+        if self.geod is None:
+            return np.asarray(shapely.area(geometries) * self._unit**2)
+        left, bottom, right, top = shapely.bounds(geometries).T
+        per_unit = np.nanmax(sizes, axis=1) / max(np.hypot(self.transform.a, self.transform.d), 1e-300)
+        longest = np.maximum(right - left, top - bottom)
+        far = longest * per_unit > _FAR  # long edges are no geodesics
+        geometries = shapely.orient_polygons(geometries)  # before degrees jump at 180
+        geometries[far] = shapely.segmentize(geometries[far], longest[far] * _LONG)
+        degrees = shapely.transform(geometries, lambda xy: np.stack(self._to_degrees.transform(*xy.T), axis=-1))
+        return np.array([self._geodesic(one) for one in degrees])
+
+    def _geodesic(self, polygons: Any) -> float:
+        assert self.geod is not None
+        parts = getattr(polygons, "geoms", [polygons])
+        return float(sum(abs(self.geod.geometry_area_perimeter(part)[0]) for part in parts))
 
     @property
     def _unit(self) -> float:
@@ -90,7 +99,7 @@ def locate(bbox: Sequence[float], ground: Ground, size: tuple[int, int], name: s
     Raises:
         SatlisaError: the box is empty or lies beside the grid.
     """
-    left, bottom, right, top = bbox
+    left, bottom, right, top = bbox if len(bbox) == 4 else (0, 0, 0, 0)
     if not (left < right and bottom < top):
         raise SatlisaError(f"--bbox: expected left,bottom,right,top with left < right and bottom < top, found {bbox}")
     found = _clip(_to_pixels(bbox, ground, None), size)

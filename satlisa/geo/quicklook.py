@@ -28,15 +28,25 @@ def quicklook(scene: Scene, mask_file: Path | None, longest: int = LONGEST) -> I
     return overlay(picture, scene.to_grid(mask)[None])
 
 
+def picture_format(path: Path) -> str:
+    """The format of a picture's suffix, as Pillow names it.
+
+    Raises:
+        SatlisaError: pictures are not written in it.
+    """
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise SatlisaError(f"--overlay: {path}: pictures are not written as '{path.suffix}'; name a .png file")
+    return str(kind)
+
+
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix, atomically.
 
     Raises:
         SatlisaError: no such format, or the disk does not take it.
     """
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind not in Image.SAVE:
-        raise SatlisaError(f"--overlay: {path}: pictures are not written as '{path.suffix}'; name a .png file")
+    kind = picture_format(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_replace(path, lambda temporary: picture.save(temporary, kind))

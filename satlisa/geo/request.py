@@ -1,6 +1,8 @@
 """What is asked about a scene, whether it can be done, and what is found."""
 
-import logging
+import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +16,11 @@ from satlisa.geo.answers import logit
 from satlisa.geo.features import Feature
 from satlisa.geo.grid import Window, make_grid
 from satlisa.geo.places import LON_LAT
+from satlisa.geo.quicklook import picture_format
 from satlisa.geo.scene import Scene
 from satlisa.geo.styles import style_paths
 from satlisa.geo.vector_files import driver_of
-
-logger = logging.getLogger(__name__)
+from satlisa.runtime.locations import check_writable
 
 KINDS = ("auto", "mask", "objects")
 
@@ -83,25 +85,50 @@ def check(request: Request, scene: Scene) -> None:
     """Refuse what cannot be done, before a model is asked.
 
     Raises:
-        SatlisaError: an option out of its range, or an output that does not fit the scene.
+        SatlisaError: an option out of its range, or an output that does not fit the scene or cannot be written.
     """
+    _check_numbers(request)
     logit(request.threshold)
     if request.kind not in KINDS:
         raise SatlisaError(f"kind: expected {', '.join(KINDS)}, found '{request.kind}'")
-    for name in ("min_area", "simplify"):
-        if getattr(request, name) < 0:
-            raise SatlisaError(f"--{name}: expected 0 or more, found {getattr(request, name)}")
-    if request.batch_size < 1:
-        raise SatlisaError(f"batch_size: expected at least 1, found {request.batch_size}")
     if not request.prompt.strip():
         raise SatlisaError("prompt: expected text, found nothing")
     for path in (request.output_mask, request.output_probability):
         if path is not None and path.suffix.lower() not in (".tif", ".tiff"):
             raise SatlisaError(f"{path}: masks and probabilities of scenes are GeoTIFFs; name a .tif file")
-    if request.style:
-        style_paths(request.styled)
+    if request.overlay is not None:
+        picture_format(request.overlay)
+    styles = style_paths(request.styled) if request.style else []
+    check_places([*request.outputs, *styles], scene.path)
     vector_crs(request, scene)
     make_grid(scene.area[3], scene.area[2], request.window, request.overlap, scene.pixel_scale)
+
+
+def _check_numbers(request: Request) -> None:
+    for name in ("window", "overlap", "batch_size", "max_new_tokens"):
+        value, least = getattr(request, name), int(name != "overlap")
+        if not isinstance(value, int) or value < least:
+            raise SatlisaError(f"--{name}: expected a whole number from {least}, found {value!r}")
+    for name in ("threshold", "min_area", "simplify"):
+        value = getattr(request, name)
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise SatlisaError(f"--{name}: expected 0 or more, found {value!r}")
+
+
+def check_places(outputs: Sequence[Path], scene: Path) -> None:
+    """Refuse outputs that are folders, one another, or the scene itself, and folders that take no files.
+
+    Raises:
+        SatlisaError: one of them.
+    """
+    taken = {os.path.realpath(scene)}
+    for path in outputs:
+        if path.is_dir():
+            raise SatlisaError(f"{path} is a folder; name a file in it")
+        if os.path.realpath(path) in taken:
+            raise SatlisaError(f"{path} is the file of --image or of another output too; name another one")
+        taken.add(os.path.realpath(path))
+        check_writable(path.parent, str(path))
 
 
 def vector_crs(request: Request, scene: Scene) -> CRS | None:
@@ -117,9 +144,9 @@ def vector_crs(request: Request, scene: Scene) -> CRS | None:
         asked = CRS.from_user_input(request.output_crs) if request.output_crs is not None else None
     except CRSError as error:
         raise SatlisaError(f"--output_crs: '{request.output_crs}' is no CRS; give for example EPSG:32645") from error
+    if asked is not None and not (asked.is_projected or asked.is_geographic):
+        raise SatlisaError(f"--output_crs: {asked.name} is {asked.type_name}; name one of maps, for example EPSG:32645")
     if driver != "GeoJSON" or scene.crs is None:
-        if driver == "GeoJSON":
-            logger.warning("%s: GeoJSON means longitude and latitude, which %s does not have", "vectors", scene.path)
         return asked or scene.crs
     if asked is not None and not shapes.is_lon_lat(asked):
         raise SatlisaError(

@@ -5,6 +5,7 @@ the part of `--bbox` is worked on. A raster whose rows run from south to north i
 """
 
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class Scene:
                 return self._view(window, (height, width), shape)
         except (RasterioError, OSError) as error:
             raise SatlisaError(
-                f"{self.path} cannot be read ({first_line(error)}); save or download it again"
+                f"{self.path} cannot be read ({first_line(error.__cause__ or error)}); save or download it again"
             ) from error
 
     def to_grid(self, picture: np.ndarray) -> np.ndarray:
@@ -109,9 +110,11 @@ class Scene:
         if not only_mask and self.bands.palette is None and shape != (window.height, window.width):
             how = Resampling.average if shape[0] <= window.height else Resampling.bilinear
         values = dataset.read(list(shown), window=window, out_shape=(len(shown), *shape), resampling=how)
-        ignored = _ignores_alpha(dataset, self.bands)
-        masks = [band_mask(dataset, b, window, shape, v, ignored) for b, v in zip(shown, values, strict=True)]
-        valid = np.logical_or.reduce(masks) & are_numbers(values).all(axis=0)
+        masks = np.stack([band_mask(dataset, band, window, shape) for band in shown])
+        valid = np.asarray(masks.any(axis=0) & are_numbers(values).all(axis=0))
+        opacity = None if self.bands.alpha is None else dataset.read(self.bands.alpha, window=window, out_shape=shape)
+        if opacity is not None:
+            valid &= opacity > 0
         if only_mask:
             return values, valid
         if self.bands.palette is not None:
@@ -119,14 +122,12 @@ class Scene:
             levels, valid = colours[..., :3].transpose(2, 0, 1).copy(), valid & (colours[..., 3] > 0)
         else:
             levels = to_levels(values, self.ends)
-        if self.bands.alpha is not None:
-            levels = self._over_black(levels, dataset.read(self.bands.alpha, window=window, out_shape=shape))
+            if values.dtype != np.uint8 or len({dataset.nodatavals[band - 1] for band in shown}) > 1:
+                levels[~masks] = 0  # 8-bit values stay: a saturated one may equal the nodata value of all bands
+        if opacity is not None:
+            levels = np.rint(levels * np.clip(opacity / self.bands.opaque, 0, 1)).astype(np.uint8)
         levels[:, ~valid] = 0
         return np.broadcast_to(levels, (3, *shape)), valid
-
-    def _over_black(self, levels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        full = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
-        return np.asarray(np.rint(levels * np.clip(alpha / full, 0, 1)), dtype=np.uint8)
 
     def _dataset(self) -> Any:
         """The file, opened once in each thread: GDAL's datasets are not shared between threads."""
@@ -161,7 +162,8 @@ def open_scene(
         with rasterio.Env(**CACHE), quiet_open(path) as dataset:
             return _describe(path, dataset, bands, rule, bbox, resolution)
     except RasterioError as error:
-        raise SatlisaError(f"{path} cannot be read ({first_line(error)}); give a GeoTIFF, or save it again") from error
+        reason = first_line(error.__cause__ or error)
+        raise SatlisaError(f"{path} cannot be read ({reason}); give a GeoTIFF, or save it again") from error
 
 
 def is_georeferenced(path: Path) -> bool:
@@ -190,6 +192,8 @@ def _describe(
     area = locate(bbox, ground, size, str(path)) if bbox else (0, 0, dataset.width, dataset.height)
     scale = (1.0, 1.0)
     if resolution is not None:
+        if not 0 < resolution < math.inf:
+            raise SatlisaError(f"--resolution: expected metres per pixel above 0, found {resolution}")
         metres = ground.pixel_size(area[0] + area[2] / 2, area[1] + area[3] / 2)
         if metres is None:
             raise SatlisaError(f"--resolution: {path} has no CRS, so its pixels have no size in metres; leave it out")
@@ -197,13 +201,8 @@ def _describe(
     chosen = choose_bands(dataset, str(path), asked)
     ends = np.empty((0, 2))
     if chosen.palette is None:
-        ends = find_ends(dataset, chosen.shown, rule, ignore_alpha=_ignores_alpha(dataset, chosen))
+        ends = find_ends(dataset, chosen.shown, rule, chosen.alpha)
     return Scene(path, size, crs, dataset.crs, dataset.transform, area, scale, chosen, ends)
-
-
-def _ignores_alpha(dataset: Any, bands: Bands) -> bool:
-    """Whether GDAL's mask comes from an alpha band that is a sensor's band."""
-    return bands.alpha is None and any(role.name == "alpha" for role in dataset.colorinterp)
 
 
 def _check_place(path: Path, dataset: Any) -> None:
@@ -212,9 +211,12 @@ def _check_place(path: Path, dataset: Any) -> None:
             logger.warning("%s has no CRS; vectors are in the units of its transform, without areas in m²", path)
         return
     if dataset.gcps[0] or dataset.rpcs:
-        kind = f"{len(dataset.gcps[0])} ground control points" if dataset.gcps[0] else "RPCs"
+        kind, command = "RPCs", f"gdalwarp -rpc -t_srs EPSG:3857 {path.name} warped.tif (GDAL's command; QGIS: Warp)"
+        if dataset.gcps[0]:
+            kind = f"{len(dataset.gcps[0])} ground control points"
+            command = f"rio warp {path.name} warped.tif --dst-crs EPSG:3857"
         raise SatlisaError(
             f"{path} has {kind} and no transform, so its pixels have no exact place; warp it first, "
-            f"for example: rio warp {path.name} warped.tif --dst-crs EPSG:3857"
+            f"for example: {command}"
         )
     logger.warning("%s has no georeference; vectors are in pixels (column, row), without areas in m²", path)

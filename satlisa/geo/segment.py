@@ -18,7 +18,7 @@ import rasterio
 from affine import Affine
 
 from satlisa.data.conversations import asks_for_masks
-from satlisa.errors import SatlisaError
+from satlisa.errors import SatlisaError, first_line
 from satlisa.geo import features as shapes
 from satlisa.geo.answering import Progress, answer_windows
 from satlisa.geo.answers import Ask, WindowAnswer, logit, model_asker
@@ -31,7 +31,7 @@ from satlisa.geo.request import Request, SceneResult, check, vector_crs
 from satlisa.geo.scene import CACHE, Scene, open_scene
 from satlisa.geo.stitch import Stitcher
 from satlisa.geo.styles import style_paths, write_mask_style, write_probability_style, write_vector_style
-from satlisa.geo.vector_files import write_vectors
+from satlisa.geo.vector_files import driver_of, write_vectors
 from satlisa.runtime.fingerprint import Identity
 from satlisa.runtime.lock import exclusive_lock
 
@@ -112,7 +112,10 @@ def _work_folder(request: Request) -> Iterator[Path]:
     first = request.outputs[0]
     folder = first.with_name(first.name + WORK)
     with exclusive_lock(folder, str(first)):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SatlisaError(f"{folder}: cannot be written ({first_line(error)}); name a file elsewhere") from error
         yield folder
         shutil.rmtree(folder)
 
@@ -141,7 +144,7 @@ class _Run:
         self.result.windows = [(window, answer.text) for window, answer in self.answered]
         self.result.num_masks = 0 if self._is_in_words() else sum(answer.num_segs for _, answer in self.answered)
         self._make_features()
-        if self.result.num_masks:
+        if self.result.num_masks or not self.answered:
             self._write_rasters()
         if self.request.overlay is not None:
             mask = self.folder / "mask.tif" if self.result.num_masks else None
@@ -166,12 +169,12 @@ class _Run:
             stitcher.finish()
 
     def _write_rows(
-        self, mask: RowFile, probability: RowFile | None, top: int, logits: np.ndarray, valid: np.ndarray
+        self, mask: RowFile, probability: RowFile | None, top: int, margins: np.ndarray, valid: np.ndarray
     ) -> None:
-        is_last = top + len(logits) == self.grid.rows.length
-        mask.write(np.where(valid, logits > self.level, NODATA).astype(np.uint8), is_last=is_last)
+        is_last = top + len(margins) == self.grid.rows.length
+        mask.write(np.where(valid, margins > 0, NODATA).astype(np.uint8), is_last=is_last)
         if probability is not None:
-            shares = np.rint(FULL / (1 + np.exp(-logits)))
+            shares = np.rint(FULL / (1 + np.exp(-margins - np.float32(self.level))))
             probability.write(np.where(valid, shares, NODATA).astype(np.uint8), is_last=is_last)
 
     def _write_rasters(self) -> None:
@@ -191,7 +194,8 @@ class _Run:
     def _class_name(self) -> str:
         """What the masks are of: the most frequent answer with masks, without its `<SEG>`."""
         texts = Counter(answer.text for _, answer in self.answered if answer.num_segs)
-        text = " ".join(texts.most_common(1)[0][0].replace("<SEG>", " ").split())
+        most = next(iter(dict(texts.most_common(1))), "")
+        text = " ".join(most.replace("<SEG>", " ").split())
         return text.strip(" :;,.") or self.request.prompt
 
     def _is_in_words(self) -> bool:
@@ -217,6 +221,7 @@ class _Run:
             ground,
             self.corner,
             output_crs=self.result.crs,
+            in_degrees=request.output_vectors is not None and driver_of(request.output_vectors) == "GeoJSON",
             min_area=request.min_area if has_masks else 0.0,
             simplify=request.simplify if has_masks else 0.0,
         )

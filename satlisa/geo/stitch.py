@@ -8,7 +8,8 @@ from satlisa.geo.answers import LOWEST, STEP, WindowAnswer
 from satlisa.geo.grid import Grid, Window
 
 Write = Callable[[int, np.ndarray, np.ndarray], None]
-"""Takes the first row, logits (R, W) float32 and where there are data (R, W) bool."""
+"""Takes the first row, logits above the threshold's (R, W) float32 and where there are data (R, W) bool."""
+_ROWS = 64  # written at a time
 
 
 class Stitcher:
@@ -37,7 +38,9 @@ class Stitcher:
     def _flush(self, until: int) -> None:
         """Write the rows from the top of the buffer to `until`, and move the buffer there."""
         count = until - self._top
-        self._write(self._top, self._steps[:count] * np.float32(STEP), self._valid[:count])
+        for start in range(0, count, _ROWS):
+            rows = slice(start, min(start + _ROWS, count))
+            self._write(self._top + start, self._steps[rows] * np.float32(STEP), self._valid[rows])
         for buffer in (self._steps, self._valid):
             kept = len(buffer) - count
             buffer[:kept] = buffer[count:].copy()

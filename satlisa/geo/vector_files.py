@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
@@ -61,6 +62,8 @@ def write_vectors(
     columns = _columns(features, prompt, crs is not None, corner)
     path.parent.mkdir(parents=True, exist_ok=True)
     if driver == "GeoJSON":
+        if crs is None:
+            logger.warning("%s: GeoJSON means longitude and latitude, which the scene does not have", path)
         atomic_replace(path, lambda temporary: _write_geojson(temporary, features, columns, path.stem))
         return
     with tempfile.TemporaryDirectory(prefix=".satlisa-", suffix=".partial", dir=folder) as name:
@@ -104,19 +107,21 @@ def _write(
     before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": day.strftime("%Y-%m-%dT%H:%M:%S.000Z")})
     try:
-        pyogrio.raw.write(
-            path,
-            geometry,
-            list(columns.values()),
-            list(columns),
-            field_mask=[np.isnan(v) if v.dtype.kind == "f" else None for v in columns.values()],
-            geometry_type="MultiPolygon" if is_multi else "Polygon",
-            promote_to_multi=is_multi,
-            crs=":".join(authority) if authority else crs.to_wkt() if crs is not None else None,
-            driver=driver,
-            layer=path.stem,
-            layer_options=options,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")
+            pyogrio.raw.write(
+                path,
+                geometry,
+                list(columns.values()),
+                list(columns),
+                field_mask=[np.isnan(v) if v.dtype.kind == "f" else None for v in columns.values()],
+                geometry_type="MultiPolygon" if is_multi else "Polygon",
+                promote_to_multi=is_multi,
+                crs=":".join(authority) if authority else crs.to_wkt() if crs is not None else None,
+                driver=driver,
+                layer=path.stem,
+                layer_options=options,
+            )
     except Exception as error:  # pyogrio's own errors have no common base
         raise SatlisaError(f"{path.name}: cannot be written ({error}); make room, or name another file") from error
     finally:

@@ -1,12 +1,14 @@
 """`inference.py` with scenes, on a tiny model."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from satlisa.cli import scenes as cli
+from satlisa.runtime.signals import Interrupted
 from tests.helpers.inference_fixtures import command, refused
 
 rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed: bash setup.sh --geo")
@@ -71,6 +73,36 @@ def test_a_folder_of_scenes(model_dirs: dict[str, Path], tmp_path: Path, capsys:
     write(tiles / "c.tif", shapes(70, 70))
     assert command(*call, "--resume") == 0
     assert "3 scenes: 2 done before, 0 failed" in capsys.readouterr().err and (out / "c.fgb").exists()
+
+
+def test_a_file_that_changed_starts_over(
+    model_dirs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiles").mkdir()
+    path = write(tmp_path / "tiles" / "a.tif", shapes(70, 70))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3000])
+    call = [*base(model_dirs["masks"], path.parent), "--output_mask", tmp_path / "out", "--resume"]
+    assert command(*call) == 1
+    path.write_bytes(whole)
+    assert command(*call) == 0
+    assert "a.tif starts over" in capsys.readouterr().err
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.tif", "satlisa-scenes.json"}
+
+
+def test_an_interrupted_run_says_how_it_continues(
+    model_dirs: dict[str, Path],
+    scene: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "_answer", stop)
+    assert command(*base(model_dirs["masks"], scene), "--output_mask", tmp_path / "m.tif") == 143
+    assert "interrupted; --resume continues the run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

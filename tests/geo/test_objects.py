@@ -77,3 +77,12 @@ def test_windows_vote_with_their_weights() -> None:
     assert extent(group) == (10, 20, 22, 90)
     expected = np.where(np.arange(112) < 56, left, right)
     assert np.array_equal(blend(GRID, group), expected[10:22, 20:90])
+
+
+def test_windows_with_another_between_them_do_not_join_along_a_border() -> None:
+    """With an overlap of half a window, every second window only meets: the one in between sees that both are two."""
+    grid = make_grid(112, 128, 64, 32)  # columns 0 to 63, 32 to 95, 64 to 127
+    assert [axis.starts for axis in (grid.rows, grid.columns)] == [[0, 32, 48], [0, 32, 64]]
+    left, right = np.zeros((2, 112, 128), dtype=bool)
+    left[10:20, 40:64] = right[10:20, 64:90] = True
+    assert found(grid, (0, left), (1, left), (1, right), (2, right)) == [[0, 1], [1, 2]]

@@ -230,7 +230,7 @@ def test_rational_polynomials_without_a_transform_are_refused(tmp_path: Path) ->
     offsets = {f"{name}_{kind}": 1.0 for name in names for kind in ("off", "scale")}
     with rasterio.open(path, "r+") as dataset:
         dataset.rpcs = rasterio.rpc.RPC(**polynomials, **offsets)
-    with pytest.raises(SatlisaError, match="RPCs"):
+    with pytest.raises(SatlisaError, match=r"RPCs and no transform.*gdalwarp -rpc"):
         open_scene(path)
 
 
@@ -255,3 +255,27 @@ def test_windows_are_windows(tmp_path: Path) -> None:
     with rasterio.open(path) as dataset:
         expected = dataset.read(window=Window(7, 11, 20, 30))
     assert np.array_equal(np.asarray(view.picture), expected.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(("kind", "opaque"), [("uint8", 255), ("uint16", 65535), ("uint16", 255), ("float32", 1.0)])
+def test_transparency_of_any_scale(kind: str, opaque: float, tmp_path: Path) -> None:
+    values = np.concatenate([numbers(3, kind), np.full((1, SIDE, SIDE), opaque, dtype=kind)])
+    values[3, :40] = 0
+    values[:3, :40] *= 2  # what is hidden does not count for the stretch
+    path = write(tmp_path / "s.tif", values, photometric="rgb", alpha="yes")
+    valid = values[3] > 0
+    expected = [band * valid if kind == "uint8" else stretched(band, valid) for band in values[:3]]
+    assert np.abs(shown(path) - expected).max() <= 1
+    assert np.array_equal(open_scene(path).read(0, 0, SIDE, SIDE).valid, valid)
+
+
+def test_one_band_without_data_is_black_in_it(tmp_path: Path) -> None:
+    values = numbers(3, "uint16")
+    values[0, :30], values[1, 20:50], values[:, 90:] = 65535, 65535, 65535
+    path = write(tmp_path / "s.tif", values, nodata=65535)
+    assert np.abs(shown(path) - [stretched(band, band != 65535) for band in values]).max() <= 1
+    assert np.array_equal(open_scene(path).read(0, 0, SIDE, SIDE).valid, (values != 65535).any(axis=0))
+    bright = numbers(3, "uint8")
+    bright[0, :30] = 255  # saturated, and the nodata value
+    path = write(tmp_path / "b.tif", bright, nodata=255, photometric="rgb")
+    assert np.array_equal(shown(path), bright)

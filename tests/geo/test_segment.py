@@ -17,6 +17,7 @@ from rasterio.transform import from_origin
 
 from satlisa.errors import SatlisaError
 from satlisa.geo import ask_scene, open_scene, segment_scene
+from satlisa.geo.answers import Reply
 from tests.helpers.scene_files import see_mask, see_objects, see_text, shapes, write
 
 CUSTOM = "+proj=tmerc +lat_0=27 +lon_0=85 +k=0.9999 +x_0=10000 +y_0=20000 +ellps=bessel +units=m"
@@ -245,6 +246,12 @@ def test_vectors_in_another_projection(tmp_path: Path) -> None:
         ({"threshold": 1.0}, "--threshold: expected a probability between 0 and 1, found 1.0"),
         ({"overlap": 300}, "--window and --overlap: .*found 512 and 300"),
         ({"min_area": -1}, "--min_area: expected 0 or more"),
+        ({"min_area": float("nan")}, "--min_area: expected 0 or more, found nan"),
+        ({"window": 64.5}, "--window: expected a whole number"),
+        ({"overlay": "q.xyz"}, "pictures are not written as '.xyz'"),
+        ({"output_mask": "{scene}"}, "is the file of --image"),
+        ({"output_mask": "a.tif", "output_probability": "a.tif"}, "is the file of --image or of another output"),
+        ({"output_crs": "EPSG:4978"}, "--output_crs: WGS 84 is Geocentric CRS"),
         ({"output_mask": "m.png"}, "GeoTIFFs; name a .tif"),
         ({"output_vectors": "v.kml"}, "expected .gpkg, .geojson"),
         ({"output_crs": "EPSG:0"}, "--output_crs: 'EPSG:0' is no CRS"),
@@ -255,6 +262,7 @@ def test_vectors_in_another_projection(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_fit(options: dict[str, object], said: str, tmp_path: Path) -> None:
     scene = write(tmp_path / "s.tif", np.ones((20, 20), dtype=np.uint8))
+    options = {name: str(scene) if value == "{scene}" else value for name, value in options.items()}
     with pytest.raises(SatlisaError, match=said):
         segment_scene(None, scene, "x", ask=see_mask, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["s.tif"]
@@ -272,3 +280,32 @@ def test_a_stray_mask_makes_no_mask_of_a_question_about_land_cover(tmp_path: Pat
     assert asked.num_masks == 1 and len(asked.features) == 1
     named = segment_scene(None, scene, "What land cover is shown?", output_mask=tmp_path / "m.tif", **options)
     assert named.num_masks == 1
+
+
+def test_a_scene_without_data_has_a_mask_without_data(tmp_path: Path) -> None:
+    scene = write(tmp_path / "s.tif", np.zeros((70, 90), dtype=np.uint8), nodata=0)
+    places = {"output_mask": tmp_path / "m.tif", "output_vectors": tmp_path / "v.gpkg"}
+    found = segment_scene(None, scene, "Segment", ask=see_mask, **places)
+    assert not found.windows and (read(tmp_path / "m.tif") == 255).all()
+    assert pyogrio.read_info(tmp_path / "v.gpkg")["features"] == 0
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.71])
+def test_a_mask_is_exact_at_any_threshold(threshold: float, tmp_path: Path) -> None:
+    logits = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
+
+    def ask(pictures, encode):  # type: ignore[no-untyped-def]
+        return [Reply("<SEG>", [encode(logits)], [0.5])]
+
+    scene = write(tmp_path / "s.tif", np.ones((40, 60), dtype=np.uint8))
+    segment_scene(None, scene, "x", ask=ask, threshold=threshold, output_mask=tmp_path / "m.tif")
+    assert np.array_equal(read(tmp_path / "m.tif"), 1 / (1 + np.exp(-logits.astype(float))) > threshold)
+
+
+def test_degrees_run_from_minus_180_to_180_in_geojson_alone(tmp_path: Path) -> None:
+    labels = np.full((20, 20), 5, dtype=np.uint8)
+    scene = write(tmp_path / "s.tif", labels, crs="EPSG:4326", transform=from_origin(175, 10, 0.5, 0.5))
+    (cut,) = segment_scene(None, scene, "x", ask=see_mask, output_vectors=tmp_path / "v.geojson").features
+    (whole,) = segment_scene(None, scene, "x", ask=see_mask, output_vectors=tmp_path / "v.gpkg").features
+    assert cut.geometry.bounds == (-180, 0, 180, 10) and cut.geometry.area == pytest.approx(100)
+    assert whole.geometry.bounds == (175, 0, 185, 10) and cut.area == pytest.approx(whole.area, rel=1e-3)
