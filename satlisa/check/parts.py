@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from satlisa.config import ModelConfig
-from satlisa.data.dataset import SplitError, load_rows
+from satlisa.data.dataset import load_rows
 from satlisa.data.mixing import Concatenated, MixedSampler, parse_datasets
 from satlisa.data.sampler import IndexedSampler, Sampler
 from satlisa.errors import SatlisaError
@@ -43,13 +43,13 @@ def open_parts(settings: TrainConfig) -> tuple[ModelConfig, list[Part]]:
     parts = [
         Part(name, split, rows, flags[name])
         for split, sampler in (("train", data.train), ("validation", data.validation))
-        for name, rows in _by_dataset(sampler, names, split, settings)
+        for name, rows in _by_dataset(sampler, names)
         if len(rows)
     ]
     return data.config, parts if settings.streaming else [*parts, *_others(parts, names, flags)]
 
 
-def _by_dataset(sampler: Sampler, names: Sequence[str], split: str, settings: TrainConfig) -> list[tuple[str, Sampler]]:
+def _by_dataset(sampler: Sampler, names: Sequence[str]) -> list[tuple[str, Sampler]]:
     """The rows of each dataset, by name, in their own numbers."""
     source = getattr(sampler, "source", None)
     if isinstance(source, Concatenated):
@@ -63,19 +63,7 @@ def _by_dataset(sampler: Sampler, names: Sequence[str], split: str, settings: Tr
             (name, IndexedSampler(rows, chosen=own))
             for name, rows, own in zip(source.names, source.sources, numbers, strict=True)
         ]
-    name = names[0] if split == "train" or len(names) == 1 else _only_with(names, split)
-    return [(name, replace(sampler, seed=None) if isinstance(sampler, IndexedSampler) else sampler)]
-
-
-def _only_with(names: Sequence[str], split: str) -> str:
-    """The first of several datasets that has a split."""
-    for name in names:
-        try:
-            load_rows(name, split)
-            return name
-        except SplitError:
-            continue
-    return names[0]
+    return [(names[0], replace(sampler, seed=None) if isinstance(sampler, IndexedSampler) else sampler)]
 
 
 def _others(parts: Sequence[Part], names: Sequence[str], flags: dict[str, bool]) -> list[Part]:

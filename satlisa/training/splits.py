@@ -27,10 +27,20 @@ class Data:
     validation: Sampler
     surveys: list[Survey]
 
-    def fractions(self) -> bool | ByDataset:
-        """Whether coordinates are fractions, for each dataset where there are several."""
-        flags = tuple(found.fractions for found in self.surveys)
-        return ByDataset(self.train.source, flags) if isinstance(self.train, MixedSampler) else flags[0]
+    def fractions(self, rows: Sampler | None = None) -> bool | ByDataset:
+        """Whether coordinates are fractions, for each dataset where there are several.
+
+        Args:
+            rows: of either split; None: those of training.
+        """
+        flags = [found.fractions for found in self.surveys]
+        if not isinstance(self.train, MixedSampler):
+            return flags[0]
+        by_name = dict(zip(self.train.source.names, flags, strict=True))
+        source = self.train.source if rows is None else getattr(rows, "source", None)
+        if not isinstance(source, Concatenated):  # no validation rows at all
+            return False
+        return ByDataset(source, tuple(by_name[name] for name in source.names))
 
 
 def open_data(settings: TrainConfig, is_main: bool = True) -> Data:
@@ -82,7 +92,7 @@ def _open_validation(settings: TrainConfig) -> Sampler:
     if not found:
         return IndexedSampler([])
     rows: Sampler = next(iter(found.values()))
-    if len(found) > 1:
+    if len(parse_datasets(settings.dataset)) > 1:  # also with one left: its rows keep the name of their dataset
         rows = IndexedSampler(_concatenate({name: part.source for name, part in found.items()}))
     chosen = rows.choose(count, settings.seed)
     some = f"{len(chosen):,} of {len(rows):,} rows, chosen by SEED over the tasks"

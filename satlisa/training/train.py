@@ -6,7 +6,7 @@ machine    samplers     checkpoint    state        epochs, summary
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -208,6 +208,7 @@ def _make_run(
     encoder = RowEncoder(
         model.processor, model.segmenter.inputs, model.config, model.config.seg_tasks, data.fractions()
     )
+    val_encoder = replace(encoder, fractions=data.fractions(data.validation))
     make_loader = partial(
         StepLoader,
         encoder=encoder,
@@ -234,7 +235,7 @@ def _make_run(
         scheduler=scheduler,
         scaler=torch.amp.GradScaler(model.device.type, enabled=model.compute_dtype == torch.float16),
         train_loader=train_loader,
-        val_loader=make_loader(data.validation, step_size=together),
+        val_loader=make_loader(data.validation, encoder=val_encoder, step_size=together),
         total_steps=total_steps,
         log=TrainLog(Path(settings.output_dir)),
     )

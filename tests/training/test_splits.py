@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from satlisa.config import ModelConfig
+from satlisa.data.dataset import load_rows
 from satlisa.errors import SatlisaError
 from satlisa.training import train as run_module
 from satlisa.training.settings import TrainConfig
@@ -40,6 +41,19 @@ def test_each_dataset_is_reported_by_its_name(
     assert f"dataset {other}: no split 'validation'" in text
     fractions = data.fractions()
     assert callable(fractions) and [fractions(index) for index in (0, 11, 12)] == [False, False, True]
+
+
+def test_validation_rows_have_the_unit_of_their_own_dataset(
+    tiny_config: ModelConfig, mixture: str, tmp_path: Path
+) -> None:
+    """Also where some of the datasets have no validation split, so that row numbers are not those of training."""
+    one, other = (name.split(":")[0] for name in mixture.split(","))
+    held = [list(load_rows(name, "train")) for name in (one, other)]
+    write_dataset(tmp_path / "a", {"train": held[0]})
+    write_dataset(tmp_path / "b", {"train": held[1], "validation": held[1]})
+    data = open_data(settings(tiny_config, Path(f"{tmp_path / 'a'},{tmp_path / 'b'}:0.25"), tmp_path / "run"))
+    fractions = data.fractions(data.validation)
+    assert callable(fractions) and all(fractions(index) for index in range(len(data.validation)))
 
 
 def test_a_mixture_cannot_be_streamed(mixture: str) -> None:
