@@ -64,6 +64,8 @@ def run_table(options: argparse.Namespace) -> int:
     if not prompts[0]:
         raise SatlisaError("--prompt: expected a question, found an empty text")
     images = find_images(options.image, _own_files(options, output, table_file))
+    if any(image.lower().endswith((".tif", ".tiff")) for image in images):
+        logger.info("--output takes a GeoTIFF as a plain picture, without coordinates; for maps leave --output out")
     try:
         with raise_on_signal():
             return _fill(options, images, prompts, output, table_file)

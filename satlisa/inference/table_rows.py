@@ -20,6 +20,7 @@ from pycocotools import mask as coco
 
 from satlisa.data.images import Opened, open_oriented
 from satlisa.errors import SatlisaError, first_line
+from satlisa.inference.api import reduction_remark
 from satlisa.inference.decoding import Sampling
 from satlisa.inference.generation import Answer, answer
 from satlisa.inference.table import Key, Row, file_size
@@ -84,13 +85,23 @@ class _Answering:
 
     def __init__(self, model: SatLisa, request: Request) -> None:
         self.model, self.request, self.batch_size = model, request, request.batch_size
+        self.input_size = model.segmenter.inputs.image_size  # pixels
+        self.has_remarked = False
 
     def rows(self, group: Sequence[Shot]) -> list[Row]:
         """The rows of some images, in order."""
+        for shot in group:
+            self._remark(shot)
         questions = [(shot, prompt) for shot in group for prompt in self.request.prompts]
         open_ones = [(shot, prompt) for shot, prompt in questions if shot.opened]
         answered = iter(self._answer(open_ones))
         return [next(answered) if shot.opened else _row(shot, prompt, shot.error) for shot, prompt in questions]
+
+    def _remark(self, shot: Shot) -> None:
+        """Say of the first image that is far too large for the model that it is; the others come without a word."""
+        if shot.opened and not self.has_remarked and (text := reduction_remark(shot.opened.rgb.size, self.input_size)):
+            logger.warning("%s: %s (said once)", shot.image, text)
+            self.has_remarked = True
 
     def _answer(self, questions: list[Question]) -> list[Row]:
         rows: list[Row] = []

@@ -1,6 +1,7 @@
 """`inference.py --output`: a folder of images and a list of prompts → a table."""
 
 import json
+import logging
 import re
 import signal
 from collections.abc import Callable
@@ -83,6 +84,17 @@ def test_patterns_and_one_prompt(call: Call) -> None:
     assert command(*call(image="photos/**/*", output="photos/r.jsonl", prompts=None, prompt="Segment")) == 0
     names = ["img2.png", "img5.jpg", "img10.png", "more/img3.png"]
     assert [Path(image) for image, _, _ in lines("photos/r.jsonl")] == [Path("photos", name) for name in names]
+
+
+def test_a_geotiff_is_a_plain_picture(call: Call, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("rasterio", reason="the extra geo is not installed: bash setup.sh --geo")
+    from tests.helpers.scene_files import shapes, write
+
+    write(Path("scene.tif"), np.stack([shapes(70, 90)] * 3), photometric="rgb")
+    caplog.set_level(logging.INFO)
+    assert command(*call(image="*.tif")) == 0
+    assert "--output takes a GeoTIFF as a plain picture, without coordinates" in caplog.text
+    assert next(read_rows(Path("r.jsonl")))["masks"][0]["size"] == [70, 90]
 
 
 def test_masks_of_the_table_are_those_of_a_single_call(call: Call, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Batches:
 
 class NoModel:
     device = torch.device("cpu")
+    segmenter = SimpleNamespace(inputs=SimpleNamespace(image_size=64))
 
 
 def run(images: list[str], asked: Request, batches: Any, monkeypatch: pytest.MonkeyPatch, done: Any = ()) -> list[Any]:
@@ -155,3 +157,14 @@ def test_only_what_is_missing_comes_in_the_batches_of_an_uninterrupted_run(
     left = [(2, "b"), (3, "a"), (3, "b"), (4, "a"), (4, "b"), (5, "a")]
     assert [(row["image"], row["prompt"]) for row in rows] == [(images[n], prompt) for n, prompt in left]
     assert batches.sizes == [4, 4]
+
+
+def test_images_far_too_large_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(pictures(tmp_path, 2, (256, 20)), request("a"), Batches(), monkeypatch)
+    assert not caplog.text
+    run(pictures(tmp_path, 3, (320, 20)), request("a", batch_size=1), Batches(), monkeypatch)
+    assert (
+        caplog.text.count("0.png: the image of 320 × 20 pixels is reduced 5.0-fold") == caplog.text.count("fold") == 1
+    )
