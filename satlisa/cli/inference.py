@@ -33,7 +33,10 @@ PROG = called_as("inference.py", "satlisa-ask")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where a mask was asked for and none came, 2 for a mistake."""
     parser = _parser(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        hint = "; put a pattern in quotes, or the shell gives its files" if os.path.isfile(unknown[-1]) else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if options.prompt is not None and options.prompts:
         parser.error("--prompt and --prompts were both given; expected one of them")
     start_logging(options.debug)

@@ -94,9 +94,9 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         raise SatlisaError(f"--prompts: {path}: expected a prompt per line, found {found}; write one line per question")
     blank = lines.count("")
     if repeated := len(lines) - blank - len(prompts):
-        logger.warning("%s: %d repeated prompts are asked once", path, repeated)
+        logger.warning("%s: repeated prompts, asked once: %d", path, repeated)
     if blank:
-        logger.warning("%s: %d blank lines are left out", path, blank)
+        logger.warning("%s: blank lines, left out: %d", path, blank)
     return prompts
 
 
@@ -168,10 +168,10 @@ def _add_rows(options: argparse.Namespace, table: Table, images: list[str], requ
 def _finish(options: argparse.Namespace, table: Table, output: Path, prompts: tuple[str, ...]) -> int:
     """Write COCO's files where they are asked for, and say what there is."""
     failed = len(table.done) - table.num_answered
-    print(f"wrote {table.path}: {table.num_answered} answers, {failed} errors", file=sys.stderr)
+    print(f"{table.path} holds {table.num_answered} answers and {failed} errors", file=sys.stderr)
     if options.format == "coco":
         masks = write_coco(table.path, prompts, output)
-        print(f"wrote {output}: {masks} masks; {dataset_file(output)}: images and categories", file=sys.stderr)
+        print(f"wrote {output}: {masks} masks, and {dataset_file(output)}: images and categories", file=sys.stderr)
         if not masks:
             print(f"No answer holds a <SEG>: {output} is an empty list, which loadRes refuses.", file=sys.stderr)
     if failed:

@@ -61,7 +61,7 @@ def test_a_folder_becomes_a_table(call: Call, capsys: pytest.CaptureFixture[str]
     assert command(*call()) == 0
     assert lines() == TABLE
     streams = capsys.readouterr()
-    assert "wrote r.jsonl: 4 answers, 2 errors" in streams.err and "photos/img5.jpg" in streams.err
+    assert "r.jsonl holds 4 answers and 2 errors" in streams.err and "photos/img5.jpg" in streams.err
     before = Path("r.jsonl").read_bytes()
     picture(50, 40, seed=5).save("photos/img1.png")
     assert command(*call()) == 0
@@ -214,6 +214,16 @@ def test_mistakes_cost_no_model(
     assert not list(Path().glob("*.jsonl*"))
 
 
+def test_a_pattern_without_quotes_is_explained(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shell gives its files instead."""
+    with pytest.raises(SystemExit):
+        command(*call(), "photos/img10.png")
+    assert "unrecognized arguments: photos/img10.png; put a pattern in quotes, or the shell" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command(*call(), "--nothing")
+    assert "unrecognized arguments: --nothing; see --help" in capsys.readouterr().err
+
+
 def test_another_model_is_refused(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*call()) == 0
     before = Path("r.jsonl").read_bytes()
@@ -240,7 +250,7 @@ def test_prompts_of_any_editor(content: bytes, expected: tuple[str, ...], tmp_pa
 def test_prompts_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "p.txt").write_text("a\n\nb\na\n a\n\n")
     assert read_prompts(tmp_path / "p.txt") == ("a", "b")
-    assert "2 repeated prompts are asked once" in caplog.text and "2 blank lines are left out" in caplog.text
+    assert "repeated prompts, asked once: 2" in caplog.text and "blank lines, left out: 2" in caplog.text
 
 
 @pytest.mark.parametrize(
