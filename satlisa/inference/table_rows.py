@@ -9,7 +9,8 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections import deque
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -75,9 +76,9 @@ def make_rows(model: SatLisa, images: Sequence[str], request: Request, done: Con
     asked = {image: [p for p in request.prompts if (image, p) not in done] for image in images}
     answering = _Answering(model, request)
     for group in _ahead(_groups([chunk for chunk in chunks if any(asked[image] for image in chunk)])):
-        if any(asked[shot.image] for shot in group):  # else a part of a chunk that was finished
-            rows = answering.rows(group)
-            yield [row for row in rows if row["prompt"] in asked[row["image"]]]
+        for rows in answering.rows(group, asked):
+            if missing := [row for row in rows if row["prompt"] in asked[row["image"]]]:
+                yield missing
 
 
 class _Answering:
@@ -88,14 +89,20 @@ class _Answering:
         self.input_size = model.segmenter.inputs.image_size  # pixels
         self.has_remarked = False
 
-    def rows(self, group: Sequence[Shot]) -> list[Row]:
-        """The rows of some images, in order."""
+    def rows(self, group: Sequence[Shot], asked: Mapping[str, list[str]]) -> Iterator[list[Row]]:
+        """The rows of some images, in order, batch by batch; a batch of which nothing is `asked` is left out."""
         for shot in group:
             self._remark(shot)
-        questions = [(shot, prompt) for shot in group for prompt in self.request.prompts]
-        open_ones = [(shot, prompt) for shot, prompt in questions if shot.opened]
-        answered = iter(self._answer(open_ones))
-        return [next(answered) if shot.opened else _row(shot, prompt, shot.error) for shot, prompt in questions]
+        left = deque((shot, prompt) for shot in group for prompt in self.request.prompts)
+        for answered in self._answer([question for question in left if question[0].opened], asked):
+            rows = []
+            for row in answered:
+                while not left[0][0].opened:
+                    rows.append(_broken(left.popleft()))
+                left.popleft()
+                rows += [row] if row else []
+            yield rows
+        yield [_broken(question) for question in left]
 
     def _remark(self, shot: Shot) -> None:
         """Say of the first image that is far too large for the model that it is; the others come without a word."""
@@ -103,23 +110,27 @@ class _Answering:
             logger.warning("%s: %s (said once)", shot.image, text)
             self.has_remarked = True
 
-    def _answer(self, questions: list[Question]) -> list[Row]:
-        rows: list[Row] = []
+    def _answer(self, questions: list[Question], asked: Mapping[str, list[str]]) -> Iterator[Sequence[Row | None]]:
+        """A row of each question, batch by batch; None in a batch that is left out."""
         while questions:
             part = questions[: min(self.batch_size, _most_questions(questions))]
-            result = self._try(part)
-            if not isinstance(result, _Failure):
-                rows += result
-            elif len(part) == 1:
-                rows.append(_row(*part[0], result.reason))
-            elif result.is_memory:
-                self._halve(len(part), result.reason)
-                continue
+            if any(prompt in asked[shot.image] for shot, prompt in part):
+                result = self._try(part)
+                if isinstance(result, _Failure) and result.is_memory and len(part) > 1:
+                    self._halve(len(part), result.reason)
+                    continue
+                yield self._one_by_one(part, result.reason) if isinstance(result, _Failure) else result
             else:
-                logger.warning("a batch of %d failed and is repeated one by one (%s)", len(part), result.reason)
-                rows += [row for question in part for row in self._answer([question])]
+                yield [None] * len(part)
             questions = questions[len(part) :]
-        return rows
+
+    def _one_by_one(self, part: Sequence[Question], reason: str) -> list[Row]:
+        """The rows of a batch that failed: one bad question costs no other."""
+        if len(part) == 1:
+            return [_row(*part[0], reason)]
+        logger.warning("a batch of %d failed and is repeated one by one (%s)", len(part), reason)
+        found = [(question, self._try([question])) for question in part]
+        return [_row(*question, one.reason) if isinstance(one, _Failure) else one[0] for question, one in found]
 
     def _try(self, part: Sequence[Question]) -> "list[Row] | _Failure":
         """Rows of one batch. The exception is not kept: its traceback holds the tensors of the failed batch."""
@@ -218,6 +229,11 @@ def _stored(packed: dict[str, Any], shot: Shot) -> dict[str, Any]:
     if shot.opened is None or shot.opened.orientation == 1:
         return packed
     return _run_lengths(shot.opened.to_stored(coco.decode(packed)))
+
+
+def _broken(question: Question) -> Row:
+    shot, prompt = question
+    return _row(shot, prompt, shot.error)
 
 
 def _row(shot: Shot, prompt: str, error: str | None) -> Row:

@@ -169,3 +169,18 @@ def test_images_far_too_large_are_said_once(
     assert (
         caplog.text.count("0.png: the image of 320 × 20 pixels is reduced 5.0-fold") == caplog.text.count("fold") == 1
     )
+
+
+def test_rows_come_batch_by_batch_and_finished_batches_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many questions about one image, an interruption costs a batch, not all."""
+    batches = Batches()
+    monkeypatch.setattr(table_rows, "answer", batches)
+    (image,) = pictures(tmp_path, 1)
+    asked = request(*"abcdef", batch_size=2)
+    parts = [[row["prompt"] for row in rows] for rows in make_rows(NoModel(), [image], asked, ())]  # type: ignore[arg-type]
+    assert parts == [["a", "b"], ["c", "d"], ["e", "f"]]
+    done = {(image, prompt) for prompt in "abc"}
+    rows = run([image], asked, batches, monkeypatch, done)
+    assert [row["prompt"] for row in rows] == ["d", "e", "f"] and batches.sizes == [2, 2, 2, 2, 2]
