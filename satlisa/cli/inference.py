@@ -1,4 +1,4 @@
-"""`python inference.py` and `satlisa-ask`: ask a trained model about one image."""
+"""`python inference.py` and `satlisa-ask`: ask a trained model about one image, a scene or a folder."""
 
 import argparse
 import os
@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from satlisa.cli.common import CommandParser, called_as, run_command, start_logging
 from satlisa.cli.scenes import add_scene_options, is_scene, run_scenes
+from satlisa.cli.table import add_table_options, is_table, run_table
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.data.images import open_oriented
 from satlisa.errors import SatlisaError, first_line
@@ -31,16 +32,31 @@ PROG = called_as("inference.py", "satlisa-ask")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where a mask was asked for and none came, 2 for a mistake."""
-    options = _parser().parse_args(arguments)
+    parser = _parser(sys.argv[1:] if arguments is None else arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        hint = "; put a pattern in quotes, or the shell gives its files" if os.path.isfile(unknown[-1]) else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    if options.prompt is not None and options.prompts:
+        parser.error("--prompt and --prompts were both given; expected one of them")
     start_logging(options.debug)
     return run_command(PROG, partial(_run, options), options.debug)
 
 
-def _parser() -> CommandParser:
-    parser = CommandParser(PROG, "Ask a trained model about one image.")
+def _parser(arguments: Sequence[str]) -> CommandParser:
+    parser = CommandParser(PROG, "Ask a trained model about one image, a scene, or every image of a folder.")
     parser.add_argument("--model_dir", required=True, help="folder that train.py wrote, or a hub id")
-    parser.add_argument("--image", required=True, type=os.path.expanduser, help="image file, or a scene")
-    parser.add_argument("--prompt", required=True, help='question, e.g. "Segment the buildings"')
+    parser.add_argument(
+        "--image",
+        required=True,
+        type=os.path.expanduser,
+        help="image file, or a scene; a folder or a quoted pattern of them",
+    )
+    parser.add_argument(
+        "--prompt",
+        required=not any(argument.split("=")[0] == "--prompts" for argument in arguments),
+        help='question, e.g. "Segment the buildings"',
+    )
     parser.add_argument(
         "--output_mask",
         type=os.path.expanduser,
@@ -59,6 +75,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--seed", type=int, help="of the draws; the same seed gives the same answer")
     parser.add_argument("--device", help="cuda, cuda:1 or 1, cpu or mps (default: best available)")
+    add_table_options(parser)
     add_scene_options(parser)
     return parser
 
@@ -70,6 +87,8 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if is_table(options):
+        return run_table(options)
     if is_scene(options):
         if options.temperature:
             raise SatlisaError("--temperature is for single pictures; the windows of a scene are answered greedily")

@@ -56,8 +56,15 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--min_area", type=float, help="leave out features smaller than this (m²)")
     group.add_argument("--simplify", type=float, help="simplify outlines by this much (m)")
     group.add_argument("--output_crs", help="projection of the vectors, e.g. EPSG:4326 (default: the scene's own)")
-    group.add_argument("--batch_size", type=int, help="windows answered together (default: 4)")
+    group.add_argument(
+        "--batch_size", type=int, help="windows (default: 4), or questions of a table (default: 8), answered together"
+    )
     group.add_argument("--resume", action="store_true", default=None, help="continue an interrupted run")
+
+
+def given_scene_options(options: argparse.Namespace) -> list[str]:
+    """The names of the options of scenes that the call has."""
+    return [name for name in _OPTIONS if getattr(options, name) not in (None, False)]
 
 
 def is_scene(options: argparse.Namespace) -> bool:
@@ -67,7 +74,7 @@ def is_scene(options: argparse.Namespace) -> bool:
         SatlisaError: it is, and rasterio is not installed; or an option does not go with scenes.
     """
     path, mask = Path(options.image), options.output_mask
-    asked = next((f"--{name}" for name in _OPTIONS if getattr(options, name) not in (None, False)), "")
+    asked = next((f"--{name}" for name in given_scene_options(options)), "")
     if not asked and (path.is_dir() or any(sign in path.name for sign in "*?[")) and not path.is_file():
         asked = f"--image {options.image}"
     if find_spec("rasterio") is None:

@@ -174,15 +174,22 @@ def remarks(found: Answer, size: tuple[int, int], input_size: int) -> list[str]:
         input_size: longest side at which the model sees it, in pixels.
     """
     lines = []
-    empty, total, reduced = int((~found.masks.any(axis=(1, 2))).sum()), found.num_segs, max(size) / input_size
+    empty, total = int((~found.masks.any(axis=(1, 2))).sum()), found.num_segs
     if empty:
         lines.append("the mask is empty" if total == 1 else f"{empty} of {total} masks are empty")
-    if reduced > _SHRUNK or (empty and reduced > 1):
-        lines.append(
-            f"the image of {size[0]:,} × {size[1]:,} pixels is reduced {reduced:.1f}-fold for the model, and small "
-            f"objects vanish; cut it into tiles of at most {input_size:,} × {input_size:,} pixels and ask about each"
-        )
+    if reduced := reduction_remark(size, input_size, 1 if empty else _SHRUNK):
+        lines.append(reduced)
     named = [_NUMBERS.index(n.lower()) + 1 if n.isalpha() else int(n) for n in _COUNT.findall(found.text)]
     if total > 1 and named and total not in (*named, sum(named)):
         lines.append(f"the answer names {sum(named)} objects and has {total} masks")
     return lines
+
+
+def reduction_remark(size: tuple[int, int], input_size: int, most: float = _SHRUNK) -> str:
+    """That an image (width, height) is reduced more than `most` times for the model; "" where it is not."""
+    if (reduced := max(size) / input_size) <= most:
+        return ""
+    return (
+        f"the image of {size[0]:,} × {size[1]:,} pixels is reduced {reduced:.1f}-fold for the model, and small "
+        f"objects vanish; cut it into tiles of at most {input_size:,} × {input_size:,} pixels and ask about each"
+    )

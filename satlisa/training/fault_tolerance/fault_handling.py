@@ -12,6 +12,7 @@ import torch
 from satlisa.data.sample import RowError
 from satlisa.errors import SatlisaError, first_line
 from satlisa.model.losses import weigh
+from satlisa.runtime.memory import is_out_of_memory
 from satlisa.runtime.sharding import unsharded_parameters
 from satlisa.training.state import Run
 
@@ -21,7 +22,6 @@ T = TypeVar("T")
 _MOST_AT_START = 20  # steps whose gradients overflow before the first step that is taken; the scale is 2^-4 then
 MOST_DROPPED = 5  # steps in a row with a non-finite loss or gradient, after which a run stops
 _DEAD_LOADER = "DataLoader worker (pid"  # how torch's messages about a killed loader process begin
-_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def count_skips(run: Run, errors: Sequence[RowError]) -> None:
@@ -124,13 +124,6 @@ def find_culprits(run: Run, rows: Sequence[int]) -> tuple[list[int], list[int]]:
     finally:
         run.model.train()
     return found, list(rows)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the GPU or the computer is out of memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 def within_memory(run: Run, work: Callable[[], T]) -> T:
