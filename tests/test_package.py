@@ -33,7 +33,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_the_public_functions_are_those_of_the_api() -> None:
-    functions = {"load_model", "generate_text", "generate_segmentation", "generate_instances"}
+    functions = {"load_model", "generate_text", "generate_segmentation", "generate_instances", "stream_text", "ask"}
     assert functions | {"__version__"} == set(satlisa.__all__) <= set(dir(satlisa))
     assert all(getattr(satlisa, name) is getattr(satlisa.inference.api, name) for name in functions)
     with pytest.raises(AttributeError, match="module 'satlisa' has no attribute 'load_modle'"):
