@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.helpers.model_fixtures",  # first: the others import it
     "tests.helpers.dataset_fixtures",
     "tests.helpers.inference_fixtures",
+    "tests.helpers.pages",
     "tests.helpers.resume_fixtures",
     "tests.helpers.saved_models",
     "tests.helpers.scenes",

@@ -28,12 +28,15 @@ QUESTIONS = [
 OPACITY = 0.4
 _SAVE = "() => { document.querySelector('#save').click(); }"
 CSS = """
-.gradio-container { max-width: 1240px !important; }
-#title h1 { margin-bottom: 0.1rem; }
-#picture img { image-rendering: auto; cursor: pointer; }
-#objects td { cursor: pointer; }
-#objects span { font-size: 1.2rem; line-height: 1; }
-#downloads button { min-width: 5rem; }
+.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+#title h1 { margin: 0 0 0.2rem; }
+#examples, #examples .grid-wrap { height: auto !important; min-height: 0 !important; overflow: hidden; }
+#examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; padding-top: 1.6rem; }
+#picture img { max-height: 65vh; cursor: pointer; }
+#objects { --text-md: 0.875rem; font-size: 0.875rem; }
+#objects .body-cell, #objects .header-cell { font-family: var(--font); font-size: 0.875rem; }
+#objects .cell-menu-button { display: none; }
+#objects .body-cell { cursor: pointer; font-variant-numeric: tabular-nums; }
 #save { display: none; }
 """
 
@@ -49,7 +52,10 @@ def build_page(asker: Asker, limits: Limits, folder: Path) -> gr.Blocks:
         analytics_enabled=False, title="satlisa", delete_cache=(min(600, seconds), seconds), fill_width=True
     ) as blocks:
         gr.Markdown(
-            "# satlisa\nAsk about a satellite image. Answers are text, and masks where objects are.", elem_id="title"
+            "# satlisa\nAsk about a satellite image. Answers are text, and masks where objects are. "
+            f"A picture has up to {limits.megabytes} MB and {limits.megapixels:g} million pixels, and is deleted after "
+            f"{limits.minutes} minutes.",
+            elem_id="title",
         )
         state = gr.State(None, time_to_live=seconds)
         with gr.Row():
@@ -67,7 +73,7 @@ class _Asking:
 
     def __init__(self, limits: Limits, scenes: list[str]) -> None:
         kinds = "GeoTIFF, TIFF, PNG, JPEG" if has_geo() else "PNG, JPEG, TIFF"
-        label = f"Picture ({kinds}; up to {limits.megabytes} MB, {limits.megapixels:g} million pixels)"
+        label = f"Picture ({kinds})"
         self.file = gr.File(label=label, file_types=SUFFIXES, height=130, elem_id="file")
         self.examples = gr.Gallery(
             scenes, label="or a drawn scene", columns=4, height="auto", allow_preview=False, interactive=False,
@@ -90,7 +96,7 @@ class _Result:
 
     def __init__(self) -> None:
         self.picture = gr.Image(
-            label="Picture and masks", type="pil", format="png", interactive=False, elem_id="picture", height=460,
+            label="Picture and masks", type="pil", format="png", interactive=False, elem_id="picture",
             buttons=["download", "fullscreen"],
         )  # fmt: skip
         self.answer = gr.Textbox(label="Answer", lines=2, max_lines=8, interactive=False, elem_id="answer")
@@ -99,19 +105,19 @@ class _Result:
         self.objects = gr.Dataframe(
             headers=HEADERS, datatype=["html", "str", "str", "str", "str"], interactive=False, elem_id="objects",
             label="Objects (click a row, or the object in the picture, to hide or show it)", max_height=260,
-            column_widths=["10%", "20%", "20%", "25%", "25%"], buttons=[],
+            column_widths=["12%", "22%", "19%", "24%", "23%"], buttons=[],
         )  # fmt: skip
         with gr.Row(elem_id="downloads"):
             self.png = gr.Button("PNG mask", size="sm", elem_id="png")
             self.geojson = gr.Button("GeoJSON", size="sm", elem_id="geojson")
-            self.geotiff = gr.Button("GeoTIFF", size="sm", elem_id="geotiff", visible=has_geo())
+            self.geotiff = gr.Button("GeoTIFF", size="sm", elem_id="geotiff", visible=has_geo(), interactive=False)
         self.file = gr.DownloadButton("Save", elem_id="save")
 
 
 def _connect(page: Page, asking: _Asking, result: _Result, state: gr.State, limits: Limits) -> None:
     shown = [result.picture, state, result.answer, result.objects, result.status]
     private: dict[str, Any] = {"api_visibility": "private"}
-    asking.file.change(said(page.open), asking.file, shown, **private)
+    asking.file.change(said(page.open), asking.file, [*shown, result.geotiff], **private)
     asking.examples.select(page.choose, None, asking.file, **private)
     asking.questions.click(lambda sample: sample[0], asking.questions, asking.prompt, **private)
     running = gr.on(

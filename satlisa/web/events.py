@@ -14,10 +14,10 @@ from tempfile import mkdtemp
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from satlisa.cli.common import one_line
-from satlisa.data.synthetic.painter import draw_scene
+from satlisa.data.synthetic.painter import paint
+from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.rows import scene_seeds
 from satlisa.errors import SatlisaError
 from satlisa.inference.api import remarks
@@ -29,8 +29,8 @@ from satlisa.web.picture import Picture, read_picture
 
 logger = logging.getLogger(__name__)
 
-_NUM_EXAMPLES = 4
 _SIDE = 512  # pixels of an example
+_CLASSES = ("Industrial area", "Airport", "Residential area", "River")  # an example of each, with objects
 
 
 class Page:
@@ -42,18 +42,20 @@ class Page:
 
     def __init__(self, asker: Asker, limits: Limits, folder: Path) -> None:
         self._asker, self._limits, self._folder = asker, limits, folder
-        self.scenes = [str(self._draw(number, seed)) for number, seed in enumerate(scene_seeds("test", _NUM_EXAMPLES))]
+        self.scenes = [str(path) for path in self._draw_scenes()]
 
     def choose(self, event: gr.SelectData) -> str:
         """Take a drawn scene as the picture."""
         return self.scenes[int(event.index)]
 
-    def open(self, file: str | None) -> tuple[Image.Image | None, None, str, list[Any], str]:
-        """Show a picture that was chosen, and forget the answer about the one before."""
+    def open(self, file: str | None) -> tuple[Any, ...]:
+        """Show a picture that was chosen, and forget the answer about the one before: picture, state, text, rows,
+        status, whether there can be a GeoTIFF."""
         if file is None:
-            return None, None, "", [], ""
+            return None, None, "", [], "", gr.update(interactive=False)
         picture = self._read(file)
-        return page_size(picture.opened.rgb), None, "", [], _describe(picture)
+        is_placed = gr.update(interactive=picture.place is not None)
+        return page_size(picture.opened.rgb), None, "", [], _describe(picture), is_placed
 
     def ask(self, file: str | None, prompt: str, opacity: float) -> Iterator[tuple[Any, ...]]:
         """The answer as it grows: picture, state, text, rows, status, whether it can be stopped."""
@@ -80,7 +82,7 @@ class Page:
 
     def click_row(self, found: Found | None, opacity: float, event: gr.SelectData) -> Any:
         """Hide the object of a row of the table, or show it."""
-        number = event.index[0]
+        number = int(event.row_value[1]) - 1  # not the row's place: a reader may sort the table
         return self._toggle(found, number if found and 0 <= number < len(found.objects) else None, opacity)
 
     def click_picture(self, found: Found | None, opacity: float, event: gr.SelectData) -> Any:
@@ -99,11 +101,14 @@ class Page:
         found = found.toggle(number)
         return draw(found, opacity), found, rows(found)
 
-    def _draw(self, number: int, seed: int) -> Path:
-        """A scene of the demo's test split, in a file."""
-        path = self._folder / f"scene_{number + 1}.png"
-        draw_scene(seed, _SIDE).save(path)
-        return path
+    def _draw_scenes(self) -> Iterator[Path]:
+        """Scenes of the demo's test split, in files."""
+        plans = [plan for plan in map(Plan, scene_seeds("test", 40)) if len(plan.objects) > 2]
+        for name in _CLASSES:
+            plan = next((plan for plan in plans if plan.scene_class == name), plans[0])
+            path = self._folder / f"{name.lower().replace(' ', '_')}.png"
+            paint(plan, _SIDE).save(path)
+            yield path
 
     def _read(self, file: str) -> Picture:
         return read_picture(Path(file), self._limits)
