@@ -35,3 +35,20 @@ def browser() -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+def found_of(masks: Any, *, name: str = "sat.png", orientation: int = 1, place: Any = None) -> Any:
+    """What a session keeps of an answer with these masks (N, H, W) about a grey picture."""
+    import numpy as np
+    from PIL import Image
+
+    from satlisa.data.images import Opened
+    from satlisa.inference.generation import Answer
+    from satlisa.web.found import keep
+    from satlisa.web.picture import Picture
+
+    masks = np.asarray(masks, dtype=bool)
+    opened = Opened(Image.new("RGB", masks.shape[2:0:-1], (90, 90, 90)), orientation)
+    scores = np.linspace(0.9, 0.5, len(masks), dtype=np.float32)
+    text = "Found" + " <SEG>" * len(masks)
+    return keep(Picture(name, opened, place), "Segment", Answer(text, masks, scores, [1] * len(masks)))
