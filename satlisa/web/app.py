@@ -38,6 +38,7 @@ CSS = """
 #objects .cell-menu-button { display: none; }
 #objects .body-cell { cursor: pointer; font-variant-numeric: tabular-nums; }
 #save { display: none; }
+@media (max-width: 600px) { .gradio-container > .main { padding: 0.75rem !important; } }
 """
 
 
@@ -59,9 +60,9 @@ def build_page(asker: Asker, limits: Limits, folder: Path) -> gr.Blocks:
         )
         state = gr.State(None, time_to_live=seconds)
         with gr.Row():
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(scale=2, min_width=280):
                 asking = _Asking(limits, page.scenes)
-            with gr.Column(scale=3, min_width=320):
+            with gr.Column(scale=3, min_width=280):
                 result = _Result()
         _connect(page, asking, result, state, limits)
     blocks.queue(max_size=limits.queue, default_concurrency_limit=1)
@@ -108,9 +109,11 @@ class _Result:
             column_widths=["12%", "22%", "19%", "24%", "23%"], buttons=[],
         )  # fmt: skip
         with gr.Row(elem_id="downloads"):
-            self.png = gr.Button("PNG mask", size="sm", elem_id="png")
-            self.geojson = gr.Button("GeoJSON", size="sm", elem_id="geojson")
-            self.geotiff = gr.Button("GeoTIFF", size="sm", elem_id="geotiff", visible=has_geo(), interactive=False)
+            self.png = gr.Button("PNG mask", size="sm", elem_id="png", min_width=80)
+            self.geojson = gr.Button("GeoJSON", size="sm", elem_id="geojson", min_width=80)
+            self.geotiff = gr.Button(
+                "GeoTIFF", size="sm", elem_id="geotiff", min_width=80, visible=has_geo(), interactive=False
+            )
         self.file = gr.DownloadButton("Save", elem_id="save")
 
 

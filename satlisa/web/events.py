@@ -29,8 +29,9 @@ from satlisa.web.picture import Picture, read_picture
 
 logger = logging.getLogger(__name__)
 
+_SEEDS = 16  # scenes to choose from
 _SIDE = 512  # pixels of an example
-_CLASSES = ("Industrial area", "Airport", "Residential area", "River")  # an example of each, with objects
+_CLASSES = ("Industrial area", "Airport", "Residential area", "Farmland")  # an example of each, with objects
 
 
 class Page:
@@ -103,9 +104,9 @@ class Page:
 
     def _draw_scenes(self) -> Iterator[Path]:
         """Scenes of the demo's test split, in files."""
-        plans = [plan for plan in map(Plan, scene_seeds("test", 40)) if len(plan.objects) > 2]
+        plans = [plan for plan in map(Plan, scene_seeds("test", _SEEDS)) if len(plan.objects) > 1]
         for name in _CLASSES:
-            plan = next((plan for plan in plans if plan.scene_class == name), plans[0])
+            plan = next(plan for plan in plans if plan.scene_class == name)
             path = self._folder / f"{name.lower().replace(' ', '_')}.png"
             paint(plan, _SIDE).save(path)
             yield path
