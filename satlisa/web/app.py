@@ -32,13 +32,13 @@ CSS = """
 #title h1 { margin: 0 0 0.2rem; }
 #examples, #examples .grid-wrap { height: auto !important; min-height: 0 !important; overflow: hidden; }
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; padding-top: 1.6rem; }
+#examples .thumbnail-item { aspect-ratio: 1; }
 #picture img { max-height: 65vh; cursor: pointer; }
-#objects { --text-md: 0.875rem; font-size: 0.875rem; }
+#objects { --text-md: 0.875rem; font-size: 0.875rem; contain: inline-size; }
 #objects .body-cell, #objects .header-cell { font-family: var(--font); font-size: 0.875rem; }
 #objects .cell-menu-button { display: none; }
 #objects .body-cell { cursor: pointer; font-variant-numeric: tabular-nums; }
 #save { display: none; }
-@media (max-width: 600px) { .gradio-container > .main { padding: 0.75rem !important; } }
 """
 
 
@@ -97,7 +97,7 @@ class _Result:
 
     def __init__(self) -> None:
         self.picture = gr.Image(
-            label="Picture and masks", type="pil", format="png", interactive=False, elem_id="picture",
+            label="Picture and masks", show_label=False, type="pil", format="png", interactive=False, elem_id="picture",
             buttons=["download", "fullscreen"],
         )  # fmt: skip
         self.answer = gr.Textbox(label="Answer", lines=2, max_lines=8, interactive=False, elem_id="answer")
