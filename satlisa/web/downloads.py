@@ -22,13 +22,13 @@ def write_png(found: Found, folder: Path) -> Path:
 def write_geojson(found: Found, folder: Path) -> Path:
     """A feature per object (RFC 7946).
 
-    With a CRS in longitude and latitude and with areas in m²; else in pixels, which `coordinates` says in the file.
+    With a CRS in longitude and latitude, with areas in m²; else in pixels, which `coordinate_system` says in the file.
     """
     path = folder / f"{Path(found.name).stem}_objects.geojson"
     features = [entry for one in found.visible if (entry := _feature(found, one)) is not None]
     content: dict[str, Any] = {"type": "FeatureCollection", "features": features}
     if found.place is None:
-        content["coordinates"] = PIXELS
+        content["coordinate_system"] = PIXELS
     path.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return path
 

@@ -6,10 +6,10 @@ of the page's own folder, or makes this machine call another one.
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from satlisa.web.limits import Limits
 
@@ -47,10 +47,15 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = unquote(str(scope["path"])).lstrip("/").removeprefix("gradio_api/")
+        path = re.sub("/+", "/", str(scope["path"])).lstrip("/").removeprefix("gradio_api/")
         refusal = self._refusal(path)
         if refusal is None and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            refusal, receive = await self._checked_body(scope, receive, is_upload=path.rstrip("/") == "upload")
+            if path.rstrip("/") == "upload":
+                most = self._limits.bytes + _ROOM
+                receive = _counted(receive, most)
+                refusal = _too_long(scope, most)
+            else:
+                refusal, receive = await _checked(receive)
         if refusal is not None:
             await _refuse(send, *refusal)
             return
@@ -71,31 +76,43 @@ class Guard:
         except (OSError, ValueError):
             return False
 
-    async def _checked_body(
-        self, scope: Message, receive: Receive, is_upload: bool
-    ) -> tuple[tuple[int, str] | None, Receive]:
-        """A refusal, or None and what reads the body again."""
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        most = self._limits.bytes + _ROOM if is_upload else _MOST
-        if not length.isdigit():
-            return (411, "the length of the request is missing"), receive
-        if int(length) > most:
-            return (413, f"this page takes at most {self._limits.megabytes} MB"), receive
-        if is_upload:
-            return None, receive
-        body, is_more = b"", True
-        while is_more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return (400, "the request is incomplete"), receive
-            body, is_more = body + message.get("body", b""), message.get("more_body", False)
-        try:
-            is_bad = bool(body) and _names_address(json.loads(body))
-        except (ValueError, RecursionError):
-            return (400, "expected JSON"), receive
-        if is_bad:
-            return (403, "pictures are uploaded; addresses are not fetched"), receive
-        return None, _replay(body, receive)
+
+def _too_long(scope: Message, most: int) -> tuple[int, str] | None:
+    """The refusal of a request that says to be longer than `most` bytes."""
+    length = dict(scope["headers"]).get(b"content-length", b"0")
+    return (413, f"this page takes at most {most:,} bytes") if not length.isdigit() or int(length) > most else None
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    """What ends a body after `most` bytes, whatever length it said to have."""
+    count = 0
+
+    async def limited() -> Message:
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        return message if count <= most else {"type": "http.disconnect"}
+
+    return limited
+
+
+async def _checked(receive: Receive) -> tuple[tuple[int, str] | None, Receive]:
+    """A refusal of a JSON body, or None and what reads the body again."""
+    body, is_more = b"", True
+    while is_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return (400, "the request is incomplete"), receive
+        body, is_more = body + message.get("body", b""), message.get("more_body", False)
+        if len(body) > _MOST:
+            return (413, f"expected at most {_MOST:,} bytes; pictures are uploaded"), receive
+    try:
+        names_address = bool(body) and _names_address(json.loads(body))
+    except (ValueError, RecursionError):
+        return (400, "expected JSON"), receive
+    if names_address:
+        return (403, "pictures are uploaded; addresses are not fetched"), receive
+    return None, _replay(body, receive)
 
 
 def _names_address(content: Any) -> bool:

@@ -111,6 +111,26 @@ def test_a_mask_from_the_page_is_that_of_the_command(
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_drawing_asks_the_model_nothing(
+    tab: Tab, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab.upload(image_file)
+    tab.wait_for("50 × 40 pixels")
+    tab.ask("Segment")
+    monkeypatch.setattr("satlisa.web.asking.stream_ask", lambda *_: pytest.fail("the model was asked"))
+    picture = tab.page.locator("#picture img")
+    before, text = picture.get_attribute("src"), tab.page.input_value("#answer textarea")
+    tab.page.fill("#opacity input[type=number]", "0.9")
+    tab.page.press("#opacity input[type=number]", "Tab")
+    tab.page.wait_for_function("old => document.querySelector('#picture img').src !== old", arg=before, timeout=WAIT)
+    row, column = np.argwhere(np.asarray(Image.open(tab.download("#png", tmp_path / "mask.png"))))[0] + 0.5
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    tab.page.mouse.click(box["x"] + column * box["width"] / 50, box["y"] + row * box["height"] / 40)
+    tab.page.wait_for_function("() => document.querySelector('#objects').innerText.includes('☐')", timeout=WAIT)
+    assert tab.page.input_value("#answer textarea") == text
+
+
 def test_sessions_know_nothing_of_each_other(tab: Tab, browser: Any, image_file: Path) -> None:
     tab.upload(image_file)
     tab.ask("Segment")
@@ -176,9 +196,9 @@ def test_two_users_at_once_get_their_own_answers(served: Any, model_dirs: dict[s
             client.close()
 
     with ThreadPoolExecutor(4) as pool:
-        several = list(pool.map(rows, paths * 3))
+        several = list(pool.map(rows, paths * 2))
     model = load_model(model_dirs["masks"], "cpu")
-    for path, found in zip(paths * 3, several, strict=True):
+    for path, found in zip(paths * 2, several, strict=True):
         alone = ask(model, path, "Segment", MASKS)
         sizes = [f"{mask.sum():,}" for mask in alone.masks]
         assert found == [[f"{score:.2f}", size] for score, size in zip(alone.scores, sizes, strict=True)]

@@ -26,7 +26,7 @@ def test_png(tmp_path: Path) -> None:
 def test_geojson_of_a_plain_picture_is_in_pixels_and_says_so(tmp_path: Path) -> None:
     content = json.loads(write_geojson(found_of(MASKS), tmp_path).read_text(encoding="utf-8"))
     first, second = content["features"]
-    assert content["coordinates"].startswith("pixels (column, row)")
+    assert content["coordinate_system"].startswith("pixels (column, row)")
     assert first["geometry"] == {
         "type": "Polygon",
         "coordinates": [[[2, 2], [12, 2], [12, 6], [2, 6], [2, 2]]],
@@ -83,6 +83,6 @@ def test_geojson_of_a_scene_is_in_longitude_and_latitude_with_square_metres(tmp_
     corners = [(2, 2), (12, 2), (12, 6), (2, 6)]
     expected = [to_degrees.transform(300_000 + x / 2, 3_000_000 - y / 2) for x, y in corners]
     [ring] = content["features"][0]["geometry"]["coordinates"]
-    assert "coordinates" not in content
+    assert "coordinate_system" not in content
     assert sorted(map(tuple, ring[1:])) == [pytest.approx(point, abs=1e-9) for point in sorted(expected)]
     assert content["features"][0]["properties"]["area_m2"] == pytest.approx(40 / 4, rel=2e-3)  # UTM's scale

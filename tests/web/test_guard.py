@@ -140,6 +140,22 @@ def test_requests_have_limits(served: Any) -> None:
     assert request(served, "POST", "/gradio_api/queue/join", b"[" * 100_000)[0] == 400
 
 
+def test_a_length_that_is_not_said_is_counted(served: Any) -> None:
+    """Chunked requests, as some proxies make them."""
+    connection = http.client.HTTPConnection(urlsplit(served.local_url).netloc, timeout=30)
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    start = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    for size, is_taken in ((1000, True), (1_200_000, False)):
+        body = [start, b"p" * size, b"\r\n--x--\r\n"]
+        try:
+            connection.request("POST", "/gradio_api/upload", iter(body), form, encode_chunked=True)
+            status = connection.getresponse().status
+        except (ConnectionError, http.client.HTTPException):
+            status = 400
+        assert (status == 200) is is_taken, status
+        connection.close()
+
+
 def test_routes_of_development_are_closed(served: Any) -> None:
     for path in ("monitoring", "gradio_api/vibe-code", "gradio_api/run-history/records", "gradio_api/profiling/traces"):
         assert request(served, "GET", f"/{path}")[0] in (404, 405)
