@@ -46,25 +46,23 @@ def build_page(asker: Asker, limits: Limits, folder: Path) -> gr.Blocks:
     """Make the page.
 
     Args:
-        folder: the page's own folder; Gradio's cache lies in it too (`satlisa.web.serving`).
+        folder: Gradio's cache (`satlisa.web.serving`); drawn scenes lie beside it, where they are not deleted.
     """
-    page, seconds = Page(asker, limits, folder), limits.minutes * 60
-    with gr.Blocks(
-        analytics_enabled=False, title="satlisa", delete_cache=(min(600, seconds), seconds), fill_width=True
-    ) as blocks:
+    page = Page(asker, limits, folder)
+    with gr.Blocks(analytics_enabled=False, title="satlisa", fill_width=True) as blocks:
         gr.Markdown(
             "# satlisa\nAsk about a satellite image. Answers are text, and masks where objects are. "
             f"A picture has up to {limits.megabytes} MB and {limits.megapixels:g} million pixels, and is deleted after "
             f"{limits.minutes} minutes.",
             elem_id="title",
         )
-        state = gr.State(None, time_to_live=seconds)
+        state = gr.State(None, time_to_live=limits.minutes * 60)
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
                 asking = _Asking(limits, page.scenes)
             with gr.Column(scale=3, min_width=280):
                 result = _Result()
-        _connect(page, asking, result, state, limits)
+        _connect(page, asking, result, state)
     blocks.queue(max_size=limits.queue, default_concurrency_limit=1)
     return blocks
 
@@ -117,7 +115,7 @@ class _Result:
         self.file = gr.DownloadButton("Save", elem_id="save")
 
 
-def _connect(page: Page, asking: _Asking, result: _Result, state: gr.State, limits: Limits) -> None:
+def _connect(page: Page, asking: _Asking, result: _Result, state: gr.State) -> None:
     shown = [result.picture, state, result.answer, result.objects, result.status]
     private: dict[str, Any] = {"api_visibility": "private"}
     asking.file.change(said(page.open), asking.file, [*shown, result.geotiff], **private)

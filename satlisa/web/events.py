@@ -38,7 +38,8 @@ class Page:
     """The events of a page.
 
     Attributes:
-        scenes: files of pictures to begin with, in `folder`, as the downloads are.
+        scenes: files of pictures to begin with. They lie beside `folder`, whose files are deleted after a while, as the
+            downloads are.
     """
 
     def __init__(self, asker: Asker, limits: Limits, folder: Path) -> None:
@@ -63,7 +64,7 @@ class Page:
         if file is None:
             raise SatlisaError("there is no picture; drop one into the field, or pick a scene")
         picture, started = self._read(file), time.monotonic()
-        stream, text = self._asker.ask(picture, prompt or ""), ""
+        stream = self._asker.ask(picture, prompt or "")
         shown = page_size(picture.opened.rgb)
         yield shown, None, "", [], "Reading the picture …", gr.update(interactive=True)
         try:
@@ -105,9 +106,11 @@ class Page:
     def _draw_scenes(self) -> Iterator[Path]:
         """Scenes of the demo's test split, in files."""
         plans = [plan for plan in map(Plan, scene_seeds("test", _SEEDS)) if len(plan.objects) > 1]
+        folder = self._folder.parent / "scenes"
+        folder.mkdir(exist_ok=True)
         for name in _CLASSES:
             plan = next(plan for plan in plans if plan.scene_class == name)
-            path = self._folder / f"{name.lower().replace(' ', '_')}.png"
+            path = folder / f"{name.lower().replace(' ', '_')}.png"
             paint(plan, _SIDE).save(path)
             yield path
 

@@ -4,6 +4,9 @@ import atexit
 import os
 import shutil
 import tempfile
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,33 @@ def private_folder() -> Path:
 
     Gradio's own is shared by all of its pages on a machine.
     """
-    folder = Path(tempfile.mkdtemp(prefix="satlisa-web-")).resolve()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    root = Path(tempfile.mkdtemp(prefix="satlisa-web-")).resolve()
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    folder = root / "cache"
+    folder.mkdir(mode=0o700)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder / "examples")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # would add folders of the machine
     return folder
+
+
+def sweep(folder: Path, seconds: float, kept: set[Path]) -> None:
+    """Delete what was written into a folder more than `seconds` ago, but for `kept`.
+
+    Gradio's own `delete_cache` misses the pictures of events that give several.
+    """
+    before = time.time() - seconds
+    for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+        with suppress(OSError):  # still in use, or a folder that is not empty
+            if path not in kept and path.stat().st_mtime < before:
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+def _sweep_on(folder: Path, seconds: float, kept: set[Path]) -> None:
+    while folder.is_dir():
+        time.sleep(min(60, seconds))
+        sweep(folder, seconds, kept)
 
 
 def serve(model: Any, limits: Limits, host: str = LOCAL, port: int | None = None, *, wait: bool = True) -> Any:
@@ -46,6 +69,8 @@ def serve(model: Any, limits: Limits, host: str = LOCAL, port: int | None = None
     from satlisa.web.guard import Guard
 
     page = build_page(Asker(model, limits), limits, folder)
+    cleaning = (folder, limits.minutes * 60, set(folder.rglob("*")))  # what is there now is the page's own
+    threading.Thread(target=_sweep_on, args=cleaning, daemon=True).start()
     fonts = ["ui-sans-serif", "system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # of the reader's system
     try:
         page.launch(

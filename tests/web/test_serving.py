@@ -7,7 +7,7 @@ import pytest
 from satlisa.errors import SatlisaError
 from satlisa.web import __main__ as command
 from satlisa.web.limits import Limits
-from satlisa.web.serving import private_folder, serve
+from satlisa.web.serving import private_folder, serve, sweep
 
 
 def test_the_page_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,6 +17,23 @@ def test_the_page_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     folder = private_folder()
     assert folder.is_dir() and folder.stat().st_mode & 0o077 == 0
     assert os.environ["GRADIO_TEMP_DIR"] == str(folder) and "GRADIO_ALLOWED_PATHS" not in os.environ
+
+
+def test_what_sessions_leave_is_deleted_and_scenes_stay(tmp_path: Path) -> None:
+    names = ("scene/a.png", "upload/b.png", "answer/c.png", "new/d.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x")
+    for path in [*tmp_path.rglob("*")]:
+        if "new" not in path.parts:
+            os.utime(path, (0, 0))
+    for _ in range(2):  # a folder that was emptied just now is new
+        sweep(tmp_path, 60, {tmp_path / "scene", tmp_path / "scene/a.png"})
+        for folder in ("upload", "answer"):
+            if (tmp_path / folder).exists():
+                os.utime(tmp_path / folder, (0, 0))
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {"scene", "scene/a.png", "new", "new/d.png"}
 
 
 @pytest.mark.integration
