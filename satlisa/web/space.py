@@ -13,15 +13,13 @@ from satlisa.web.limits import Limits
 
 _REQUIREMENTS = ("requirements.txt", "requirements-geo.txt", "requirements-web.txt")
 _GRADIO = "6.31.0"  # where none is installed
-_APP = '''"""The page as a Space. The variable MODEL_ID of the Space's settings names another model."""
-
-import os
+_APP = '''"""The page as a Space."""
 
 from satlisa.inference.api import load_model
 from satlisa.web.limits import Limits
 from satlisa.web.serving import serve
 
-MODEL_ID = os.environ.get("MODEL_ID") or {model!r}
+MODEL_ID = {model!r}
 LIMITS = {limits!r}
 
 
@@ -51,7 +49,7 @@ pinned: false
 
 Ask [{model}](https://huggingface.co/{model}) about a satellite image. Answers are text, and masks where objects are.
 
-`app.py` starts the page; its limits are in there. Another model: set the variable `MODEL_ID` in the Space's settings.
+`app.py` starts the page; the model's id and the limits are in there.
 """
 
 

@@ -49,15 +49,16 @@ def test_its_app_starts_offline(tmp_path: Path, model_dirs: dict[str, Path]) -> 
     pytest.importorskip("gradio", reason="the page needs gradio: bash setup.sh --web")
     write_space(tmp_path / "space", "owner/name", Limits())
     code = """
-import urllib.request, satlisa, app
+import sys, satlisa, app
 from satlisa.web import serving
 app.serve = lambda model, limits, host, port: print(host, port, serving.serve(model, limits, wait=False).local_url)
+app.MODEL_ID = sys.argv[1]
 app.main()
 print(satlisa.__file__)
 """
-    environment = os.environ | {"MODEL_ID": str(model_dirs["masks"]), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, str(model_dirs["masks"])],
         cwd=tmp_path / "space",
         env=environment,
         capture_output=True,
