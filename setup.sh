@@ -3,12 +3,13 @@
 #
 #   bash setup.sh          install
 #   bash setup.sh --geo    install, and what scenes on the map need: rasterio, shapely, pyogrio, pyproj
+#   bash setup.sh --web    install, and what the page in the browser needs: gradio (also: --geo --web)
 #   bash setup.sh --demo   install, train the demo, evaluate it on unseen scenes
 #   bash setup.sh --test   install, then lint, type check and test
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,7s/^# \{0,1\}//p' setup.sh; }
+usage() { sed -n '2,8s/^# \{0,1\}//p' setup.sh; }
 
 step="start"
 trap 'status=$?; [ "$status" -eq 0 ] || echo "setup.sh: failed in step \"$step\" (exit code $status)" >&2' EXIT
@@ -153,6 +154,12 @@ install_geo() {
     "$python" -c 'import pyogrio, pyproj, rasterio, shapely; print("rasterio", rasterio.__version__, "with GDAL", rasterio.__gdal_version__)'
 }
 
+install_web() {
+    say "install requirements-web.txt"
+    install -r requirements-web.txt
+    "$python" -c 'import gradio; print("gradio", gradio.__version__)'
+}
+
 demo() {
     say "train the demo (a few minutes)"
     PRESET=demo OUTPUT_DIR=demo_model OVERWRITE=1 "$python" train.py
@@ -195,12 +202,24 @@ run_tests() {
     PYTEST_ADDOPTS="${PYTEST_ADDOPTS--n 2 --dist loadfile}" "$python" -m pytest
 }
 
-if [ "$#" -gt 1 ]; then set -- "$*"; fi # two options are as unknown as a misspelt one
+case "$*" in
+    "--geo --web" | "--web --geo") set -- "--geo --web" ;;
+    *) if [ "$#" -gt 1 ]; then set -- "$*"; fi ;; # other pairs are as unknown as a misspelt option
+esac
 case "${1:-}" in
     "") set_up ;;
     --geo)
         set_up
         install_geo
+        ;;
+    --web)
+        set_up
+        install_web
+        ;;
+    "--geo --web")
+        set_up
+        install_geo
+        install_web
         ;;
     --demo)
         set_up

@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.helpers.dataset_fixtures",
     "tests.helpers.hub_server",
     "tests.helpers.inference_fixtures",
+    "tests.helpers.pages",
     "tests.helpers.published",
     "tests.helpers.resume_fixtures",
     "tests.helpers.saved_models",

@@ -22,10 +22,8 @@ ORDER = [
     ("cli",),
     ("geo", "convert", "check", "web", "publish", "merge"),  # optional folders: nothing before them may need them
 ]
-LAZY = {
-    ("cli", "geo"),
-    ("cli", "check"),
-}  # a command may call an optional folder, inside functions: without it, it works as before
+# A command or the page may call an optional folder, inside functions: without it, it works as before.
+LAZY = {("cli", "geo"), ("cli", "check"), ("web", "geo")}
 RANKS = {name: rank for rank, row in enumerate(ORDER) for name in row}
 NEVER = {"geometry": ("torch", "transformers"), "evaluation": ("satlisa.training", "satlisa.demo")}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

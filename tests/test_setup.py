@@ -229,6 +229,20 @@ def test_geo_installs_its_extra_after_all_else(sandbox: Sandbox) -> None:
     assert "import pyogrio, pyproj, rasterio, shapely" in sandbox.orders()[-1]
 
 
+def test_web_installs_its_extra_after_all_else(sandbox: Sandbox) -> None:
+    done = sandbox.run("--web")
+    assert done.returncode == 0, done.stderr
+    assert sandbox.pip() == ["-r requirements.txt", COMMANDS, "-r requirements-web.txt"]
+    assert "import gradio" in sandbox.orders()[-1]
+
+
+@pytest.mark.parametrize("options", [["--geo", "--web"], ["--web", "--geo"]])
+def test_both_extras_go_together(sandbox: Sandbox, options: list[str]) -> None:
+    done = sandbox.run(*options)
+    assert done.returncode == 0, done.stderr
+    assert sandbox.pip()[2:] == ["-r requirements-geo.txt", "-r requirements-web.txt"]
+
+
 def test_demo_trains_then_evaluates_unseen_scenes(sandbox: Sandbox) -> None:
     (sandbox.environment / "bin" / "python").write_text(
         STUB + 'if [ "$1" = train.py ]; then env | grep -E "PRESET|OUTPUT_DIR|OVERWRITE" | sort >> "$ORDERS.env"; fi\n'

@@ -22,18 +22,21 @@ def overlay(image: Image.Image, masks: np.ndarray) -> Image.Image:
     return draw_objects(image, zip(masks, range(len(masks)), [True] * len(masks), strict=True))
 
 
-def draw_objects(image: Image.Image, objects: Iterable[tuple[np.ndarray, int, bool]]) -> Image.Image:
+def draw_objects(
+    image: Image.Image, objects: Iterable[tuple[np.ndarray, int, bool]], opacity: float = 0.4
+) -> Image.Image:
     """The image with objects in colours.
 
     Args:
         objects: of each the mask (H, W) bool, the number of its colour, and whether it is filled: the others are
             outlined in white and lightly tinted.
+        opacity: of the fillings, 0 to 1.
     """
     pixels = np.array(image.convert("RGB"))
     for mask, number, is_filled in objects:
-        colour = _colour(number)
+        colour = colour_of(number)
         inner = _eroded(mask, at_image_border="edge")
-        _tint(pixels, inner, colour, 0.4 if is_filled else 0.25)
+        _tint(pixels, inner, colour, opacity if is_filled else 0.25)
         pixels[mask & ~inner] = colour if is_filled else 255
     return Image.fromarray(pixels)
 
@@ -45,7 +48,7 @@ def _tint(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray, share: float
         pixels[mask, channel] = tinted[pixels[mask, channel]]
 
 
-def _colour(number: int) -> np.ndarray:
+def colour_of(number: int) -> np.ndarray:
     """The colour (3,) of an object: six by hand, then hues a golden ratio apart."""
     if number < len(_COLOURS):
         return np.asarray(_COLOURS[number])
