@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from satlisa.errors import SatlisaError
 from satlisa.runtime.atomic_files import atomic_write
+from satlisa.runtime.locations import is_hub_id
 
 DEFAULT_DATASET = "rahuldshetty/satellite-multitask-omni"
 DEFAULT_MAX_NEW_TOKENS = 256  # of an answer
@@ -21,6 +22,8 @@ INSTANCE_PLACES = ("box", "centre", "none")
 """What an answer may say of each of several objects before its `<SEG>`."""
 MERGED_FOLDER = "merged_vlm"
 """Folder of a model directory that holds its VLM, where LoRA was merged into it before the training."""
+BASE_OF_OWN_VLM = "base_vlm_model_id"
+"""Key of `model_config.json`, beside a `vlm_model_id` in the directory: the model that this VLM was made from."""
 _LARGEST_WEIGHT = 1e9
 _PACKAGED = Path(__file__).parent / "model_config.json"
 
@@ -132,6 +135,18 @@ class ModelConfig:
     def brings_vlm(self) -> bool:
         """Whether the VLM lies in the model directory."""
         return self.is_merged or self.vlm_model_id.startswith("./")
+
+    def with_own_vlm(self, place: str) -> ModelConfig:
+        """The configuration of a model whose VLM lies in its directory, made from the VLM of this one.
+
+        `BASE_OF_OWN_VLM` says what that was, unless it was a folder of this machine.
+        """
+        extra = dict(self.extra)
+        if not self.brings_vlm:
+            extra.pop(BASE_OF_OWN_VLM, None)
+            if is_hub_id(self.vlm_model_id) or self.vlm_model_id.startswith("demo:"):
+                extra[BASE_OF_OWN_VLM] = self.vlm_model_id
+        return replace(self, vlm_model_id=place, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
         """All keys as they are written to the file, unknown ones included."""

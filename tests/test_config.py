@@ -129,3 +129,12 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: str | None, me
     with pytest.raises(SatlisaError, match=message) as error:
         ModelConfig.from_json(path)
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_vlm_of_its_own_remembers_what_it_was_made_from() -> None:
+    """Once merged, twice merged, made from a folder of this machine, whose place nobody else has."""
+    merged = ModelConfig(vlm_model_id="o/vlm", extra={"mine": 1}).with_own_vlm("./merged_vlm")
+    assert merged.extra == {"mine": 1, "base_vlm_model_id": "o/vlm"} and merged.brings_vlm
+    assert merged.with_own_vlm(".").extra["base_vlm_model_id"] == "o/vlm"
+    local = ModelConfig(vlm_model_id="/home/me/vlm", extra={"base_vlm_model_id": "o/earlier"})
+    assert local.with_own_vlm(".").extra == {}

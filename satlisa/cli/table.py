@@ -155,13 +155,15 @@ def _add_rows(options: argparse.Namespace, table: Table, images: list[str], requ
     from satlisa.inference.table_rows import make_rows
 
     model = load_model(options.model_dir, options.device)
+    count = before  # a bar that is not shown does not count
     with logging_redirect_tqdm(), tqdm(total=total, initial=before, unit="answer", disable=None) as bar:
         try:
             for rows in make_rows(model, images, request, table.done):
                 table.add(rows)
+                count += len(rows)
                 bar.update(len(rows))
         except Interrupted as stopped:
-            stopped.progress = f"after {bar.n} of {total} answers"
+            stopped.progress = f"after {count} of {total} answers"
             raise
 
 

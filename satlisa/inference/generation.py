@@ -159,8 +159,9 @@ def stream_answer(
 def _encode_checked(
     model: SatLisa, images: Sequence[Image.Image], prompts: Sequence[str | Sequence[Turn]], max_new_tokens: int
 ) -> list[Prompt]:
-    if max_new_tokens < 1:
-        raise SatlisaError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
+    is_whole = isinstance(max_new_tokens, int | np.integer) and not isinstance(max_new_tokens, bool)
+    if not is_whole or max_new_tokens < 1:
+        raise SatlisaError(f"max_new_tokens: expected a whole number of at least 1, found {max_new_tokens!r}")
     encoded = encode_prompts(model.processor, images, prompts)
     check_lengths(model, encoded, max_new_tokens)
     return encoded

@@ -113,7 +113,8 @@ class _Answering:
     def _answer(self, questions: list[Question], asked: Mapping[str, list[str]]) -> Iterator[Sequence[Row | None]]:
         """A row of each question, batch by batch; None in a batch that is left out."""
         while questions:
-            part = questions[: min(self.batch_size, _most_questions(questions))]
+            part = questions[: self.batch_size]
+            part = part[: _most_questions(part)]
             if any(prompt in asked[shot.image] for shot, prompt in part):
                 result = self._try(part)
                 if isinstance(result, _Failure) and result.is_memory and len(part) > 1:
@@ -200,9 +201,9 @@ def _read(image: str) -> Shot:
 
 
 def _most_questions(questions: Sequence[Question]) -> int:
-    """How many questions may be answered together, by the size of the first one's image."""
-    opened = questions[0][0].opened
-    return max(1, _UNION_PIXELS // math.prod(opened.rgb.size)) if opened else 1
+    """How many questions may be answered together, by the size of the largest image."""
+    largest = max(math.prod(shot.opened.rgb.size) for shot, _ in questions if shot.opened)
+    return max(1, _UNION_PIXELS // largest)
 
 
 def _run_lengths(mask: np.ndarray) -> dict[str, Any]:

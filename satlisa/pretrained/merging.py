@@ -328,5 +328,5 @@ def _write_parts(folder: Path, config: ModelConfig, merge: Merge, output: Path) 
         state = {key: tensor.contiguous().clone() for key, tensor in match_part(module, states, path).items()}
         save_file(state, output / name, {"format": "pt"})
     changes = {"vlm_hidden_size": width, "sam_prompt_size": prompt, "projector_hidden_size": hidden}
-    merged = replace(config, vlm_model_id=".", seg_token_id=merge.seg_token_id, **changes)
+    merged = replace(config.with_own_vlm("."), seg_token_id=merge.seg_token_id, **changes)
     merged.save(output / CONFIG_FILE)

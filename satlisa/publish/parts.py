@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from satlisa.config import ModelConfig
+from satlisa.config import BASE_OF_OWN_VLM, MERGED_FOLDER, ModelConfig
 from satlisa.data.mixing import parse_datasets
 from satlisa.errors import SatlisaError
 from satlisa.pretrained.base_models import model_source
@@ -27,7 +27,6 @@ CURVE_FILE = "loss_curve.png"
 SUMMARY_FILE = "train_summary.json"
 HUB_CONFIG = "config.json"
 EVAL_RESULTS, EXAMPLE = ".eval_results/satlisa-", "images/example_"  # how our files begin
-_BASE_OF_MERGED = "base_vlm_model_id"  # key of model_config.json
 _WEIGHTS = [str(Path(name).with_suffix(".safetensors")) for name in (PROJECTOR_FILE, DECODER_FILE)]
 _OWN = [PROJECTOR_FILE, DECODER_FILE, *_WEIGHTS, SEG_ROW_FILE, CURVE_FILE]
 _OF_TRANSFORMERS = [HUB_CONFIG, "generation_config.json", "model.safetensors.index.json", "model*.safetensors"]
@@ -89,6 +88,11 @@ def _is_inside(model_id: str) -> bool:
     return model_id == "." or model_id.startswith("./")
 
 
+def _name(known: Any) -> str:
+    """What model_config.json says of the VLM from which its own was made; "" where that is no name."""
+    return known if isinstance(known, str) and (is_hub_id(known) or known.startswith("demo:")) else ""
+
+
 def read_model(folder: Path, names: Names) -> Model:
     """A model directory under its public names.
 
@@ -97,11 +101,11 @@ def read_model(folder: Path, names: Names) -> Model:
             given for a base model that has another.
     """
     config = ModelConfig.from_json(folder / CONFIG_FILE)
-    vlm_id, known = config.vlm_model_id, config.extra.get(_BASE_OF_MERGED)
+    vlm_id, known = config.vlm_model_id, config.extra.get(BASE_OF_OWN_VLM)
     if _is_inside(vlm_id):
         if ".." in Path(vlm_id).parts:
             raise SatlisaError(f"{folder / CONFIG_FILE}: vlm_model_id: '{vlm_id}' leaves the model directory")
-        vlm = _checked("--vlm_model", names.vlm_model) or (known if isinstance(known, str) and is_hub_id(known) else "")
+        vlm = _checked("--vlm_model", names.vlm_model) or _name(known)
     else:
         vlm = vlm_id = _public(folder, "vlm_model_id", vlm_id, "--vlm_model", names.vlm_model)
     sam = _public(folder, "sam_model_id", config.sam_model_id, "--sam_model", names.sam_model)
@@ -212,7 +216,8 @@ def _json(content: Mapping[str, Any]) -> bytes:
 def published_names() -> list[str]:
     """Names of what tells of one model alone, as patterns: none of an earlier model may stay beside a new one."""
     inner = [f"{part}/{name}" for part in (ADAPTER_FOLDER, TOKENIZER_FOLDER) for name in sorted(FILES_OF_A_MODEL)]
-    return [*_OWN, *inner, f"{EVAL_RESULTS}*.yaml", f"{EXAMPLE}*.png"]
+    vlm = ["model*.safetensors", "model.safetensors.index.json", f"{MERGED_FOLDER}/*"]
+    return [*_OWN, *inner, *vlm, f"{EVAL_RESULTS}*.yaml", f"{EXAMPLE}*.png"]
 
 
 def left_out(model: Model, files: Files) -> list[str]:

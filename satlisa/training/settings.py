@@ -129,7 +129,8 @@ class TrainConfig:
             changes |= {"vlm_model_id": "demo:vlm", "sam_model_id": "demo:sam", **DEMO_MODEL}
         changes |= {"vlm_model_id": _absolute(self.vlm_model)} if self.vlm_model else {}
         if self.init_from and (self.merge_init or (base.brings_vlm and not self.vlm_model)):
-            changes["vlm_model_id"] = f"./{MERGED_FOLDER}"
+            changes.pop("vlm_model_id", None)  # VLM_MODEL is a copy of the model's own, whose name says more
+            base = base.with_own_vlm(f"./{MERGED_FOLDER}")
         elif base.brings_vlm and not self.vlm_model and self.preset != "demo":
             raise SatlisaError(
                 f"MODEL_CONFIG: vlm_model_id '{base.vlm_model_id}' lies in a model directory; train on from it with "

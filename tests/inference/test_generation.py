@@ -196,8 +196,9 @@ def test_text_keeps_seg_and_no_other_special_token(talkative: SatLisa) -> None:
 def test_wrong_calls(tiny_model: SatLisa) -> None:
     with pytest.raises(SatlisaError, match="1 images and 2 prompts"):
         answer(tiny_model, [picture(8, 8)], ["a", "b"])
-    with pytest.raises(SatlisaError, match="max_new_tokens"):
-        answer(tiny_model, [picture(64, 64)], ["a"], max_new_tokens=0)
+    for wrong in (0, -1, 2.5, True, None):
+        with pytest.raises(SatlisaError, match=f"max_new_tokens: expected a whole number of at least 1, found {wrong}"):
+            answer(tiny_model, [picture(64, 64)], ["a"], max_new_tokens=wrong)  # type: ignore[arg-type]
 
 
 def test_a_prompt_that_is_far_too_long(tiny_model: SatLisa) -> None:

@@ -109,6 +109,10 @@ def test_large_images_are_answered_a_few_at_a_time(tmp_path: Path, monkeypatch: 
     batches = Batches()
     assert len(run(images, request("a", "b"), batches, monkeypatch)) == 8
     assert batches.sizes == [3, 1, 3, 1]
+    picture(10, 8).save(images[0])  # a small one that comes first makes the large one beside it no smaller
+    batches = Batches()
+    run(images[:2], request("a", "b"), batches, monkeypatch)
+    assert batches.sizes == [3, 1]
 
 
 def test_a_broken_image_is_a_row_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

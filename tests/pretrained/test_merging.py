@@ -226,7 +226,9 @@ def test_a_hub_id_is_merged_and_a_merged_one_is_loaded(
         merge_model("o/trained", tmp_path / "out")
     edit(saved[1] / "model_config.json", vlm_model_id="o/vlm", sam_model_id="o/sam")
     merge_model("o/trained", tmp_path / "out")
-    assert torch.allclose(logits_of(load_model("o/merged", "cpu")), logits_of(saved[0]), atol=1e-4)
+    merged = load_model("o/merged", "cpu")
+    assert torch.allclose(logits_of(merged), logits_of(saved[0]), atol=1e-4)
+    assert merged.config.extra["base_vlm_model_id"] == "o/vlm"  # a model card names it
     edit(tmp_path / "out" / "model_config.json", sam_model_id=config.sam_model_id)
     with pytest.raises(SatlisaError, match="a downloaded model may only name models of the hub"):
         load_model("o/merged", "cpu")

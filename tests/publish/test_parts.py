@@ -127,6 +127,14 @@ def test_a_merged_model_is_told_its_base(tmp_path: Path) -> None:
     assert read(folder, vlm_model="Qwen/Qwen3.5-0.8B").base_models == ["Qwen/Qwen3.5-0.8B", "a/sam"]
 
 
+def test_a_demo_model_that_was_merged_has_its_name(tmp_path: Path) -> None:
+    """And what else the key may say names nothing."""
+    assert read(write_merged(tmp_path / "m", ".", base_vlm_model_id="demo:vlm")).vlm == "demo:vlm"
+    for other in (f"{HOME}/vlm", 7, None):
+        change_json(tmp_path / "m" / "model_config.json", base_vlm_model_id=other)
+        assert read(tmp_path / "m").vlm == ""
+
+
 def test_a_vlm_in_a_folder_of_its_own(tmp_path: Path) -> None:
     model = read(write_merged(tmp_path / "m", "./merged_vlm"))
     files = model_files(model, REPO)

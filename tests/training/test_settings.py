@@ -260,3 +260,16 @@ def test_only_config_reads_the_environment() -> None:
 def test_the_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert TrainConfig.from_env({"OUTPUT_DIR": "~/run"}).output_dir == str(tmp_path / "run")
+
+
+def test_a_run_with_its_own_vlm_remembers_from_which_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VLM_MODEL names a copy of it, whose place means nothing to others."""
+    monkeypatch.setattr("satlisa.pretrained.model_directory.find_model_dir", lambda *_: tmp_path)
+    ModelConfig(vlm_model_id="o/vlm").save(tmp_path / "model_config.json")
+    for copied in ({}, {"VLM_MODEL": "/data/vlm"}):
+        config = TrainConfig.from_env({"INIT_FROM": "x", "MERGE_INIT": "1", **copied}).new_model_config()
+        assert (config.vlm_model_id, config.extra) == ("./merged_vlm", {"base_vlm_model_id": "o/vlm"})
+    plain = TrainConfig.from_env({"INIT_FROM": "x"}).new_model_config()
+    assert (plain.vlm_model_id, plain.extra) == ("o/vlm", {})
