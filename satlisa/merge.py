@@ -17,7 +17,10 @@ def parser() -> CommandParser:
     parser.add_argument("--model_dir", required=True, help="model directory or hub id")
     parser.add_argument("--output", required=True, type=Path, help="the new folder; it must not exist, or be empty")
     parser.add_argument(
-        "--precision", choices=("stored", *_DTYPES), default="stored", help="of the weights (as the base model's)"
+        "--precision",
+        choices=("exact", "stored", *_DTYPES),
+        default="exact",
+        help="of the weights; stored: as the base model's; exact (default): the same, merged matrices in float32",
     )
     return parser
 
@@ -36,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
 
     dtype = getattr(torch, _DTYPES[options.precision]) if options.precision in _DTYPES else None
     output = options.output.expanduser()
-    merge = merge_model(options.model_dir, output, dtype)
+    merge = merge_model(options.model_dir, output, dtype, is_exact=options.precision == "exact")
     print(f"{output}: {len(merge.layers)} layers merged; rounding takes {merge.lost:.2%} of what LoRA changes")
     return 0
 

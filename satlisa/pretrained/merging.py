@@ -89,6 +89,7 @@ class Merge:
         vocabulary: what the adapter does to the vocabulary.
         seg_row: (D,) of `<SEG>`, for input and output; None: as `vocabulary` says.
         dtype: of the result; None: as stored.
+        is_exact: matrices that LoRA changes are written in float32, the others as `dtype` says.
         change, rounding: squared norms of what LoRA adds, and of what rounding to the dtype takes from it.
     """
 
@@ -99,6 +100,7 @@ class Merge:
     vocabulary: Vocabulary = field(default_factory=lambda: Vocabulary(*[Rows()] * 2))
     seg_row: Tensor | None = None
     dtype: torch.dtype | None = None
+    is_exact: bool = False
     change: float = 0.0
     rounding: float = 0.0
 
@@ -120,6 +122,8 @@ class Merge:
 
     def dtype_of(self, name: str) -> torch.dtype:
         """The dtype in which a tensor is written."""
+        if self.is_exact and name in self.layers:
+            return torch.float32
         stored = self.stored[self.matrix if name == self.head and self.was_tied else name].dtype
         return self.dtype if self.dtype and stored.is_floating_point else stored
 
@@ -159,13 +163,16 @@ class Merge:
         return math.sqrt(self.rounding / self.change) if self.change else 0.0
 
 
-def merge_model(model_dir: str | Path, output: Path, dtype: torch.dtype | None = None) -> Merge:
+def merge_model(
+    model_dir: str | Path, output: Path, dtype: torch.dtype | None = None, *, is_exact: bool = False
+) -> Merge:
     """Write a model directory as a merged one: the VLM with LoRA and `<SEG>` row in it, the other parts beside it.
 
     Args:
         model_dir: a folder or a hub id, as of `load_model`.
         output: a folder that does not exist or is empty; it appears complete.
         dtype: of the VLM's weights; None: as the base model stores them.
+        is_exact: matrices that LoRA changes are in float32 all the same, so that rounding takes nothing of it.
 
     Raises:
         SatlisaError: not a model directory, `output` in use, or an adapter that cannot be merged; names what it is.
@@ -181,7 +188,7 @@ def merge_model(model_dir: str | Path, output: Path, dtype: torch.dtype | None =
     made: list[Merge] = []
 
     def write(temporary: Path) -> None:
-        made.append(write_vlm(folder, resolve_ids(config, folder, is_local), temporary, dtype=dtype))
+        made.append(write_vlm(folder, resolve_ids(config, folder, is_local), temporary, dtype=dtype, is_exact=is_exact))
         _write_parts(folder, config, made[0], temporary)
 
     with writing_to(output, "--output"):
@@ -191,7 +198,13 @@ def merge_model(model_dir: str | Path, output: Path, dtype: torch.dtype | None =
 
 
 def write_vlm(
-    folder: Path, config: ModelConfig, output: Path, *, with_adapter: bool = True, dtype: torch.dtype | None = None
+    folder: Path,
+    config: ModelConfig,
+    output: Path,
+    *,
+    with_adapter: bool = True,
+    dtype: torch.dtype | None = None,
+    is_exact: bool = False,
 ) -> Merge:
     """Write the VLM of a model directory as a folder that `transformers` loads.
 
@@ -199,7 +212,7 @@ def write_vlm(
         folder: the model directory (`find_model_dir`).
         config: its configuration with ids that `load_parts` takes (`resolve_ids`).
         with_adapter: merge LoRA and `<SEG>` row into it; else the VLM stays as it is, and the tokenizer gets `<SEG>`.
-        dtype: of the result; None: as stored.
+        dtype, is_exact: as of `Merge`.
     """
     base, vlm = empty_model("vlm_model_id", config.vlm_model_id, Qwen3_5ForConditionalGeneration)
     processor = load_processor(config.vlm_model_id)
@@ -211,7 +224,7 @@ def write_vlm(
     check_tokenizer(processor, vlm, str(folder))
     files = [stored_tensors(path) for path in weight_files(base)]
     stored = {name: tensor for file in files for name, tensor in file.items()}
-    make = partial(Merge, vlm, stored, token_id, dtype=dtype)
+    make = partial(Merge, vlm, stored, token_id, dtype=dtype, is_exact=is_exact)
     try:
         merge = _with_adapter(make, folder, vlm) if with_adapter else make()
     except SatlisaError as error:
@@ -327,6 +340,8 @@ def _write_parts(folder: Path, config: ModelConfig, merge: Merge, output: Path) 
     ):
         state = {key: tensor.contiguous().clone() for key, tensor in match_part(module, states, path).items()}
         save_file(state, output / name, {"format": "pt"})
+    if merge.seg_row is not None:  # the matrix has it too, rounded
+        save_file({"seg_row": merge.seg_row.contiguous()}, output / SEG_ROW_FILE)
     changes = {"vlm_hidden_size": width, "sam_prompt_size": prompt, "projector_hidden_size": hidden}
     merged = replace(config.with_own_vlm("."), seg_token_id=merge.seg_token_id, **changes)
     merged.save(output / CONFIG_FILE)
