@@ -12,7 +12,6 @@ COVERED_ELSEWHERE = {  # modules without a test file of their own, and the file 
     "check/duplicates.py": "check/test_problems.py",
     "check/listing.py": "check/test_problems.py",
     "check/parts.py": "check/test_check.py",
-    "check/places.py": "check/test_problems.py",
     "check/sheet.py": "check/test_report.py",
     "convert/__main__.py": "convert/test_command.py",
     "convert/problems.py": "convert/test_command.py",

@@ -15,7 +15,7 @@ from satlisa.geometry.regions import Region
 
 SIDE = 256  # of the square in which outlines and edges are compared
 _BORDER = 2  # pixels at the picture's border, where no edge can be seen
-_CORRELATED = 8.0  # pixels of an outline that see the same edge
+OUTLINE, BOX = 8.0, 16.0  # pixels of an outline that see the same edge, and of a box, whose sides are straight
 _NEAR = 2  # pixels within which an edge counts: outlines are drawn on pixels, edges lie between them
 _VARIANCE = 1 / 12  # of a rank, uniform from 0 to 1
 
@@ -85,12 +85,12 @@ def draw_outlines(regions: Sequence[Region], scale: tuple[float, float] = (1.0, 
     return drawn
 
 
-def compare(ranks: np.ndarray, read: np.ndarray, meant: np.ndarray) -> Comparison:
+def compare(ranks: np.ndarray, read: np.ndarray, meant: np.ndarray, correlated: float = OUTLINE) -> Comparison:
     """How much better outlines would lie on edges as they may have been meant than as they were read."""
     counts = int(read.sum()), int(meant.sum())
     if not min(counts):
         return Comparison(0.0, 0.0)
-    error = (_VARIANCE * _CORRELATED * (1 / counts[0] + 1 / counts[1])) ** 0.5
+    error = (_VARIANCE * correlated * (1 / counts[0] + 1 / counts[1])) ** 0.5
     return Comparison(float(ranks[meant].mean() - ranks[read].mean()), 1 / error**2)
 
 

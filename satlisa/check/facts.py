@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from satlisa.check.alignment import TURNS, Comparison, compare, draw_outlines, edge_ranks
+from satlisa.check.alignment import BOX, OUTLINE, TURNS, Comparison, compare, draw_outlines, edge_ranks
 from satlisa.check.parts import Part
 from satlisa.config import ModelConfig
 from satlisa.data.conversations import asks_for_masks
@@ -227,7 +227,8 @@ def _looks(sample: Sample, boxes: Sequence[Sequence[float]]) -> dict[str, Any]:
         return {}
     top = np.concatenate(points).max(axis=0) * 1000
     ranks, read = edge_ranks(sample.image), draw_outlines(regions)
-    looks = {name: compare(ranks, read, undo(read)) for name, undo in TURNS.items()}
+    correlated = BOX if all(map(_is_box, points)) else OUTLINE
+    looks = {name: compare(ranks, read, undo(read), correlated) for name, undo in TURNS.items()}
     for name, sides in zip(SCALES, (sample.image.size, (100, 100)), strict=True):
         if top[0] <= sides[0] and top[1] <= sides[1] and min(sides) < 1000:
             looks[name] = compare(ranks, read, draw_outlines(regions, (1000 / sides[0], 1000 / sides[1])))

@@ -14,7 +14,7 @@ from satlisa.data.rows import MASKS
 
 _SURE = 5.0  # standard errors
 _LIKELY = 3.0
-_TURNED = 2.0  # of an outline on a turned picture, whose other reading is known
+_TURNED = 2.0  # of boxes on a turned picture, whose other reading is known
 _LEAST_GAIN = 0.05  # in ranks of edges, from 0 to 1
 _BY_CHANCE = 0.01  # a probability below which thousandths would not be this small by chance
 _FEWEST = 3  # rows whose size alone tells their unit
@@ -76,7 +76,9 @@ def _drawn_before_turning(turned: Sequence[Facts]) -> list[Facts]:
     """
     looks = [(one, (one.looks or {})[_UNTURNED[one.orientation]]) for one in turned]
     are_turned = pool([look for _, look in looks]).score < -_SURE
-    return [one for one, look in looks if look.score > (_TURNED if are_turned or one.kind != MASKS else -1)]
+    if are_turned:
+        return [one for one, look in looks if look.score > _LIKELY]
+    return [one for one, look in looks if look.score > (-1 if one.kind == MASKS else _TURNED)]
 
 
 def _meant_otherwise(rows: Sequence[Facts]) -> dict[str, list[Facts]]:
@@ -98,7 +100,8 @@ def _meant_otherwise(rows: Sequence[Facts]) -> dict[str, list[Facts]]:
     for one in rest:
         looks = one.looks or {}
         best = max(looks, key=lambda name: looks[name].score)
-        if looks[best].score > _SURE and looks[best].gain > 2 * _LEAST_GAIN:
+        least = _LIKELY if best in SCALES else _SURE  # few rows of thousandths lie within a unit's limits at all
+        if looks[best].score > least and looks[best].gain > 2 * _LEAST_GAIN:
             odd[best].append(one)
     for name, some in odd.items():
         if len(some) > _ODD * len(rows):

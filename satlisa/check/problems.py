@@ -20,6 +20,8 @@ _WHOLE = 0.999  # of an image
 _EMPTY = 0.05  # share of instances without a pixel
 _SHOWN = 3  # pairs of rows
 _NUMBERS = re.compile(r"\d+")
+_COUNTS = re.compile(r"(?<!\w)\d+(?!\w)")  # no part of a name, such as "B52"
+_NONE = re.compile(r"\b(?:no|none|nothing)\b", re.IGNORECASE)
 
 # Reasons of `RowError` that say what a dataset's labels are, whatever their number; what to say of them.
 _TELLING = (
@@ -128,7 +130,7 @@ def _of_task(rows: Sequence[Facts]) -> Iterator[str]:
     masked = [one for one in rows if one.kind == MASKS]
     claimed = {template(one.answer) for one in masked}
     negatives = [one for one in rows if one.kind == NEGATIVE]
-    empty = [one for one in negatives if template(one.answer) in claimed or _claims(one.answer)]
+    empty = [one for one in negatives if template(one.answer) in claimed or claims_masks(one.answer)]
     if empty:
         yield rows_that(empty, f"have no masks and an answer that speaks of some ({empty[0].answer!r})")
     if len(negatives) == len(rows) - sum(bool(one.reason) for one in rows) and len(negatives) >= FEW:
@@ -145,10 +147,10 @@ def _of_task(rows: Sequence[Facts]) -> Iterator[str]:
             yield rows_that(found, f"have {empties:,} instances (of {total:,}) that cover no pixel")
 
 
-def _claims(answer: str) -> bool:
+def claims_masks(answer: str) -> bool:
     """Whether an answer counts objects, and so cannot be one that there are none."""
-    counts = _NUMBERS.findall(answer)
-    return bool(counts) and all(int(count[:9]) for count in counts)
+    counts = _COUNTS.findall(answer)
+    return bool(counts) and all(int(count[:9]) for count in counts) and not _NONE.search(answer)
 
 
 def _leaks(duplicates: Sequence[Duplicate], context: Context) -> Iterator[str]:

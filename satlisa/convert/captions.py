@@ -1,6 +1,7 @@
 """Captions: RSICD's JSON (also of UCM- and Sydney-captions), and CSV."""
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def read(inputs: list[str], options: argparse.Namespace, problems: Problems) -> 
         held = _from_csv(path) if path.suffix.lower() == ".csv" else _from_json(path)
         for name, (split, captions) in held.items():
             kept = list(dict.fromkeys(captions))
-            for caption in captions[len(kept) :]:
-                problems.add(_TWICE, f"{path}: {name}: {caption[:40]}")
+            for caption, count in Counter(captions).items():
+                for _ in range(count - 1):
+                    problems.add(_TWICE, f"{path}: {name}: {caption[:40]}")
             if picture := try_picture(finder.find(name), f"{path}: {name}", problems):
                 said = [Spoken("image_captioning", "", caption) for caption in kept]
                 scenes.append(Scene(name, picture, spoken=said, split=split))

@@ -73,6 +73,7 @@ def _read_file(path: Path, split: str, finder: ImageFinder, grid: str, problems:
     if not isinstance(content, Mapping) or not {"images", "annotations", "categories"} <= content.keys():
         raise SatlisaError(f"{path}: expected COCO's images, annotations and categories, found {describe(content)}")
     labels = {number: str(entry["name"]) for number, entry in _by_id(path, content, "categories", "name").items()}
+    classes = _classes(content, labels)
     images = _by_id(path, content, "images", "file_name")
     _by_id(path, content, "annotations", "category_id")
     held: dict[Any, list[Mapping[str, Any]]] = {number: [] for number in images}
@@ -101,8 +102,16 @@ def _read_file(path: Path, split: str, finder: ImageFinder, grid: str, problems:
             if (thing := _thing(path, entry, labels[entry["category_id"]], picture, size, kind, problems))
         ]
         name = f"{split}/{image['file_name']}".lstrip("/")  # two splits may have files of one name
-        scenes.append(Scene(name, picture, things, list(dict.fromkeys(labels.values())), (), split))
+        scenes.append(Scene(name, picture, things, classes, (), split))
     return scenes
+
+
+def _classes(content: Mapping[str, Any], labels: Mapping[Any, str]) -> list[str]:
+    """The classes that would be annotated: not the supercategory that Roboflow lists as a category, without objects."""
+    used = {entry.get("category_id") for entry in content["annotations"] if isinstance(entry, Mapping)}
+    above = ((entry.get("supercategory"), entry["name"]) for entry in content["categories"])
+    parents = {str(parent) for parent, name in above if parent != name}
+    return list(dict.fromkeys(label for number, label in labels.items() if number in used or label not in parents))
 
 
 def _by_id(path: Path, content: Mapping[str, Any], name: str, needed: str) -> dict[Any, Mapping[str, Any]]:

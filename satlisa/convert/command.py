@@ -12,7 +12,7 @@ from pathlib import Path
 from satlisa.cli.common import CommandParser, run_command, start_logging
 from satlisa.config import comma_list
 from satlisa.convert.problems import Problems
-from satlisa.convert.questions import TASKS, Asking, ask, choose_negatives
+from satlisa.convert.questions import TASKS, Asking, ask, choose_negatives, find_boxed
 from satlisa.convert.splits import Splitting, choose_splits, parse_shares
 from satlisa.convert.templates import Templates, read_json
 from satlisa.errors import SatlisaError
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     scenes = choose_splits(read(options.inputs, options, problems), Splitting(shares, options.seed, options.group))
     source = options.source or options.format
     negatives = choose_negatives(scenes, options.negatives, words)
-    how = Asking(words, options.tasks, negatives, options.max_boxes, source)
+    how = Asking(words, options.tasks, negatives, find_boxed(scenes), options.max_boxes, source)
     about = f"# Converted from {options.format}\n\n`{PROG} {' '.join(sys.argv[1:])}`"
     counts = write_dataset(options.output, scenes, lambda scene: ask(scene, how, problems), problems, about)
     for name, count in counts.items():

@@ -32,6 +32,7 @@ from satlisa.data.masks import read_mask_image
 from satlisa.errors import SatlisaError
 
 _NO_SURFACE = "points and lines, left out"
+_LINES = ("point", "points", "line", "linestrip")
 _CIRCLE = 64  # corners
 
 
@@ -61,7 +62,9 @@ def read(inputs: list[str], options: argparse.Namespace, problems: Problems) -> 
             problems.add(NO_FIT, f"{path}: {error}")
             continue
         things = _things(path, content["shapes"], picture, grid, problems)
-        scenes.append(Scene(path.as_posix(), picture, things, labels, (), split_named(path.parent.name)))
+        marked = {str(shape["label"]) for shape in content["shapes"] if shape.get("shape_type") in _LINES}
+        asked = [label for label in labels if label not in marked]  # what a point marks is there
+        scenes.append(Scene(path.as_posix(), picture, things, asked, (), split_named(path.parent.name)))
     if not all(scene.split for scene in scenes):
         return [Scene(s.name, s.picture, s.things, s.labels) for s in scenes]
     return scenes
@@ -118,7 +121,7 @@ def _thing(
     parts: list[Part] = []
     for kind, shape in zip(kinds, shapes, strict=True):
         points = np.array(shape.get("points"), dtype=np.float64).reshape(-1, 2)
-        if kind in ("point", "points", "line", "linestrip"):
+        if kind in _LINES:
             problems.add(_NO_SURFACE, where)
             continue
         if kind == "circle":

@@ -28,6 +28,7 @@ class Asking:
         templates: the wordings.
         tasks: some of `TASKS`.
         negatives: the images that are asked for the masks of a class that they do not have (`choose_negatives`).
+        boxed: the classes that are never asked for masks (`find_boxed`).
         max_boxes: most boxes in an answer; a box is 17 tokens, and 220 remain beside the image.
         source: the rows' column of that name.
     """
@@ -35,6 +36,7 @@ class Asking:
     templates: Templates
     tasks: Sequence[str] = TASKS[:4]
     negatives: Collection[str] = ()
+    boxed: Collection[str] = ()
     max_boxes: int = 12
     source: str = ""
 
@@ -68,6 +70,15 @@ def choose_negatives(scenes: Sequence[Scene], share: float, templates: Templates
     ]
     some = templates.chance("negatives").sample(sorted(lacking), math.ceil(share * len(lacking)))
     return frozenset({*(empty if share else ()), *some})
+
+
+def find_boxed(scenes: Sequence[Scene]) -> frozenset[str]:
+    """The classes whose objects have boxes alone: where no mask is ever taught, "there are none" is not either."""
+    outlined = {thing.label: False for scene in scenes for thing in scene.things or ()}
+    outlined |= {thing.label: True for scene in scenes for thing in scene.things or () if thing.shape is not None}
+    if outlined and not any(outlined.values()):
+        return frozenset({*outlined, *(label for scene in scenes for label in scene.labels)})
+    return frozenset(label for label, has_outline in outlined.items() if not has_outline)
 
 
 def _worded(spoken: Spoken, scene: Scene, how: Asking) -> Spoken:
@@ -116,7 +127,7 @@ def _ask_in_words(
 def _ask_in_vain(scene: Scene, by_label: Mapping[str, Sequence[Thing]], how: Asking) -> Iterator[dict[str, Any]]:
     """The masks of a class that is not there."""
     words = how.templates
-    absent = [label for label in scene.labels if label not in by_label]
+    absent = [label for label in scene.labels if label not in by_label and label not in how.boxed]
     tasks = [task for task in ("segmentation", "instances") if task in how.tasks]
     chance = words.chance(f"negative {scene.name}")
     if not absent or not tasks or scene.name not in how.negatives:

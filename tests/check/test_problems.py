@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from satlisa.check.problems import template
+from satlisa.check.problems import claims_masks, template
 from tests.helpers.checking import Row, planted, problems_of, rows_of, stored_turned, with_polygons
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_cache")]
@@ -135,6 +135,11 @@ def test_outlines_that_are_read_as_text(tmp_path: Path) -> None:
     found = problems_of(tmp_path, planted(renamed, "building_seg"))
     assert any("put buildings into SEG_TASKS" in line for line in found), found
     assert problems_of(tmp_path / "named", planted(renamed, "building_seg"), SEG_TASKS="buildings") == []
+
+
+def test_names_with_digits_are_no_counts() -> None:
+    assert not claims_masks("There are no roofs of type 2.") and not claims_masks("B52s cannot be seen here.")
+    assert claims_masks("I found 3 B52s.") and not claims_masks("0 buildings")
 
 
 def test_templates_keep_nothing_apart_from_something() -> None:

@@ -24,6 +24,14 @@ def test_voc_counts_pixels_from_1(tmp_path: Path) -> None:
     assert [sample.answer for sample in samples_of(tmp_path / "out")] == ["ship [0, 0, 500, 500]", "1 ship"]
 
 
+def test_classes_with_boxes_alone_are_not_asked_for_masks(tmp_path: Path) -> None:
+    labels, images = write(tmp_path, VOC.format(xmax=32))
+    picture(images / "b.jpg", (64, 48))
+    (labels / "b.xml").write_text(VOC.format(xmax=32).replace("ship", "plane").replace("a.jpg", "b.jpg"))
+    convert("boxes", labels, images, tmp_path / "out", "--split", "1", "--negatives", "1")
+    assert {sample.task for sample in samples_of(tmp_path / "out")} == {"object_detection"}
+
+
 def test_voc_turns_with_its_image(tmp_path: Path) -> None:
     """The stored upper left quarter of an image that is turned clockwise is the upper right one."""
     convert("boxes", *write(tmp_path, VOC.format(xmax=32), orientation=6), tmp_path / "out", "--split", "1")

@@ -12,7 +12,7 @@ from tests.helpers.converting import convert, picture, rows_of, samples_of
 def test_rsicd(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "airport_1.jpg")
     picture(tmp_path / "images" / "park_2.jpg")
-    sentences = [{"raw": "many planes ."}, {"raw": "an airport ."}, {"raw": "many planes ."}]
+    sentences = [{"raw": "many planes ."}, {"raw": "many planes ."}, {"raw": "an airport ."}]
     images = [
         {"filename": "airport_1.jpg", "split": "train", "sentences": sentences},
         {"filename": "park_2.jpg", "split": "val", "sentences": [{"raw": "a park ."}]},
@@ -21,7 +21,8 @@ def test_rsicd(tmp_path: Path) -> None:
     convert("captions", tmp_path / "dataset.json", tmp_path / "images", tmp_path / "out")
     assert [sample.answer for sample in samples_of(tmp_path / "out")] == ["Many planes .", "An airport ."]
     assert len(rows_of(tmp_path / "out", "validation")) == 1
-    assert "1 captions that an image has twice" in (tmp_path / "out" / "CONVERT.md").read_text()
+    report = (tmp_path / "out" / "CONVERT.md").read_text()
+    assert "1 captions that an image has twice" in report and "airport_1.jpg: many planes ." in report
 
 
 def test_csv(tmp_path: Path) -> None:

@@ -69,6 +69,19 @@ def test_a_box_alone_is_x_y_width_height_and_no_mask(tmp_path: Path) -> None:
     assert "box alone" in (out / "CONVERT.md").read_text(encoding="utf-8")
 
 
+def test_the_project_that_roboflow_lists_as_a_category_is_no_class(tmp_path: Path) -> None:
+    categories = [
+        {"id": 0, "name": "buildings", "supercategory": "none"},
+        {"id": 1, "name": "building", "supercategory": "buildings"},
+        {"id": 2, "name": "road", "supercategory": "buildings"},
+    ]
+    file = one_image(tmp_path, SQUARE)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "categories": categories}))
+    out = converted(tmp_path, file, "--negatives", "1")
+    (negative,) = [sample for sample in samples_of(out) if "no" in sample.answer.casefold().split()]
+    assert "roads" in negative.answer
+
+
 def test_a_group_is_in_the_mask_and_in_no_count(tmp_path: Path) -> None:
     mask = np.zeros((48, 64), dtype=np.uint8)
     mask[30:, 40:] = 1

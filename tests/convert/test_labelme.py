@@ -44,6 +44,12 @@ def test_a_mask_lies_in_its_box(tmp_path: Path) -> None:
     assert np.array_equal(mask, expected)
 
 
+def test_what_a_point_marks_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    folder = write(tmp_path, SQUARE, {"label": "tree", "shape_type": "point", "points": [[5, 5]]})
+    convert("labelme", folder, tmp_path / "out", "--split", "1", "--negatives", "1")
+    assert not [sample for sample in samples_of(tmp_path / "out") if "tree" in sample.turns[-1].text]
+
+
 def test_a_circle_and_a_rectangle(tmp_path: Path) -> None:
     circle = {"label": "tank", "shape_type": "circle", "points": [[32, 24], [44, 24]]}
     rectangle = {"label": "roof", "shape_type": "rectangle", "points": [[16, 12], [0, 0]]}
