@@ -117,16 +117,36 @@ def test_our_own_row_goes_before_the_adapters(
     assert torch.allclose(logits_of(model), logits_of(load_model(saved[1], "cpu")), atol=1e-4)
 
 
+def store_base_as(dtype: str, model_dir: Path, config: ModelConfig, base: Path) -> None:
+    """Give a model directory a base model with weights of another dtype."""
+    shutil.copytree(config.vlm_model_id, base)
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    edit(base / "config.json", dtype=dtype)
+    edit(model_dir / "model_config.json", vlm_model_id=str(base))
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16"])
+def test_an_exact_merge_answers_as_before_on_narrow_weights(
+    stored: str, saved: tuple[SatLisa, Path], tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    """What LoRA changes is float32, and nothing else."""
+    store_base_as(stored, saved[1], tiny_config, tmp_path / "base")
+    merge = merge_model(saved[1], tmp_path / "out", is_exact=True)
+    found = load_file(tmp_path / "out" / "model-00001-of-00001.safetensors")
+    wide = {name for name, tensor in found.items() if tensor.dtype == torch.float32}
+    assert wide == set(merge.layers) and {t.dtype for t in found.values()} == {torch.float32, getattr(torch, stored)}
+    for one, other in zip(
+        outputs(load_model(saved[1], "cpu")), outputs(load_model(tmp_path / "out", "cpu")), strict=True
+    ):
+        assert torch.allclose(one.float(), other.float(), atol=1e-4)
+
+
 @pytest.mark.parametrize(("stored", "asked"), [("bfloat16", None), ("float16", None), ("bfloat16", "float32")])
 def test_the_dtype_is_kept_and_sums_are_rounded_once(
     stored: str, asked: str | None, saved: tuple[SatLisa, Path], tiny_config: ModelConfig, tmp_path: Path
 ) -> None:
-    base = tmp_path / "base"
-    shutil.copytree(tiny_config.vlm_model_id, base)
-    narrow = {name: tensor.to(getattr(torch, stored)) for name, tensor in load_file(base / "model.safetensors").items()}
-    save_file(narrow, base / "model.safetensors", {"format": "pt"})
-    edit(base / "config.json", dtype=stored)
-    edit(saved[1] / "model_config.json", vlm_model_id=str(base))
+    store_base_as(stored, saved[1], tiny_config, tmp_path / "base")
     model = load_model(saved[1], "cpu")
     merge = merge_model(saved[1], tmp_path / "out", getattr(torch, asked) if asked else None)
     found = load_file(tmp_path / "out" / "model-00001-of-00001.safetensors")
