@@ -34,6 +34,7 @@ from satlisa.pretrained.trained_parts import match_part, projector_hidden_size, 
 from satlisa.runtime.atomic_files import is_incomplete, mark_incomplete, replace_together
 from satlisa.runtime.fingerprint import fingerprint_files
 from satlisa.runtime.hardware import detect
+from satlisa.runtime.locations import existing_place
 from satlisa.runtime.sharding import trained_state
 
 logger = logging.getLogger(__name__)
@@ -267,9 +268,9 @@ def find_model_dir(model_dir: str | Path, setting: str = "") -> Path:
     Raises:
         SatlisaError: neither a model directory nor a reachable hub id.
     """
-    folder = Path(model_dir).expanduser()
-    if not folder.is_dir():
-        if folder.exists() or str(model_dir).startswith((".", "/", "~")) or str(model_dir).count("/") != 1:
+    folder = existing_place(str(model_dir))
+    if folder is None or not folder.is_dir():
+        if folder is not None or str(model_dir).startswith((".", "/", "~")) or str(model_dir).count("/") != 1:
             raise SatlisaError(
                 f"{setting}{model_dir}: no such model directory; give a folder that train.py wrote, or a hub id"
             )

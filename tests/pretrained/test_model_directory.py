@@ -76,6 +76,8 @@ def test_damaged_files_are_named(saved: tuple[SatLisa, Path], damage: Callable[[
 def test_wrong_places(tmp_path: Path, saved: tuple[SatLisa, Path]) -> None:
     with pytest.raises(SatlisaError, match="no such model directory"):
         find_model_dir(tmp_path / "nowhere")
+    with pytest.raises(SatlisaError, match="no such model directory"):
+        find_model_dir("a" * 5000)  # no name of a file is as long
     with pytest.raises(SatlisaError, match="vlm_lora"):
         find_model_dir(tmp_path)
     (saved[1] / "seg_projector.pt").unlink()
