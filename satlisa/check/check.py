@@ -26,7 +26,7 @@ from satlisa.data.rows import read_sample
 from satlisa.data.sampler import IndexedSampler
 from satlisa.data.survey import Survey
 from satlisa.errors import SatlisaError
-from satlisa.pretrained.base_models import load_processor, resolve_ids
+from satlisa.pretrained.base_models import load_processor, resolve_ids, use_tokenizer
 from satlisa.pretrained.model_directory import CONFIG_FILE, find_model_dir, load_tokenizer
 from satlisa.processing.chat import limit_image_tokens
 from satlisa.runtime.atomic_files import replace_together
@@ -106,9 +106,7 @@ def _load_processor(config: ModelConfig, settings: TrainConfig, estimate: bool) 
         logger.warning("%s", note)
         processor = load_processor("demo:vlm")
     if settings.init_from and not note:
-        own = load_tokenizer(find_model_dir(settings.init_from, "INIT_FROM: "))
-        if own is not None:
-            processor.tokenizer, processor.chat_template = own, own.chat_template or processor.chat_template
+        use_tokenizer(processor, load_tokenizer(find_model_dir(settings.init_from, "INIT_FROM: ")))
     if config.seg_token not in processor.tokenizer.get_vocab():
         processor.tokenizer.add_tokens([AddedToken(config.seg_token, special=True)])
     limit_image_tokens(processor, config.max_image_tokens)

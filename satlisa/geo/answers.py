@@ -5,7 +5,6 @@ exact, so that a window's mask is the model's own. An answer of a model and one 
 """
 
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 
 from satlisa.config import DEFAULT_MAX_NEW_TOKENS
 from satlisa.errors import SatlisaError
+from satlisa.geometry.raster import pack_mask, unpack_mask
 
 STEP = 1 / 12  # logits per level
 LOWEST = -127  # level of a pixel where a window has no mask
@@ -30,9 +30,7 @@ class Piece:
 
     def mask(self) -> np.ndarray:
         """(height, width) bool inside the box."""
-        height, width = self.box[2:]
-        packed = np.frombuffer(zlib.decompress(self.bits), dtype=np.uint8)
-        return np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
+        return unpack_mask(self.bits, self.box[2:])
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Encoder:
             return to_steps(logits), None, b""
         top, left = int(rows[0]), int(columns[0])
         part = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
-        return to_steps(logits), (top, left, *part.shape), zlib.compress(np.packbits(part).tobytes(), 1)
+        return to_steps(logits), (top, left, *part.shape), pack_mask(part)
 
 
 def to_steps(logits: np.ndarray) -> np.ndarray:

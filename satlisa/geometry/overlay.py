@@ -17,6 +17,20 @@ def mask_image(mask: np.ndarray) -> Image.Image:
     return Image.fromarray(mask.astype(np.uint8) * 255)
 
 
+def fit_within(image: Image.Image, longest: int) -> Image.Image:
+    """The image, reduced to at most `longest` pixels on a side."""
+    reduction = max(image.size) / longest
+    if reduction <= 1:
+        return image
+    size = (max(1, round(image.width / reduction)), max(1, round(image.height / reduction)))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def reduce_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask (H, W) bool at another size (width, height); what is at least half a pixel there stays."""
+    return np.asarray(mask_image(mask).resize(size, Image.Resampling.BOX)) >= 128
+
+
 def overlay(image: Image.Image, masks: np.ndarray) -> Image.Image:
     """The image with each mask (N, H, W) bool tinted and outlined in its own colour."""
     return draw_objects(image, zip(masks, range(len(masks)), [True] * len(masks), strict=True))

@@ -9,6 +9,8 @@ All polygons are drawn at once, as runs of covered pixels per column, because a 
 processed in bands of about `_BAND` crossings, which bounds the memory.
 """
 
+import math
+import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -71,6 +73,17 @@ def covered_pixels(regions: Sequence[Region], height: int, width: int) -> np.nda
         fresh = np.maximum(stop - np.maximum(start, reached), 0)
         np.add.at(counts, owner[polygon[order]], fresh)
     return counts
+
+
+def pack_mask(mask: np.ndarray) -> bytes:
+    """A mask (H, W) bool in little memory; `unpack_mask` gives it again."""
+    return zlib.compress(np.packbits(mask).tobytes(), 1)
+
+
+def unpack_mask(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask that `pack_mask` packed, of its shape (H, W)."""
+    packed = np.frombuffer(zlib.decompress(data), dtype=np.uint8)
+    return np.unpackbits(packed, count=math.prod(shape)).reshape(shape).astype(bool)
 
 
 def run_lengths(region: Region, height: int, width: int) -> list[int]:

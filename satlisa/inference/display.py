@@ -7,20 +7,18 @@ import io
 import numpy as np
 from PIL import Image
 
-from satlisa.geometry.overlay import overlay
+from satlisa.geometry.overlay import fit_within, overlay, reduce_mask
 
 _LONGEST = 1024  # longest side of the picture shown, in pixels: a notebook stores it in its file
 
 
 def answer_picture(image: Image.Image, masks: np.ndarray) -> bytes:
     """PNG of an image with its masks (N, H, W) bool, reduced to a longest side of 1,024 pixels."""
-    reduction = max(image.size) / _LONGEST
-    if reduction > 1:
-        size = (max(1, round(image.width / reduction)), max(1, round(image.height / reduction)))
-        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-        masks = np.array([_reduced(mask, size) for mask in masks]).reshape(len(masks), size[1], size[0])
+    shown = fit_within(image, _LONGEST)
+    if shown is not image:
+        masks = np.array([reduce_mask(mask, shown.size) for mask in masks]).reshape(len(masks), *shown.size[::-1])
     stream = io.BytesIO()
-    overlay(image, masks).save(stream, "PNG")
+    overlay(shown, masks).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -33,9 +31,3 @@ def answer_html(picture: bytes | None, text: str, scores: np.ndarray) -> str:
     masks = "no mask" if not len(scores) else "1 mask" if len(scores) == 1 else f"{len(scores)} masks"
     words = html.escape(text).replace("\n", "<br>")
     return f'<figure style="margin: 0">{shown}<figcaption>{words}<br><small>{masks}</small></figcaption></figure>'
-
-
-def _reduced(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask (H, W) bool at another size (width, height); what is at least half a pixel there stays."""
-    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
-    return np.asarray(grey) >= 128

@@ -61,15 +61,20 @@ def load_parts(config: ModelConfig, dtype: torch.dtype, tokenizer: Any | None = 
         processor = AutoProcessor.from_pretrained(vlm_source, trust_remote_code=False)
         vlm = _load(Qwen3_5ForConditionalGeneration, vlm_source, dtype)
         check_vlm_images(processor, vlm.config.vision_config)
-        if tokenizer is not None:
-            processor.tokenizer = tokenizer
-            processor.chat_template = tokenizer.chat_template or processor.chat_template
+        use_tokenizer(processor, tokenizer)
     with loading_sam():
         sam = _load(SamModel, sam_source, torch.float32)
         images = SamImageProcessor.from_pretrained(sam_source)
         check_sam_images(images, sam.config.vision_config)
     check_tokenizer(processor, vlm, tokenizer.name_or_path if tokenizer else f"vlm_model_id: '{config.vlm_model_id}'")
     return Parts(vlm, processor, sam, images)
+
+
+def use_tokenizer(processor: Any, tokenizer: Any | None) -> None:
+    """Give a processor the tokenizer of a model directory and its chat template; None leaves its own."""
+    if tokenizer is not None:
+        processor.tokenizer = tokenizer
+        processor.chat_template = tokenizer.chat_template or processor.chat_template
 
 
 def load_processor(vlm_model_id: str) -> Any:

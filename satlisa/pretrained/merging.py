@@ -26,7 +26,7 @@ from satlisa.model.assemble import add_seg_token
 from satlisa.model.satlisa import Projector
 from satlisa.pretrained.adapter_vocabulary import Rows, Vocabulary, part_of_vocabulary, read_vocabulary
 from satlisa.pretrained.base_checks import check_tokenizer
-from satlisa.pretrained.base_models import empty_model, load_processor, resolve_ids
+from satlisa.pretrained.base_models import empty_model, load_processor, resolve_ids, use_tokenizer
 from satlisa.pretrained.model_directory import (
     ADAPTER_FOLDER,
     CONFIG_FILE,
@@ -216,9 +216,7 @@ def write_vlm(
     """
     base, vlm = empty_model("vlm_model_id", config.vlm_model_id, Qwen3_5ForConditionalGeneration)
     processor = load_processor(config.vlm_model_id)
-    if (tokenizer := load_tokenizer(folder)) is not None:
-        processor.tokenizer = tokenizer
-        processor.chat_template = tokenizer.chat_template or processor.chat_template
+    use_tokenizer(processor, load_tokenizer(folder))
     token_id = add_seg_token(processor.tokenizer, vlm, config.seg_token)
     check_seg_token(folder, config, token_id)
     check_tokenizer(processor, vlm, str(folder))

@@ -1,9 +1,10 @@
 """Masks in little memory, for sessions that keep many."""
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
+
+from satlisa.geometry.raster import pack_mask, unpack_mask
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,8 @@ class Bits:
     @classmethod
     def of(cls, mask: np.ndarray) -> "Bits":
         """Pack a mask."""
-        return cls(mask.shape, zlib.compress(np.packbits(mask).tobytes(), 1))
+        return cls(mask.shape, pack_mask(mask))
 
     def mask(self) -> np.ndarray:
         """The mask again."""
-        flat = np.unpackbits(np.frombuffer(zlib.decompress(self.data), dtype=np.uint8), count=int(np.prod(self.shape)))
-        return flat.reshape(self.shape).astype(bool)
+        return unpack_mask(self.data, self.shape)

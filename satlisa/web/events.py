@@ -20,10 +20,11 @@ from satlisa.data.synthetic.painter import paint
 from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.rows import scene_seeds
 from satlisa.errors import SatlisaError
+from satlisa.geometry.overlay import fit_within
 from satlisa.inference.api import remarks
 from satlisa.web.asking import Asker
 from satlisa.web.drawing import draw, object_at, rows
-from satlisa.web.found import Found, keep, page_size
+from satlisa.web.found import LONGEST, Found, keep
 from satlisa.web.limits import Limits
 from satlisa.web.picture import Picture, read_picture
 
@@ -57,7 +58,7 @@ class Page:
             return None, None, "", [], "", gr.update(interactive=False)
         picture = self._read(file)
         is_placed = gr.update(interactive=picture.place is not None)
-        return page_size(picture.opened.rgb), None, "", [], _describe(picture), is_placed
+        return fit_within(picture.opened.rgb, LONGEST), None, "", [], _describe(picture), is_placed
 
     def ask(self, file: str | None, prompt: str, opacity: float) -> Iterator[tuple[Any, ...]]:
         """The answer as it grows: picture, state, text, rows, status, whether it can be stopped."""
@@ -65,7 +66,7 @@ class Page:
             raise SatlisaError("there is no picture; drop one into the field, or pick a scene")
         picture, started = self._read(file), time.monotonic()
         stream = self._asker.ask(picture, prompt or "")
-        shown = page_size(picture.opened.rgb)
+        shown = fit_within(picture.opened.rgb, LONGEST)
         yield shown, None, "", [], "Reading the picture …", gr.update(interactive=True)
         try:
             while True:

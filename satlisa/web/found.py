@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from satlisa.geometry.overlay import fit_within, reduce_mask
 from satlisa.inference.generation import Answer
 from satlisa.web.bits import Bits
 from satlisa.web.outlines import trace
@@ -77,24 +78,15 @@ class Found:
         return union
 
 
-def page_size(image: Image.Image) -> Image.Image:
-    """The image, reduced to at most `LONGEST` pixels on a side."""
-    reduction = max(image.size) / LONGEST
-    if reduction <= 1:
-        return image
-    size = (max(1, round(image.width / reduction)), max(1, round(image.height / reduction)))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-
-
 def keep(picture: Picture, prompt: str, answer: Answer) -> Found:
     """What a session keeps of an answer about the upright picture."""
-    image, objects = page_size(picture.opened.rgb), []
+    image, objects = fit_within(picture.opened.rgb, LONGEST), []
     for number, (upright, score) in enumerate(zip(answer.masks, answer.scores, strict=True)):
         mask = picture.to_grid(upright[None])[0]
-        shown = Image.fromarray(upright.astype(np.uint8) * 255).resize(image.size, Image.Resampling.BOX)
+        shown = reduce_mask(upright, image.size)
         feature = _on_the_ground(mask, picture.place, answer.text, float(score)) if picture.place else None
         pixels = int(np.count_nonzero(mask))
-        objects.append(Object(number, Bits.of(mask), Bits.of(np.asarray(shown) >= 128), float(score), pixels, feature))
+        objects.append(Object(number, Bits.of(mask), Bits.of(shown), float(score), pixels, feature))
     size = picture.to_grid(answer.masks[:0]).shape[1:]
     return Found(picture.name, prompt, answer.text, size, image, tuple(objects), picture.place)
 
