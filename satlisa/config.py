@@ -73,7 +73,8 @@ class ModelConfig:
     max_instances: int = 32
     """Maximum number of `<SEG>` per answer; the largest instances are kept."""
     instance_places: str = "none"
-    """What an answer with several `<SEG>` says of each object before its own: its `box`, its `centre`, or `none`."""
+    """What an answer with several `<SEG>` says of each object before its own: its `box`, its `centre`, or `none`.
+    The repository's `model_config.json` says `box`; a model directory without the key is older and has `none`."""
     dataset: str = DEFAULT_DATASET
     """Training dataset; the default of infer_dataset.py."""
     seg_tasks: list[str] = field(default_factory=list)

@@ -33,10 +33,15 @@ def test_the_repository_configures_the_real_model() -> None:
         "max_seq_length": 512,
         "max_image_tokens": 256,
         "max_instances": 32,
-        "instance_places": "none",
+        "instance_places": "box",
         "dataset": HUB_DATASET,
     }
-    assert ModelConfig.from_json(ROOT / "model_config.json") == ModelConfig()
+    assert ModelConfig.from_json(ROOT / "model_config.json") == ModelConfig(instance_places="box")
+
+
+def test_a_model_directory_without_places_has_none(tmp_path: Path) -> None:
+    (tmp_path / "model_config.json").write_text("{}")
+    assert ModelConfig.from_json(tmp_path / "model_config.json").instance_places == "none"
 
 
 def test_missing_keys_take_defaults_and_unknown_ones_are_written_back(tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ def draw_collage(seed: int) -> Collage:
     return Collage((pixels.clip(0, 1) * 255).astype(np.uint8), sheet.shapes, sheet.kinds)
 
 
+def recoloured(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The picture (H, W, 3) in another light: brightness, contrast, gamma and the balance of the channels."""
+    levels = (np.arange(256) / 255)[:, None] ** rng.uniform(0.7, 1.4)
+    levels = (levels - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.uniform(-0.12, 0.12)
+    table = (levels * rng.normal(1, 0.08, 3)).clip(0, 1) * 255
+    return np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=-1).astype(np.uint8)
+
+
 @dataclass
 class _Sheet:
     """Canvas of a collage: shape and surface indices, shadows, and the next free shape index."""

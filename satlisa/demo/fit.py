@@ -1,11 +1,12 @@
 """The training loop of all pretraining stages."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 
 def fit(
@@ -25,6 +26,11 @@ def fit(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+
+
+def load(batches: Dataset[Any], workers: int) -> Iterator[Any]:
+    """A dataset's items in order, each a whole batch, made ahead by `workers` processes (0: by this one)."""
+    return iter(DataLoader(batches, batch_size=None, num_workers=workers))
 
 
 def say(line: str) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 from satlisa.data.synthetic.painter import draw_scene
 from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.rows import scene_seeds
+from satlisa.data.synthetic.terrain import SIDE
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,14 @@ class Exhibit:
     def turned(self, number: int) -> "Exhibit":
         """One of the eight rotations and reflections: `number` 0..3 quarter turns, 4..7 the same after mirroring.
 
-        Only the plan's objects are transformed, and re-sorted into reading order; nothing else of it is used.
+        Of the plan, objects and roads are transformed, and the objects re-sorted into reading order.
         """
         plan = copy(self.plan)
-        objects = [replace(o, polygon=tuple(_turn(p, number) for p in o.polygon)) for o in plan.objects]
+        objects = [replace(o, polygon=tuple(_turn(p, number, 1000) for p in o.polygon)) for o in plan.objects]
         plan.objects = tuple(sorted(objects, key=lambda o: (o.box[1], o.box[0])))
+        plan.roads = [
+            replace(road, ends=np.array([_turn((x, y), number, SIDE) for x, y in road.ends])) for road in plan.roads
+        ]
         return Exhibit(turn_array(self.pixels, number), plan)
 
     @property
@@ -48,11 +53,11 @@ def turn_array(array: np.ndarray, number: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(array[:, ::-1] if number >= 4 else array, number % 4))
 
 
-def _turn(point: tuple[int, int], number: int) -> tuple[int, int]:
-    """Transform a point in 0..1000 likewise."""
+def _turn(point: tuple[Any, Any], number: int, side: int) -> tuple[Any, Any]:
+    """Transform a point of a square of this side likewise."""
     x, y = point
     if number >= 4:
-        x = 1000 - x
+        x = side - x
     for _ in range(number % 4):
-        x, y = y, 1000 - x
+        x, y = y, side - x
     return x, y

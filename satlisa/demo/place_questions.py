@@ -5,21 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from satlisa.data.synthetic.plan import Plan, SceneObject
-from satlisa.data.synthetic.questions import Question, ask_box_list, ask_instances
+from satlisa.data.synthetic.questions import Question
+from satlisa.geometry.regions import LabelledRegion
+from satlisa.processing.places import describe_places
 
 _TASK = "object_detection"
 _MISSED = 60  # a point without an object is this far from every box, in thousandths
-
-
-def ask_instance_boxes(plan: Plan) -> Question:
-    """The prompt of instance segmentation; a sentence, then each object's box, as before each `<SEG>` later."""
-    return _listed(ask_instances(plan), plan, written_box)
-
-
-def ask_instance_centres(plan: Plan) -> Question:
-    """The same with centres, under a prompt of its own: one prompt has one form of answer."""
-    question = ask_instances(plan)
-    return _listed(Question(_TASK, "Find the centres of all buildings and planes", question.answer), plan, centre)
 
 
 def ask_largest(plan: Plan) -> Question:
@@ -68,14 +59,23 @@ def ask_count(plan: Plan, rng: np.random.Generator) -> Question:
     return Question(_TASK, f"How many {label}s are there?", str(count))
 
 
-def draw_place_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:
-    """A list of places and a short question that it does not answer word by word; a list alone without objects."""
-    if not plan.objects:
-        return [ask_box_list(plan)]
-    lists: Sequence[Callable[[Plan], Question]] = (ask_box_list, ask_instance_boxes, ask_instance_centres)
-    shorts = (ask_corner, ask_around, ask_inside, ask_presence, ask_count, lambda plan, _: ask_largest(plan))
-    asked = [lists[rng.choice(3, p=(0.3, 0.5, 0.2))](plan), shorts[rng.integers(len(shorts))](plan, rng)]
-    return asked[::-1] if rng.random() < 0.5 else asked
+def draw_place_question(plan: Plan, rng: np.random.Generator) -> Question:
+    """A short question about a place, of a scene with objects."""
+    kinds: Sequence[Callable[[Plan, np.random.Generator], Question]] = (
+        ask_corner,
+        ask_around,
+        ask_inside,
+        ask_presence,
+        ask_count,
+        lambda plan, _: ask_largest(plan),
+    )
+    return kinds[rng.integers(len(kinds))](plan, rng)
+
+
+def place_words(thing: SceneObject, form: str) -> str:
+    """An object's label and its place in a form of `instance_places`, as fine-tuning writes them; "" for `none`."""
+    outline = LabelledRegion.of((np.array(thing.polygon) / 1000,), thing.label)
+    return describe_places([outline], form)[0]
 
 
 def written_box(thing: SceneObject) -> str:
@@ -87,11 +87,6 @@ def centre(thing: SceneObject) -> str:
     """The centre of an object's box as text, "(471, 139)"."""
     left, top, right, bottom = thing.box
     return f"({round((left + right) / 2)}, {round((top + bottom) / 2)})"
-
-
-def _listed(question: Question, plan: Plan, place: Callable[[SceneObject], str]) -> Question:
-    places = " ".join(f"{thing.label} {place(thing)}" for thing in plan.objects)
-    return Question(question.task, question.prompt, f"{question.answer} {places}")
 
 
 def _middle(thing: SceneObject) -> np.ndarray:

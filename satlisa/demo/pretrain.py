@@ -1,6 +1,6 @@
 """Pretrain the demo backbone from scratch on synthetic images: `python -m satlisa.demo.pretrain`.
 
-The VLM and SAM train in parallel, each in its own process with half of the cores. Training uses the "pretrain" split,
+The VLM and SAM train each in a process of its own, on a GPU at the same time. Training uses the "pretrain" split,
 which nothing else uses; the final scores are on the "validation" split.
 """
 
@@ -17,11 +17,13 @@ import torch
 
 from satlisa.data.synthetic.rows import demo_rows
 from satlisa.demo import tiny_models as backbone
+from satlisa.demo.adapt_sam import adapt_sam
 from satlisa.demo.broaden_sam import broaden_sam
+from satlisa.demo.chips import Chip, read_chips, with_buildings
 from satlisa.demo.collages import draw_collage
 from satlisa.demo.fit import say
 from satlisa.demo.gallery import Exhibit, open_gallery
-from satlisa.demo.pretrain_places import train_places
+from satlisa.demo.lessons import Writer
 from satlisa.demo.pretrain_sam import score_sam, train_sam
 from satlisa.demo.pretrain_tower import DenseHead, train_tower
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
@@ -39,13 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cores = os.cpu_count() or 1
     train = open_gallery("pretrain", options.scenes, cores)
     validation = open_gallery("validation", options.validation_scenes, cores)
+    chips = read_chips(options.chips) if options.chips else []
     print(f"drew {len(train) + len(validation)} scenes in {time.perf_counter() - started:.0f} s", flush=True)
     sides = {"vlm": pretrain_vlm, "sam": pretrain_sam}
     chosen = [sides[name] for name in sides if options.only in (None, name)]
-    threads = max(1, cores // len(chosen))
-    workers = [context.Process(target=run, args=(side, threads, options, train, validation)) for side in chosen]
+    workers = [context.Process(target=run, args=(side, cores, options, train, validation, chips)) for side in chosen]
     for worker in workers:
         worker.start()
+        if options.device == "cpu":  # one after the other, each with all cores: neither has to wait for the longer one
+            worker.join()
     for worker in workers:
         worker.join()
     if failed := [worker.name for worker in workers if worker.exitcode]:
@@ -57,15 +61,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m satlisa.demo.pretrain", description=__doc__)
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for vlm/ and sam/ (%(default)s)")
-    parser.add_argument("--vlm-steps", type=int, default=1000, help="training steps of the VLM (%(default)s)")
-    parser.add_argument("--tower-steps", type=int, default=0, help="steps of its vision tower before (%(default)s)")
-    parser.add_argument("--place-steps", type=int, default=0, help="steps about places after (%(default)s)")
-    parser.add_argument("--sam-steps", type=int, default=1200, help="training steps of SAM, stage 1 (%(default)s)")
+    parser.add_argument("--chips", default="", help="dataset whose training pictures are used too, folder or hub id")
+    parser.add_argument("--tower-steps", type=int, default=1000, help="steps of the vision tower alone (%(default)s)")
+    parser.add_argument("--vlm-steps", type=int, default=1900, help="steps of the VLM after it (%(default)s)")
+    parser.add_argument("--sam-steps", type=int, default=1200, help="steps of SAM, stage 1 (%(default)s)")
     parser.add_argument("--broaden-steps", type=int, default=700, help="stage 2, with collages (%(default)s)")
+    parser.add_argument("--adapt-steps", type=int, default=1500, help="stage 3, with real chips (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, help="training scenes (%(default)s)")
     parser.add_argument("--collages", type=int, default=2500, help="training collages (%(default)s)")
-    parser.add_argument("--validation-scenes", type=int, default=200, help="validation scenes (%(default)s)")
+    parser.add_argument("--validation-scenes", type=int, default=100, help="validation scenes (%(default)s)")
     parser.add_argument("--only", choices=("vlm", "sam"), help="train only one of the models")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes per model that draw batches (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
@@ -77,29 +84,35 @@ def run(side: Callable[..., dict[str, float]], threads: int, *given: Any) -> Non
         say(f"unseen scenes: {name}: {value:.3f}")
 
 
-def pretrain_vlm(options: argparse.Namespace, train: Gallery, validation: Gallery) -> dict[str, float]:
+def pretrain_vlm(
+    options: argparse.Namespace, train: Gallery, validation: Gallery, chips: Sequence[Chip]
+) -> dict[str, float]:
     """Train, save and score the VLM."""
     rows = demo_rows("pretrain", _TOKENIZER_SCENES)
     texts = [turn["content"] for row in rows["conversations"] for turn in json.loads(row)]
+    texts += [text for chip in chips for dialogue in chip.dialogues for text in dialogue]
     processor = backbone.make_processor(backbone.train_tokenizer(texts))
-    model = backbone.new_vlm(processor, options.seed)
-    head = DenseHead(model.config.vision_config.out_hidden_size)
-    if options.tower_steps:  # first: a tower that has learnt to do without positions is slow to take them up
-        train_tower(model, head, processor, train, options.tower_steps, options.seed)
-    train_vlm(model, processor, train, options.vlm_steps, options.seed)
-    if options.place_steps:
-        train_places(model, head, processor, train, options.place_steps, options.seed)
-    backbone.save(model, processor, options.output / "vlm")
-    return score_vlm(model, processor, validation)
+    model = backbone.new_vlm(processor, options.seed).to(options.device)
+    head = DenseHead(model.config.vision_config.out_hidden_size).to(options.device)
+    # First: a tower that has learnt to do without positions is slow to take them up.
+    train_tower(model, head, train, options.tower_steps, options.seed, options.workers)
+    writer = Writer(processor)
+    train_vlm(model, head, writer, train, chips, options.vlm_steps, options.seed, options.workers)
+    backbone.save(model.cpu(), processor, options.output / "vlm")
+    return score_vlm(model.to(options.device), processor, validation)
 
 
-def pretrain_sam(options: argparse.Namespace, train: Gallery, validation: Gallery) -> dict[str, float]:
+def pretrain_sam(
+    options: argparse.Namespace, train: Gallery, validation: Gallery, chips: Sequence[Chip]
+) -> dict[str, float]:
     """Train, save and score SAM."""
-    processor, model = backbone.sam_processor(), backbone.new_sam(options.seed)
+    model, processor = backbone.new_sam(options.seed), backbone.sam_processor()
     train_sam(model, processor, train, options.sam_steps, options.seed)
     collages = [draw_collage(number) for number in range(options.collages)]
     broaden_sam(model, processor, train, collages, options.broaden_steps, options.seed)
-    backbone.save(model, processor, options.output / "sam")
+    real = with_buildings(chips)
+    adapt_sam(model.to(options.device), train, collages, real, options.adapt_steps, options.seed, options.workers)
+    backbone.save(model.cpu(), processor, options.output / "sam")
     return score_sam(model, processor, validation)
 
 

@@ -5,26 +5,36 @@ of that object the class, the box, the digits of the box in text, and its number
 teaches places last: each answer has few digits, and each digit tells little about the image.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from satlisa.data.synthetic.plan import SceneObject
-from satlisa.demo.boxes import Found, box_recall
-from satlisa.demo.fit import fit, say
+from satlisa.data.synthetic.plan import Plan, SceneObject
+from satlisa.data.synthetic.terrain import SIDE
+from satlisa.demo.boxes import Found
+from satlisa.demo.fit import fit, load, say
 from satlisa.demo.gallery import Exhibit
+from satlisa.demo.place_features import LABELS
+from satlisa.demo.tensors import Tower
+from satlisa.demo.tiny_models import IMAGE_SIZE, IMAGE_TOKENS
+from satlisa.processing.chat import IGNORE_INDEX
 
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 32
-LABELS = ("building", "plane")
 _MOST_OBJECTS = 8  # of a scene
 _HUNDREDS, _TENS = 11, 10  # digits of a side, 0 to 1000 in tens
-_SPLIT = (1 + len(LABELS), 4, 4 * _HUNDREDS, 4 * _TENS, _MOST_OBJECTS)
+_SPLIT = (1 + len(LABELS), 4, 4 * _HUNDREDS, 4 * _TENS, _MOST_OBJECTS, 2)
+_FINE = 8  # raster of a cell in which roads are drawn
+_END_WEIGHT = 4.0  # of a road's end, which few cells hold
+_LEAST_ROAD = 3  # squares of this raster, of 64, that make a cell one with a road
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,13 @@ class DenseTarget:
     """What the head has to tell about B images of C cells, of which K hold an object's centre.
 
     Attributes:
-        classes: (B, C) int64; 0: no centre, else 1 + the index in `LABELS`.
+        classes: (B, C) int64; 0: no centre, else 1 + the index in `LABELS`; -100: not known.
         held: (K,) int64, which of the B·C cells hold a centre.
         boxes: (K, 4) float32, (left, top, right, bottom) as fractions.
         middles: (C, 2) float32, of every cell, (x, y) as fractions.
         numbers: (K,) int64, from 0, in reading order.
+        roads: (B, C, 2) float32, 1 where a road is in the cell, and where one leaves the image through it. A road has
+            two such ends, so that roads can be counted.
     """
 
     classes: Tensor
@@ -44,6 +56,11 @@ class DenseTarget:
     boxes: Tensor
     numbers: Tensor
     middles: Tensor
+    roads: Tensor
+
+    def to(self, device: torch.device) -> "DenseTarget":
+        """The target on another device."""
+        return DenseTarget(*(getattr(self, item.name).to(device) for item in fields(self)))
 
     @property
     def offsets(self) -> Tensor:
@@ -58,12 +75,17 @@ class DenseTarget:
         return (self.boxes * 100).round().long()
 
 
-def dense_target(scenes: Sequence[Sequence[SceneObject]], side: int) -> DenseTarget:
-    """The target for the objects of images, in reading order, with `side`² image tokens each."""
-    classes = torch.zeros(len(scenes), side * side, dtype=torch.int64)
+def dense_target(plans: Sequence[Plan | None], side: int) -> DenseTarget:
+    """The target for scenes, whose objects are in reading order, with `side`² image tokens each; None: not known."""
+    classes = torch.zeros(len(plans), side * side, dtype=torch.int64)
+    roads = torch.zeros(len(plans), side * side, 2)
     cells: dict[int, tuple[int, SceneObject]] = {}
-    for image, things in enumerate(scenes):
-        for number, thing in enumerate(things[:_MOST_OBJECTS]):
+    for image, plan in enumerate(plans):
+        if plan is None:
+            classes[image] = IGNORE_INDEX
+            continue
+        roads[image] = torch.from_numpy(_road_cells(plan, side))
+        for number, thing in enumerate(plan.objects[:_MOST_OBJECTS]):
             left, top, right, bottom = thing.box
             column, row = (min(side - 1, (low + high) * side // 2000) for low, high in ((left, right), (top, bottom)))
             classes[image, row * side + column] = 1 + LABELS.index(thing.label)
@@ -74,7 +96,28 @@ def dense_target(scenes: Sequence[Sequence[SceneObject]], side: int) -> DenseTar
         torch.tensor([thing.box for _, thing in cells.values()]).reshape(-1, 4) / 1000,
         torch.tensor([number for number, _ in cells.values()], dtype=torch.int64),
         cell_middles(side),
+        roads,
     )
+
+
+def _road_cells(plan: Plan, side: int) -> np.ndarray:
+    """Where roads are, and where they leave the image, (side², 2) float32; runways are no roads."""
+    fine = side * _FINE
+    canvas = Image.new("1", (fine, fine))
+    ends = np.zeros((side, side), np.float32)
+    for road in plan.roads:
+        if road.surface == "runway":
+            continue
+        first, last = road.ends / SIDE
+        ImageDraw.Draw(canvas).line(
+            [tuple(first * fine), tuple(last * fine)], fill=1, width=max(1, round(road.width * fine / SIDE))
+        )
+        along = first + np.linspace(0, 1, 1000)[:, None] * (last - first)
+        inside = along[((along >= 0) & (along < 1)).all(axis=1)]
+        for x, y in inside[[0, -1]] if len(inside) else ():
+            ends[int(y * side), int(x * side)] = 1
+    squares = np.asarray(canvas).reshape(side, _FINE, side, _FINE).sum((1, 3))
+    return np.stack([squares >= _LEAST_ROAD, ends], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def cell_middles(side: int) -> Tensor:
@@ -91,8 +134,13 @@ class DenseHead(nn.Linear):
 
     def loss(self, features: Tensor, target: DenseTarget) -> Tensor:
         """The head's loss on image tokens (B, C, width)."""
-        classes, offsets, hundreds, tens, numbers = self(features).flatten(0, 1).split(_SPLIT, dim=-1)
+        classes, offsets, hundreds, tens, numbers, roads = self(features).flatten(0, 1).split(_SPLIT, dim=-1)
         loss = 4 * F.cross_entropy(classes, target.classes.flatten())
+        known = target.classes.flatten() != IGNORE_INDEX
+        weight = torch.tensor([1.0, _END_WEIGHT], device=roads.device)
+        loss = loss + F.binary_cross_entropy_with_logits(
+            roads[known], target.roads.flatten(0, 1)[known], pos_weight=weight
+        )
         if not len(target.held):
             return loss
         digits = target.tens
@@ -100,6 +148,25 @@ class DenseHead(nn.Linear):
         for logits, wanted in ((hundreds, digits // 10), (tens, digits % 10)):
             loss = loss + 0.5 * F.cross_entropy(logits[target.held].unflatten(1, (4, -1)).mT, wanted)
         return loss + 0.5 * F.cross_entropy(numbers[target.held], target.numbers)
+
+    @torch.no_grad()
+    def report(self, features: Tensor, target: DenseTarget) -> str:
+        """How often classes, digits and numbers are right where an object's centre is."""
+        outputs = self(features).flatten(0, 1)
+        classes, offsets, hundreds, tens, numbers, _ = outputs[target.held].split(_SPLIT, dim=-1)
+        digits = target.tens
+        rights = {
+            "class": classes.argmax(-1) == target.classes.flatten()[target.held],
+            "hundreds": hundreds.unflatten(1, (4, -1)).argmax(-1) == digits // 10,
+            "tens": tens.unflatten(1, (4, -1)).argmax(-1) == digits % 10,
+            "number": numbers.argmax(-1) == target.numbers,
+        }
+        error = (offsets - target.offsets).abs().mean()
+        known = target.classes.flatten() != IGNORE_INDEX
+        for place, name in ((-2, "road"), (-1, "end")):
+            found, wanted = outputs[known][:, place] > 0, target.roads.flatten(0, 1)[known][:, place] > 0
+            rights[name] = found[found | wanted] & wanted[found | wanted]  # IoU of the cells
+        return " ".join(f"{name} {r.float().mean():.3f}" for name, r in rights.items()) + f" sides off by {error:.3f}"
 
     @torch.no_grad()
     def find(self, features: Tensor) -> list[Found]:
@@ -114,14 +181,6 @@ class DenseHead(nn.Linear):
         return [*found]
 
 
-def image_tokens(model: Any, processor: Any, exhibits: Sequence[Exhibit]) -> Tensor:
-    """The vision tower's output (B, C, width) for images of one size."""
-    features = processor.image_processor(images=[x.image for x in exhibits], return_tensors="pt")
-    output = model.model.visual(features["pixel_values"], grid_thw=features["image_grid_thw"])
-    tokens: Tensor = output.pooler_output.unflatten(0, (len(exhibits), -1))
-    return tokens
-
-
 @torch.no_grad()
 def write_positions(tower: Any) -> None:
     """Replace the tower's learned position embeddings, (side², width), by sines of both axes of standard deviation 1.
@@ -131,24 +190,43 @@ def write_positions(tower: Any) -> None:
     embedding = tower.pos_embed.weight
     count, width = embedding.shape
     places = cell_middles(round(count**0.5)) * count**0.5  # in patches
-    waves = torch.logspace(np.log10(np.pi / 32), np.log10(np.pi / 2), width // 4)  # per patch
+    waves = torch.logspace(math.log10(math.pi / 32), math.log10(math.pi / 2), width // 4)  # per patch
     phases = (places[:, :, None] * waves).flatten(1)
     embedding.copy_(2**0.5 * torch.cat([phases.sin(), phases.cos()], dim=1))
 
 
-def train_tower(model: Any, head: DenseHead, processor: Any, gallery: Sequence[Exhibit], steps: int, seed: int) -> None:
-    """Train the vision tower of the VLM, and the head, in place."""
-    rng = np.random.default_rng((seed, 4))
-    write_positions(model.model.visual)
+class Pictures(Dataset[tuple[Tensor, DenseTarget]]):
+    """The batch of each step, the same in any process: pictures (B, s, s, 3) uint8, turned at random, their target."""
+
+    def __init__(self, gallery: Sequence[Exhibit], steps: int, seed: int) -> None:
+        self._gallery, self._steps, self._seed = gallery, steps, seed
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, DenseTarget]:
+        rng = np.random.default_rng((self._seed, 4, step))
+        drawn = rng.integers(len(self._gallery), size=BATCH_SIZE)
+        exhibits = [self._gallery[number].turned(int(rng.integers(8))) for number in drawn]
+        pixels = torch.from_numpy(np.stack([x.pixels for x in exhibits]))
+        return pixels, dense_target([x.plan for x in exhibits], round(IMAGE_TOKENS**0.5))
+
+
+def train_tower(
+    model: Any, head: DenseHead, gallery: Sequence[Exhibit], steps: int, seed: int, workers: int = 0
+) -> None:
+    """Train the vision tower of the VLM, and the head, in place, on their own device."""
+    visual, device = model.model.visual, model.device
+    write_positions(visual)
+    tower = Tower(visual, IMAGE_SIZE)
+    batches = load(Pictures(gallery, steps, seed), workers)
 
     def loss_of(step: int) -> Tensor:
-        exhibits = [gallery[i].turned(int(rng.integers(8))) for i in rng.integers(len(gallery), size=BATCH_SIZE)]
-        tokens = image_tokens(model, processor, exhibits)
-        target = dense_target([x.plan.objects for x in exhibits], round(tokens.shape[1] ** 0.5))
+        pixels, target = next(batches)
+        tokens, target = tower(pixels.to(device)), target.to(device)
         loss = head.loss(tokens, target)
-        if step % 20 == 0 or step == steps - 1:
-            recall = box_recall(head.find(tokens), exhibits)
-            say(f"tower step {step}/{steps} loss {loss.item():.3f} boxes with IoU 0.5 {recall:.3f}")
+        if step % 50 == 0 or step == steps - 1:
+            say(f"tower step {step}/{steps} loss {loss.item():.3f} {head.report(tokens, target)}")
         return loss
 
-    fit(model.model.visual, loss_of, steps, LEARNING_RATE, helpers=[head])
+    fit(visual, loss_of, steps, LEARNING_RATE, helpers=[head])

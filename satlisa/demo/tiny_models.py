@@ -1,7 +1,7 @@
 """The untrained demo backbone: scaled-down versions of both base models, and a tokenizer.
 
-Sizes suit two CPU cores. The text model keeps the hybrid of linear and full attention, in a ratio of 2:1 instead of
-3:1: six layers with two of full attention, which can look back at the image, localize better than four with one. SAM
+Sizes suit two CPU cores. The text model keeps the hybrid of linear and full attention, in turn instead of 3:1: full
+attention looks back at the image, and finds more boxes the more layers of six have it (docs/demo_pretraining.md). SAM
 keeps relative positions, windowed and global layers. The tokenizer has no `<SEG>`; the embedding has spare rows for it.
 """
 
@@ -26,6 +26,7 @@ from transformers import (
 from satlisa.data.synthetic.terrain import SIDE
 
 IMAGE_SIZE = SIDE  # side of both models' input, in pixels
+IMAGE_TOKENS = 64  # of the VLM, of a square image
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
     "<|image_pad|>", "<|video_pad|>",
@@ -140,10 +141,10 @@ def make_vlm(processor: Qwen3VLProcessor, text: dict[str, Any], vision: dict[str
 
 
 def new_vlm(processor: Qwen3VLProcessor, seed: int) -> Any:
-    """A small Qwen3.5: six layers of width 192 (every third full attention), a vision tower of three of width 128."""
+    """A small Qwen3.5: six layers of width 192 (every second full attention), a vision tower of three of width 128."""
     text = {
         "vocab_size": -(-(len(processor.tokenizer) + _SPARE_ROWS) // 64) * 64,
-        "hidden_size": 192, "intermediate_size": 448, "num_hidden_layers": 6, "full_attention_interval": 3,
+        "hidden_size": 192, "intermediate_size": 448, "num_hidden_layers": 6, "full_attention_interval": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
         "linear_num_key_heads": 4, "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 48,
         "max_position_embeddings": 4096,

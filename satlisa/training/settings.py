@@ -208,10 +208,8 @@ def _absolute_each(text: str) -> str:
     )
 
 
-# The demo's changes to `model_config.json`. The four largest instances cover 97 % of the instance area of its scenes.
-# With many small instances, as in real towns, a higher limit would leave the other masks a small share of the loss, and
-# the tiny model would learn neither.
-DEMO_MODEL = {"projector_hidden_size": 256, "max_instances": 4}
+# The demo's changes to `model_config.json`. No scene of its own has more than eight objects.
+DEMO_MODEL = {"projector_hidden_size": 256, "max_instances": 8}
 
 # The presets' settings; environment variables override them. The demo is limited by steps: about two epochs of its own
 # scenes, or enough epochs of a folder with a few hundred rows to learn from it.

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from satlisa.data.synthetic import questions
 from satlisa.data.synthetic.plan import Plan
 from satlisa.demo import place_questions as asked
+from satlisa.geometry.regions import LabelledRegion
 from satlisa.processing.places import describe_places
 
 SCENES = [plan for plan in map(Plan, range(12)) if plan.objects]
@@ -18,23 +18,20 @@ def numbers(text):
 
 
 @pytest.mark.parametrize("plan", SCENES[:4], ids=lambda plan: plan.scene_class)
-def test_lists_are_written_as_in_instance_answers(plan):
-    regions = [(np.array(thing.polygon) / 1000,) for thing in plan.objects]
-    for ask, kind in ((asked.ask_instance_boxes, "box"), (asked.ask_instance_centres, "centre")):
-        answer = ask(plan).answer
-        assert answer.startswith(questions.ask_instances(plan).answer)
-        places = answer.removeprefix(questions.ask_instances(plan).answer)
-        written = numbers(" ".join(describe_places(regions, kind)))
-        assert numbers(places) == pytest.approx(written, abs=kind == "centre")  # halves are rounded either way
+@pytest.mark.parametrize("form", ["box", "centre", "none"])
+def test_places_are_written_as_in_instance_answers(plan, form):
+    for thing in plan.objects:
+        region = LabelledRegion.of((np.array(thing.polygon) / 1000,), thing.label)
+        assert asked.place_words(thing, form) == describe_places([region], form)[0]
 
 
 def test_one_prompt_has_one_form_of_answer():
     rng = np.random.default_rng(0)
     forms = {}
     for plan in SCENES * 20:
-        for question in asked.draw_place_questions(plan, rng):
-            prompt = re.sub(r"\d+", "0", question.prompt)
-            forms.setdefault(prompt, set()).add(("[" in question.answer, "(" in question.answer))
+        question = asked.draw_place_question(plan, rng)
+        prompt = re.sub(r"\d+", "0", question.prompt)
+        forms.setdefault(prompt, set()).add(("[" in question.answer, "(" in question.answer))
     assert len(forms) >= 10
     assert all(len(found) == 1 for found in forms.values()), forms
 

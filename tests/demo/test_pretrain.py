@@ -15,8 +15,18 @@ pytestmark = pytest.mark.integration
 
 def test_the_command_writes_both_folders(tmp_path):
     command = f"-m satlisa.demo.pretrain --output {tmp_path} --vlm-steps 2 --sam-steps 2 --scenes 12".split()
-    command += ["--tower-steps", "1", "--place-steps", "1"]
-    command += ["--broaden-steps", "3", "--collages", "6", "--validation-scenes", "3"]
+    command += [
+        "--tower-steps",
+        "1",
+        "--broaden-steps",
+        "3",
+        "--adapt-steps",
+        "1",
+        "--collages",
+        "6",
+        "--validation-scenes",
+        "3",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *command], check=True, cwd=ROOT, env=environment, timeout=300)
     assert "<SEG>" not in AutoProcessor.from_pretrained(tmp_path / "vlm").tokenizer.get_vocab()

@@ -1,0 +1,143 @@
+"""Batches for the third stage of SAM's pretraining: pictures with boxes, points and names, and the masks to predict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from satlisa.data.synthetic.terrain import SIDE
+from satlisa.demo.broaden_sam import as_collage, turned
+from satlisa.demo.chips import Chip
+from satlisa.demo.collages import Collage, recoloured
+from satlisa.demo.gallery import Exhibit
+from satlisa.demo.place_features import LABELS
+from satlisa.demo.pretrain_sam import draw_points, jittered
+
+UNNAMED = len(LABELS)  # in place of a label's index
+KINDS = ("box", "point", "name")  # of prompts; each picture gets one of each
+_LEAST = 60  # minimum pixels of a shape used as a target; one cell of the embedding has 64
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A collage whose surfaces may have names: `names[surface]` is an index in `LABELS`, or `UNNAMED`."""
+
+    collage: Collage
+    names: tuple[int, ...] = ()
+
+    def name_of(self, surface: int) -> int:
+        """The index of a surface's label, or `UNNAMED`."""
+        return self.names[surface] if surface < len(self.names) else UNNAMED
+
+
+@dataclass(frozen=True)
+class SamBatch:
+    """B pictures, and a prompt of each kind with its mask (·, 1, SIDE / 2, SIDE / 2) bool.
+
+    Attributes:
+        pixels: (B, SIDE, SIDE, 3) uint8.
+        boxes: (B, 1, 4) in pixels; points: (B, 1, 1, 2), as (x, y).
+        names: (B', 1), of the last B' pictures, those that have any.
+    """
+
+    pixels: Tensor
+    boxes: Tensor
+    box_masks: Tensor
+    points: Tensor
+    point_masks: Tensor
+    names: Tensor
+    name_masks: Tensor
+
+    def to(self, device: torch.device) -> "SamBatch":
+        """The batch on another device."""
+        return SamBatch(*(getattr(self, item.name).to(device) for item in fields(self)))
+
+
+def as_picture(exhibit: Exhibit) -> Picture:
+    """A scene as a picture."""
+    labels = sorted({thing.label for thing in exhibit.plan.objects})  # as `as_collage` numbers surfaces
+    return Picture(as_collage(exhibit), (UNNAMED, *map(LABELS.index, labels)))
+
+
+class SamLessons(Dataset[SamBatch]):
+    """The batch of each step, the same in any process: a sixth collages, a third scenes, the rest chips, if any."""
+
+    def __init__(
+        self,
+        scenes: Sequence[Exhibit],
+        collages: Sequence[Collage],
+        chips: Sequence[Chip],
+        steps: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self._scenes = [exhibit for exhibit in scenes if exhibit.plan.objects]
+        self._collages, self._chips = collages, chips
+        self._steps, self._seed = steps, seed
+        self._num_collages, self._num_scenes = batch_size // 6, batch_size // 3
+        self._num_chips = batch_size - self._num_collages - self._num_scenes
+        if not chips:
+            self._num_scenes, self._num_chips = self._num_scenes + self._num_chips, 0
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> SamBatch:
+        rng = np.random.default_rng((self._seed, 2, step))
+        pictures = [
+            Picture(turned(self._collages[i], int(rng.integers(8))))
+            for i in rng.integers(len(self._collages), size=self._num_collages)
+        ]
+        pictures += [
+            as_picture(self._scenes[i].turned(int(rng.integers(8))))
+            for i in rng.integers(len(self._scenes), size=self._num_scenes)
+        ]
+        pictures += [self._cropped(rng) for _ in range(self._num_chips)]
+        return make_batch(pictures, self._num_collages, rng, recolour=True)
+
+    def _cropped(self, rng: np.random.Generator) -> Picture:
+        """A part of a chip with something to ask for."""
+        while True:
+            collage = self._chips[rng.integers(len(self._chips))].crop(rng)
+            if np.bincount(collage.shapes.ravel())[1:].max(initial=0) >= _LEAST:
+                return Picture(collage, (UNNAMED, LABELS.index("building")))
+
+
+def make_batch(
+    pictures: Sequence[Picture], unnamed: int, rng: np.random.Generator, *, recolour: bool = False
+) -> SamBatch:
+    """Prompts and targets for pictures, of which the first `unnamed` have no names."""
+    boxed, pointed = ([_draw(x, by_surface=False, rng=rng)[0] for x in pictures] for _ in range(2))
+    named = [_draw(x, by_surface=True, rng=rng) for x in pictures[unnamed:]]
+    pixels = [x.collage.pixels for x in pictures]
+    return SamBatch(
+        torch.from_numpy(np.stack([recoloured(p, rng) if recolour and rng.random() < 0.8 else p for p in pixels])),
+        jittered(np.array([[_box(mask)] for mask in boxed]), rng)["input_boxes"],
+        _targets(boxed),
+        torch.tensor(np.array([[draw_points(mask, 1, rng)] for mask in pointed])).float(),
+        _targets(pointed),
+        torch.tensor([[name] for _, name in named]),
+        _targets([mask for mask, _ in named]),
+    )
+
+
+def _draw(picture: Picture, *, by_surface: bool, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """The mask (SIDE, SIDE) bool of a shape, or of a surface, and the index of its label."""
+    numbers = picture.collage.surfaces if by_surface else picture.collage.shapes
+    counts = np.bincount(numbers.ravel())
+    counts[: 1 if picture.names else 0] = 0  # the background of a scene is no object
+    number = rng.choice(np.flatnonzero(counts >= _LEAST))
+    return numbers == number, picture.name_of(int(number)) if by_surface else UNNAMED
+
+
+def _targets(masks: Sequence[np.ndarray]) -> Tensor:
+    half = SIDE // 2
+    return torch.from_numpy(np.stack(masks).reshape(-1, 1, half, 2, half, 2).mean((3, 5)) >= 0.5)
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.nonzero(mask)
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
