@@ -21,7 +21,8 @@ DICE_EPS = 1e-3
 class LossSums:
     """Summed losses of one batch, with the counts that normalize them.
 
-    `text`, `bce` and `dice` are float32 scalars with gradient; `num_tokens` and `num_masks` count what was summed.
+    `text`, `bce` and `dice` are float32 scalars with gradient; `num_tokens` and `num_masks` count what was summed
+    (`num_masks` rows with masks, where each row has the same say).
     """
 
     text: Tensor
@@ -68,10 +69,18 @@ def dice_loss(mask_logits: Tensor, targets: Tensor, valid: Tensor, eps: float = 
     return 1 - overlap / (p.sum((-2, -1)) + g.sum((-2, -1)) + eps)
 
 
-def mask_loss_sums(mask_logits: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE and DICE summed over masks, in float32 even inside autocast: float16 sums of 65,536 pixels overflow."""
+def mask_loss_sums(
+    mask_logits: Tensor, targets: Tensor, valid: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """BCE and DICE summed over masks, in float32 even inside autocast: float16 sums of 65,536 pixels overflow.
+
+    `weights` (N,): what each mask counts; 1 by default.
+    """
     with torch.autocast(mask_logits.device.type, enabled=False):
-        return bce_loss(mask_logits, targets, valid).sum(), dice_loss(mask_logits, targets, valid).sum()
+        bce, dice = bce_loss(mask_logits, targets, valid), dice_loss(mask_logits, targets, valid)
+        if weights is not None:
+            bce, dice = bce * weights, dice * weights
+        return bce.sum(), dice.sum()
 
 
 def mask_iou(predicted: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -107,7 +107,7 @@ class SatLisa(nn.Module):
             # Compute logits at supervised positions only; the others are unused.
             text_loss = self.head.text_loss_sum(hidden[batch.supervised], batch.targets)
             mask_logits, scores, bce, dice = self._mask_losses(hidden[batch.seg_positions], batch)
-        return Output(LossSums(text_loss, bce, dice, batch.num_tokens, batch.num_masks), mask_logits, scores)
+        return Output(LossSums(text_loss, bce, dice, batch.num_tokens, batch.mask_divisor), mask_logits, scores)
 
     @torch.no_grad()
     def image_features(
@@ -172,7 +172,7 @@ class SatLisa(nn.Module):
         if batch.num_masks:
             image_embeddings = self.segmenter.encode_or_recall(batch.sam_pixels, batch.sam_keys, batch.sam_recalled)
             mask_logits, scores = self.decode_masks(seg_states, image_embeddings, batch.image_index)
-            bce, dice = mask_loss_sums(mask_logits, batch.mask_targets, batch.mask_valid)
+            bce, dice = mask_loss_sums(mask_logits, batch.mask_targets, batch.mask_valid, batch.mask_weights)
             return mask_logits, scores, bce + 0 * scores.sum(), dice
         trained = [*self.projector.parameters(), *self.segmenter.sam.mask_decoder.parameters()]
         nothing = sum((0 * p.sum() for p in trained), start=torch.zeros((), device=self.device))

@@ -82,6 +82,8 @@ class Batch:
         image_index: (N,) int64, the index of each mask's image among the S: `sam_pixels`, then `sam_recalled`.
         mask_targets: (N, m, m) float32, the covered fraction of each pixel; mask_valid: (N, m, m) bool, False in the
             padding; both ordered as `seg_positions`.
+        mask_weights: (N,) float32, what each mask counts in the loss: 1, or 1 / the masks of its row.
+        mask_divisor: what the sums of the mask losses are divided by: masks, or rows with masks.
     """
 
     indices: list[int]
@@ -100,6 +102,8 @@ class Batch:
     image_index: Tensor
     mask_targets: Tensor
     mask_valid: Tensor
+    mask_weights: Tensor
+    mask_divisor: int
 
     @property
     def num_tokens(self) -> int:
@@ -118,8 +122,10 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
+def collate(samples: Sequence[Encoded], pad_token_id: int, mask_loss_per: str = "mask") -> Batch:
     """Stack encoded samples (at least one), padded right to the longest.
+
+    `mask_loss_per`: what has the same say in the mask losses, each "mask" or each "row" with masks.
 
     Raises:
         ValueError: a sample whose numbers of `<SEG>` and masks differ.
@@ -135,6 +141,8 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
     numbers = {key: number for number, key in enumerate(images)}
     recalled = {s.image_key: s.sam_recalled for s in samples if s.sam_recalled is not None}
     pixels = {s.image_key: s.sam_pixels for s in samples if s.sam_pixels is not None and s.image_key not in recalled}
+    counts = [len(s.mask_targets) for s in samples if len(s.mask_targets)]
+    per_row = mask_loss_per == "row"
     sam_numbers = {key: number for number, key in enumerate([*pixels, *recalled])}
     return Batch(
         indices=[s.index for s in samples],
@@ -155,6 +163,8 @@ def collate(samples: Sequence[Encoded], pad_token_id: int) -> Batch:
         image_index=torch.tensor([sam_numbers[s.image_key] for s in samples for _ in s.seg_places], dtype=torch.int64),
         mask_targets=torch.cat([s.mask_targets for s in samples]),
         mask_valid=torch.cat([s.mask_valid for s in samples]),
+        mask_weights=torch.tensor([1 / count if per_row else 1.0 for count in counts for _ in range(count)]),
+        mask_divisor=len(counts) if per_row else sum(counts),
     )
 
 

@@ -80,6 +80,7 @@ class StepLoader(IterableDataset[Loaded]):
         batch_size: samples of a batch.
         rank, world: this process's rank and the number of processes.
         num_workers: loader processes; 0: this process loads.
+        mask_loss_per: what has the same say in the mask losses, each "mask" or each "row" with masks.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class StepLoader(IterableDataset[Loaded]):
         rank: int = 0,
         world: int = 1,
         num_workers: int = 0,
+        mask_loss_per: str = "mask",
     ) -> None:
+        self.mask_loss_per = mask_loss_per
         self.sampler = sampler
         self.encoder = replace(encoder, is_alone=True) if batch_size == 1 else encoder
         self.step_size, self.batch_size = step_size, batch_size
@@ -152,7 +155,7 @@ class StepLoader(IterableDataset[Loaded]):
         )
 
     def _collate(self, samples: Sequence[Encoded]) -> Batch:
-        return collate(samples, self.encoder.processor.tokenizer.pad_token_id)
+        return collate(samples, self.encoder.processor.tokenizer.pad_token_id, self.mask_loss_per)
 
 
 def _one_ahead(steps: Iterator[Loaded]) -> Iterator[Loaded]:

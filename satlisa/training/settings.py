@@ -63,6 +63,11 @@ class TrainConfig:
     warmup_ratio: float = setting(0.05, "share of the steps used for warm-up", low=0, high=1)
     weight_decay: float = setting(0.0, "weight decay of AdamW", low=0)
     max_grad_norm: float = setting(1.0, "gradient clipping norm; 0: no clipping", low=0)
+    mask_loss_per: str = setting(
+        "mask",
+        "what has the same say in the mask losses: each `mask`, or each `row`, however many masks it has",
+        choices="mask row",
+    )
     precision: str = setting(
         "auto", "auto: bf16 from compute capability 8.0, fp16 below, fp32 elsewhere", choices="auto fp32 fp16 bf16"
     )

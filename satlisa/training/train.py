@@ -218,7 +218,9 @@ def _make_run(
         num_workers=settings.num_workers,
     )
     together = settings.batch_size * setup.processes.size
-    train_loader = make_loader(data.train, step_size=step_size or together * settings.grad_accum)
+    train_loader = make_loader(
+        data.train, step_size=step_size or together * settings.grad_accum, mask_loss_per=settings.mask_loss_per
+    )
     steps = settings.epochs * len(train_loader)
     total_steps = min(steps, settings.max_steps) if settings.max_steps else steps
     optimizer, scheduler = make_optimizer(model, settings, total_steps, sharded=accelerator.is_fsdp2)

@@ -191,10 +191,10 @@ def num_passes(run: Run, num_batches: int) -> int:
 
 
 def effective_counts(run: Run, loaded: Loaded) -> list[int]:
-    """Supervised tokens, masks, samples, broken rows, omitted instances, and rows with less text or fewer places of a
-    step, summed over all processes."""
+    """Supervised tokens, masks (or rows with masks, `MASK_LOSS_PER`), samples, broken rows, omitted instances, and rows
+    with less text or fewer places of a step, summed over all processes."""
     batches = loaded.batches
-    tokens, masks = sum(b.num_tokens for b in batches), sum(b.num_masks for b in batches)
+    tokens, masks = sum(b.num_tokens for b in batches), sum(b.mask_divisor for b in batches)
     samples, omitted = sum(len(b.indices) for b in batches), [loaded.left_out, loaded.shortened, loaded.places_cut]
     return run.processes.sum([tokens, masks, samples, len(loaded.errors), *omitted])
 

@@ -42,6 +42,29 @@ def test_seg_count_must_equal_mask_count(tiny_model: SatLisa) -> None:
         collate([encoded[0], broken], 256)
 
 
+def test_masks_weigh_the_same_or_rows_do(tiny_model: SatLisa) -> None:
+    encoded = [encode(tiny_model, s) for s in make_samples(8)]
+    counts = [len(e.mask_targets) for e in encoded]
+    assert sorted(set(counts))[:2] == [0, 1] and max(counts) > 1
+    by_mask, by_row = collate(encoded, 256), collate(encoded, 256, "row")
+    assert by_mask.mask_weights.tolist() == [1] * sum(counts) and by_mask.mask_divisor == sum(counts)
+    assert by_row.mask_weights.tolist() == pytest.approx([1 / count for count in counts for _ in range(count)])
+    assert by_row.mask_divisor == sum(count > 0 for count in counts)
+    empty = collate([e for e, count in zip(encoded, counts, strict=True) if not count], 256, "row")
+    assert empty.mask_weights.tolist() == [] and empty.mask_divisor == 0
+
+
+def test_losses_per_row_are_means_of_rows(tiny_model: SatLisa) -> None:
+    """Rows one by one, each with the mean over its masks; the same in one batch."""
+    encoded = [encode(tiny_model, s) for s in make_samples(8)]
+    alone = [tiny_model(collate([e], 256)).losses for e in encoded if len(e.mask_targets)]
+    together = tiny_model(collate(encoded, 256, "row")).losses
+    assert together.num_masks == len(alone)
+    for name in ("bce", "dice"):
+        expected = sum(float(getattr(losses, name)) / losses.num_masks for losses in alone)
+        assert float(getattr(together, name)) == pytest.approx(expected, rel=1e-4)
+
+
 def test_positions_equal_qwens(tiny_model: SatLisa) -> None:
     samples = [encode(tiny_model, s) for s in make_samples(6)]
     batch = collate(samples, pad_token_id=256)

@@ -63,6 +63,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "WARMUP_RATIO": ("1", 1.0),
     "WEIGHT_DECAY": ("0.01", 0.01),
     "MAX_GRAD_NORM": ("0.5", 0.5),
+    "MASK_LOSS_PER": ("row", "row"),
     "PRECISION": ("fp16", "fp16"),
     "DEVICE": ("cpu", "cpu"),
     "SEED": ("42", 42),
@@ -179,13 +180,13 @@ def test_every_value_is_printed_with_its_origin() -> None:
 
 
 def test_full_preset_trains_the_repository_configuration() -> None:
-    assert TrainConfig.from_env({}).new_model_config() == ModelConfig()
+    assert TrainConfig.from_env({}).new_model_config() == ModelConfig(instance_places="box")
 
 
 def test_demo_preset_trains_the_packaged_models() -> None:
     config = TrainConfig.from_env({"PRESET": "demo"}).new_model_config()
     assert (config.vlm_model_id, config.sam_model_id, config.dataset) == ("demo:vlm", "demo:sam", "demo")
-    assert config.lora_r == 16
+    assert (config.lora_r, config.max_instances, config.instance_places) == (16, 8, "box")
 
 
 def test_models_and_dataset_of_the_environment_are_written_into_the_configuration(tmp_path: Path) -> None:

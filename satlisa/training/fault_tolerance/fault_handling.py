@@ -114,7 +114,7 @@ def find_culprits(run: Run, rows: Sequence[int]) -> tuple[list[int], list[int]]:
             if (batch := run.train_loader.one(row)) is None:
                 continue
             losses = run.model(batch.to(run.accelerator.device)).losses
-            loss = weigh(run.model.config, *losses.means(batch.num_tokens, batch.num_masks))
+            loss = weigh(run.model.config, *losses.means(losses.num_tokens, losses.num_masks))
             if not math.isfinite(loss):
                 found.append(row)
     except (RuntimeError, MemoryError) as error:

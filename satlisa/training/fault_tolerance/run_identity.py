@@ -15,14 +15,14 @@ from satlisa.training.settings import TrainConfig
 # Settings that determine a run's result. The others (workers, cache, trackers, …) may change between starts.
 _DETERMINING = (
     "preset", "max_samples", "epochs", "max_steps", "learning_rate", "warmup_ratio", "weight_decay", "max_grad_norm",
-    "precision", "seed", "seg_tasks", "streaming", "shuffle_buffer",
+    "mask_loss_per", "precision", "seed", "seg_tasks", "streaming", "shuffle_buffer",
 )  # fmt: skip
 
 
 # Entries that earlier versions did not record, or that cannot always be found out; compared where both sides have them.
 _OPTIONAL = ("DATASET texts",)
 # What runs of earlier versions did without an entry.
-_IMPLIED = {"model_config.json instance_places": "none", "MERGE_INIT": False}
+_IMPLIED = {"model_config.json instance_places": "none", "MERGE_INIT": False, "MASK_LOSS_PER": "mask"}
 
 
 def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Identity:
