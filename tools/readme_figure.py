@@ -2,7 +2,7 @@
 
     python -m tools.readme_figure demo_eval docs/answers.png
 
-Each row is the sample with the median IoU of its task, not the best one.
+Each row is the sample with the median IoU of its task, not the best one; of instances, among the samples with several.
 """
 
 import argparse
@@ -23,10 +23,11 @@ _OBJECTS = {"gt_mask": "gt_objects", "pred_mask": "pred_objects"}  # in colours,
 
 
 def median_entry(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The sample with the median IoU among those with pictures and an expected mask."""
+    """The sample with the median IoU among those with pictures and several expected masks, else with one."""
     pictured = [
         e for e in entries if e["iou"] is not None and _KINDS.keys() <= e["images"].keys() and e["expected_segs"]
     ]
+    pictured = [e for e in pictured if e["expected_segs"] > 1] or pictured
     return sorted(pictured, key=lambda entry: (entry["iou"], entry["number"]))[len(pictured) // 2]
 
 
@@ -44,7 +45,11 @@ def draw(results: Mapping[str, Any], folder: Path) -> Image.Image:
         entry = median_entry([e for e in results["samples"] if e["task"] == task])
         top = 24 + row * (_SIDE + _GAP)
         lines = [task, "", *textwrap.wrap(f"» {entry['prompt']}", 34), ""]
-        lines += [*textwrap.wrap(f"« {entry['output']}", 34), "", f"IoU {entry['iou']:.2f} (median)"]
+        lines += [
+            *textwrap.wrap(f"« {entry['output']}", 34, max_lines=8, placeholder=" …"),
+            "",
+            f"IoU {entry['iou']:.2f} (median)",
+        ]
         pen.text((6, top + 6), "\n".join(lines), fill="black", font=font)
         for column, kind in enumerate(_KINDS):
             path = entry["images"].get(_OBJECTS.get(kind, ""), entry["images"][kind])
