@@ -130,7 +130,8 @@ class Writer:
         The shortest lessons come first.
         """
         order = sorted(range(len(lessons)), key=lambda number: len(lessons[number].input_ids))
-        pixels, plans, lessons = ([part[number] for number in order] for part in (pixels, plans, lessons))
+        pixels, plans = [pixels[number] for number in order], [plans[number] for number in order]
+        lessons = [lessons[number] for number in order]
         input_ids = pad_sequence([x.input_ids for x in lessons], batch_first=True, padding_value=self.padding)
         length = input_ids.shape[1]
         marked = [(row * length + place, thing) for row, x in enumerate(lessons) for place, thing in x.marked]
@@ -181,7 +182,8 @@ def draw_dialogue(
 def _single_shares(drawn: Sequence[Any]) -> np.ndarray:
     """One question per picture: a list of objects three times as often as each other one."""
     weights = np.array([3 if places or question.prompt.startswith("List") else 1 for question, places in drawn], float)
-    return weights / weights.sum()
+    shares: np.ndarray = weights / weights.sum()
+    return shares
 
 
 class Lessons(Dataset[LessonBatch]):

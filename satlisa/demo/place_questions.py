@@ -69,7 +69,7 @@ def draw_place_question(plan: Plan, rng: np.random.Generator) -> Question:
         ask_count,
         lambda plan, _: ask_largest(plan),
     )
-    return kinds[rng.integers(len(kinds))](plan, rng)
+    return kinds[int(rng.integers(len(kinds)))](plan, rng)
 
 
 def place_words(thing: SceneObject, form: str) -> str:

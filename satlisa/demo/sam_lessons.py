@@ -101,7 +101,7 @@ class SamLessons(Dataset[SamBatch]):
     def _cropped(self, rng: np.random.Generator) -> Picture:
         """A part of a chip with something to ask for."""
         while True:
-            collage = self._chips[rng.integers(len(self._chips))].crop(rng)
+            collage = self._chips[int(rng.integers(len(self._chips)))].crop(rng)
             if np.bincount(collage.shapes.ravel())[1:].max(initial=0) >= _LEAST:
                 return Picture(collage, (UNNAMED, LABELS.index("building")))
 
