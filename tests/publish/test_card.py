@@ -31,7 +31,7 @@ def test_without_a_summary_the_trained_parts_are_counted(demo_run: Path) -> None
     (demo_run / "train_summary.json").unlink()
     (demo_run / "loss_curve.png").unlink()
     text = text_of(published(demo_run), "README.md")
-    assert "| &lt;SEG&gt; row | 192 | 192 |" in text and "| LoRA | 147,456 | 147,456 |" in text
+    assert "| &lt;SEG&gt; row | 192 | 192 |" in text and "| LoRA | 153,600 | 153,600 |" in text
     assert "loss_curve" not in text and "optimizer steps" not in text
 
 

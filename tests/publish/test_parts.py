@@ -104,7 +104,7 @@ def test_config_json_misleads_nobody(demo_run: Path, tmp_path: Path) -> None:
     (demo_run / "config.json").write_text(content)
     with pytest.raises(ValueError, match="model type `satlisa`"):
         AutoConfig.from_pretrained(demo_run)
-    assert AutoTokenizer.from_pretrained(demo_run / "tokenizer").get_vocab()["<SEG>"] == 498
+    assert AutoTokenizer.from_pretrained(demo_run / "tokenizer").get_vocab()["<SEG>"] == 518
 
 
 def test_a_merged_model_keeps_its_own_config(tmp_path: Path) -> None:
