@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from satlisa.demo.broaden_sam import REBUILD_WEIGHT, rare_pixel_weights, rebuild_loss
 from satlisa.demo.chips import Chip
 from satlisa.demo.collages import Collage
-from satlisa.demo.fit import fit, load, say
+from satlisa.demo.fit import fit, load, moved, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.place_features import LABELS
 from satlisa.demo.pretrain_sam import prompt_loss
@@ -74,7 +74,7 @@ def adapt_sam(
     batches = load(SamLessons(gallery, collages, chips, steps, BATCH_SIZE, seed), workers)
 
     def loss_of(step: int) -> Tensor:
-        batch = next(batches).to(device)
+        batch = moved(next(batches), device)
         pixels = sam_pixels(batch.pixels)
         embeddings = model.vision_encoder(pixels)[0]
         found = predict(model, names, batch, embeddings)

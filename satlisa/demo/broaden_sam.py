@@ -55,7 +55,7 @@ def make_prompts(
     half = SIDE // 2
     targets = torch.from_numpy(masks.reshape(*masks.shape[:2], half, 2, half, 2).mean((3, 5)) >= 0.5).float()
     if kind == "box":
-        boxes = np.array([[_box(mask) for mask in of_picture] for of_picture in masks])
+        boxes = np.array([[box_of(mask) for mask in of_picture] for of_picture in masks])
         return pretrain_sam.jittered(boxes, rng), targets
     count = _POINTS if kind == "all" else 1
     drawn = [[pretrain_sam.draw_points(mask, count, rng) for mask in of_picture] for of_picture in masks]
@@ -70,7 +70,8 @@ def _choose(picture: Collage, lowest: int, kind: str, rng: np.random.Generator) 
     return [numbers == rng.choice(found) for _ in range(1 if kind == "all" else pretrain_sam.PROMPTS_PER_IMAGE)]
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The box (left, top, right, bottom) of a mask, in pixels."""
     rows, columns = np.nonzero(mask)
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -31,6 +32,15 @@ def fit(
 def load(batches: Dataset[Any], workers: int) -> Iterator[Any]:
     """A dataset's items in order, each a whole batch, made ahead by `workers` processes (0: by this one)."""
     return iter(DataLoader(batches, batch_size=None, num_workers=workers))
+
+
+def moved(part: Any, device: torch.device) -> Any:
+    """A tensor, or a batch (a dataclass of tensors and of such parts), on another device; anything else unchanged."""
+    if isinstance(part, Tensor):
+        return part.to(device)
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{item.name: moved(getattr(part, item.name), device) for item in fields(part)})
+    return part
 
 
 def say(line: str) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,11 +68,6 @@ class LessonBatch:
     marker_labels: Tensor
     dense: DenseTarget
     lengths: tuple[int, ...]
-
-    def to(self, device: torch.device) -> "LessonBatch":
-        """The batch on another device."""
-        parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        return LessonBatch(**{n: part if n == "lengths" else part.to(device) for n, part in parts.items()})
 
 
 class Writer:

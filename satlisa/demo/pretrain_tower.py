@@ -7,7 +7,7 @@ teaches places last: each answer has few digits, and each digit tells little abo
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from satlisa.data.synthetic.plan import Plan, SceneObject
 from satlisa.data.synthetic.terrain import SIDE
 from satlisa.demo.boxes import Found
-from satlisa.demo.fit import fit, load, say
+from satlisa.demo.fit import fit, load, moved, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.place_features import LABELS
 from satlisa.demo.tensors import Tower
@@ -57,10 +57,6 @@ class DenseTarget:
     numbers: Tensor
     middles: Tensor
     roads: Tensor
-
-    def to(self, device: torch.device) -> "DenseTarget":
-        """The target on another device."""
-        return DenseTarget(*(getattr(self, item.name).to(device) for item in fields(self)))
 
     @property
     def offsets(self) -> Tensor:
@@ -223,7 +219,7 @@ def train_tower(
 
     def loss_of(step: int) -> Tensor:
         pixels, target = next(batches)
-        tokens, target = tower(pixels.to(device)), target.to(device)
+        tokens, target = tower(pixels.to(device)), moved(target, device)
         loss = head.loss(tokens, target)
         if step % 50 == 0 or step == steps - 1:
             say(f"tower step {step}/{steps} loss {loss.item():.3f} {head.report(tokens, target)}")

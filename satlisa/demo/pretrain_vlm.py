@@ -20,7 +20,7 @@ from satlisa.data.synthetic.questions import Question
 from satlisa.demo import place_features
 from satlisa.demo.boxes import box_recall
 from satlisa.demo.chips import Chip
-from satlisa.demo.fit import fit, load, say
+from satlisa.demo.fit import fit, load, moved, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.lessons import LessonBatch, Lessons, Writer
 from satlisa.demo.pretrain_tower import DenseHead
@@ -91,7 +91,7 @@ def train_vlm(
     batches = load(Lessons(writer, gallery, chips, steps, BATCH_SIZE, seed, single_from), workers)
 
     def loss_of(step: int) -> Tensor:
-        batch = next(batches).to(device)
+        batch = moved(next(batches), device)
         tokens, states, logits, targets = reader(batch)
         text, dense = F.cross_entropy(logits, targets), head.loss(tokens, batch.dense)
         wanted = place_features.place_features(batch.marker_boxes, batch.marker_labels)
@@ -132,7 +132,7 @@ def score_vlm(model: Any, processor: Any, gallery: Sequence[Exhibit]) -> dict[st
     right: dict[str, list[bool]] = {}
     for exhibit in gallery:
         for question in all_questions(exhibit.plan, rng):
-            batch = writer.collate([exhibit.pixels], [None], [writer.write([(question, [])])]).to(model.device)
+            batch = moved(writer.collate([exhibit.pixels], [None], [writer.write([(question, [])])]), model.device)
             *_, logits, targets = reader(batch)
             name = question.prompt if question.task == "object_detection" else question.task
             right.setdefault(name, []).append(bool((logits.argmax(-1) == targets).all()))

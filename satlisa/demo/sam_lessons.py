@@ -1,7 +1,7 @@
 """Batches for the third stage of SAM's pretraining: pictures with boxes, points and names, and the masks to predict."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from satlisa.data.synthetic.terrain import SIDE
-from satlisa.demo.broaden_sam import as_collage, turned
+from satlisa.demo.broaden_sam import as_collage, box_of, turned
 from satlisa.demo.chips import Chip
 from satlisa.demo.collages import Collage, recoloured
 from satlisa.demo.gallery import Exhibit
@@ -50,10 +50,6 @@ class SamBatch:
     point_masks: Tensor
     names: Tensor
     name_masks: Tensor
-
-    def to(self, device: torch.device) -> "SamBatch":
-        """The batch on another device."""
-        return SamBatch(*(getattr(self, item.name).to(device) for item in fields(self)))
 
 
 def as_picture(exhibit: Exhibit) -> Picture:
@@ -115,7 +111,7 @@ def make_batch(
     pixels = [x.collage.pixels for x in pictures]
     return SamBatch(
         torch.from_numpy(np.stack([recoloured(p, rng) if recolour and rng.random() < 0.8 else p for p in pixels])),
-        jittered(np.array([[_box(mask)] for mask in boxed]), rng)["input_boxes"],
+        jittered(np.array([[box_of(mask)] for mask in boxed]), rng)["input_boxes"],
         _targets(boxed),
         torch.tensor(np.array([[draw_points(mask, 1, rng)] for mask in pointed])).float(),
         _targets(pointed),
@@ -136,8 +132,3 @@ def _draw(picture: Picture, *, by_surface: bool, rng: np.random.Generator) -> tu
 def _targets(masks: Sequence[np.ndarray]) -> Tensor:
     half = SIDE // 2
     return torch.from_numpy(np.stack(masks).reshape(-1, 1, half, 2, half, 2).mean((3, 5)) >= 0.5)
-
-
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    rows, columns = np.nonzero(mask)
-    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
