@@ -1,12 +1,15 @@
-"""Third stage of SAM's pretraining: real pictures beside scenes and collages, and prompts that name a kind of object.
+"""Third stage of SAM's pretraining: real pictures beside scenes and collages, dense targets, prompts that name a kind.
 
-`<SEG>` will give SAM one vector for all of a kind. Here an embedding makes one of a label, discarded afterwards.
+The encoder is frozen in fine-tuning, so that what it cannot see, nothing can segment. A linear layer reads from its
+embedding which pixels are buildings, planes and edges. `<SEG>` will give SAM one vector for all of a kind: here an
+embedding makes one of a label. Both are discarded afterwards.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satlisa.demo.broaden_sam import REBUILD_WEIGHT, rare_pixel_weights, rebuild_loss
@@ -18,24 +21,31 @@ from satlisa.demo.place_features import LABELS
 from satlisa.demo.pretrain_sam import prompt_loss
 from satlisa.demo.sam_lessons import SamBatch, SamLessons
 from satlisa.demo.tensors import sam_pixels
+from satlisa.demo.whitening import whiten_details
 from satlisa.model.losses import mask_iou
 
-LEARNING_RATE = 7e-4
-BATCH_SIZE = 6
-_WEIGHTS = {"box": 0.3, "point": 0.3, "name": 1.0}  # of the prompts' losses
+LEARNING_RATE = 1e-3
+BATCH_SIZE = 12
+_WEIGHTS = {"box": 0.7, "point": 0.5, "name": 1.0}  # of the prompts' losses
+_DENSE_WEIGHT = 1.0
 _CELL = 8  # pixels of a cell of the embedding
+_DICE_FLOOR = 20  # pixels added to both sides of DICE: a picture may have none of a kind
+_DETAIL_SCALE = 2.0  # of `whiten_details`; about the standard deviation of an output in use
+_WHITENED_BATCHES = 6  # that the covariance of patches is estimated from
 
 
-class Names(nn.Module):
-    """A prompt vector per label, and the reconstruction of pixels: what is thrown away afterwards."""
+class Aids(nn.Module):
+    """What is trained with SAM and thrown away: a prompt vector per label, and layers that read the embedding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        in_cell = (_CELL // 2) ** 2  # predictions are at half of the input's resolution
         self.vectors = nn.Embedding(len(LABELS), width)
-        self.rebuild = nn.Conv2d(width, 3 * (_CELL // 2) ** 2, 1)
+        self.rebuild = nn.Conv2d(width, 3 * in_cell, 1)
+        self.dense = nn.Conv2d(width, (len(LABELS) + 1) * in_cell, 1)
 
 
-def predict(model: Any, names: Names, batch: SamBatch, embeddings: Tensor) -> dict[str, tuple[Tensor, ...]]:
+def predict(model: Any, aids: Aids, batch: SamBatch, embeddings: Tensor) -> dict[str, tuple[Tensor, ...]]:
     """By kind of prompt: logits (·, 1, m, m), the predicted IoU (·, 1) and the masks to predict (·, 1, m, m) bool."""
     labels = torch.ones_like(batch.points[..., 0], dtype=torch.int64)
     own = {
@@ -47,15 +57,36 @@ def predict(model: Any, names: Names, batch: SamBatch, embeddings: Tensor) -> di
         output = model(image_embeddings=embeddings, multimask_output=False, **given)
         found[kind] = output.pred_masks[:, :, 0], output.iou_scores[:, :, 0], masks
     named = embeddings[len(embeddings) - len(batch.names) :]
+    logits, scores = name_masks(model, aids, batch.names, named)
+    found["name"] = logits, scores, batch.name_masks
+    return found
+
+
+def name_masks(model: Any, aids: Aids, names: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, 1, m, m) and predicted IoU (B, 1) of all of a kind: names (B, 1) are indices in `LABELS`."""
     logits, scores = model.mask_decoder(
-        image_embeddings=named,
-        image_positional_embeddings=model.get_image_wide_positional_embeddings().expand(len(named), -1, -1, -1),
-        sparse_prompt_embeddings=names.vectors(batch.names)[:, :, None],
-        dense_prompt_embeddings=model.prompt_encoder.no_mask_embed.weight[:, :, None, None].expand_as(named),
+        image_embeddings=embeddings,
+        image_positional_embeddings=model.get_image_wide_positional_embeddings().expand(len(names), -1, -1, -1),
+        sparse_prompt_embeddings=aids.vectors(names)[:, :, None],
+        dense_prompt_embeddings=model.prompt_encoder.no_mask_embed.weight[:, :, None, None].expand_as(embeddings),
         multimask_output=False,
     )
-    found["name"] = logits[:, :, 0], scores[:, :, 0], batch.name_masks
-    return found
+    return logits[:, :, 0], scores[:, :, 0]
+
+
+def dense_loss(predicted: Tensor, batch: SamBatch) -> Tensor:
+    """2·BCE + 2·DICE of the kinds, plus BCE of the edges.
+
+    Args:
+        predicted: (B, (labels + 1)·16, s/8, s/8), logits of a cell's pixels at half resolution; edges come last.
+    """
+    logits = F.pixel_shuffle(predicted, _CELL // 2)
+    kinds, targets = logits[len(logits) - len(batch.kinds) :, :-1], batch.kinds.float()
+    shares = kinds.sigmoid()
+    shared, both = ((2 * shares * targets).sum((2, 3)), (shares + targets).sum((2, 3)))
+    dice = 1 - ((shared + _DICE_FLOOR) / (both + _DICE_FLOOR)).mean()
+    edges = F.binary_cross_entropy_with_logits(logits[: len(batch.edges), -1:], batch.edges.float())
+    return 2 * F.binary_cross_entropy_with_logits(kinds, targets) + 2 * dice + edges
 
 
 def adapt_sam(
@@ -66,31 +97,38 @@ def adapt_sam(
     steps: int,
     seed: int,
     workers: int = 0,
-) -> Names:
-    """Train all of SAM in place, on its own device; returns the names that were trained with it."""
+) -> Aids:
+    """Train all of SAM in place, on its own device; returns what was trained with it."""
     device = model.device
     torch.manual_seed(seed)
-    names = Names(model.config.vision_config.output_channels).to(device)
+    aids = Aids(model.config.vision_config.output_channels).to(device)
+    samples = SamLessons(gallery, collages, chips, _WHITENED_BATCHES, BATCH_SIZE, seed + 1)
+    pixels = torch.cat([samples[number].pixels for number in range(_WHITENED_BATCHES)])
+    used = whiten_details(model, sam_pixels(pixels).to(device), _DETAIL_SCALE, seed)
+    say(f"sam, stage 3: {used} directions of the patch embedding in use, the others get details")
     batches = load(SamLessons(gallery, collages, chips, steps, BATCH_SIZE, seed), workers)
 
     def loss_of(step: int) -> Tensor:
         batch = moved(next(batches), device)
         pixels = sam_pixels(batch.pixels)
         embeddings = model.vision_encoder(pixels)[0]
-        found = predict(model, names, batch, embeddings)
-        rebuilt = rebuild_loss(names.rebuild(embeddings), pixels)
-        loss = REBUILD_WEIGHT * rebuilt
+        found = predict(model, aids, batch, embeddings)
+        dense = dense_loss(aids.dense(embeddings), batch)
+        rebuilt = rebuild_loss(aids.rebuild(embeddings), pixels)
+        loss = _DENSE_WEIGHT * dense + REBUILD_WEIGHT * rebuilt
         for kind, (logits, scores, masks) in found.items():
             targets = masks.float()
             loss = loss + _WEIGHTS[kind] * prompt_loss(logits, targets, scores, rare_pixel_weights(targets))
         if step % 50 == 0 or step == steps - 1:
-            ious = _mean_ious(found)
-            listed = " ".join(f"{kind} {value:.3f}" for kind, value in ious.items())
-            say(f"sam, stage 3, step {step}/{steps} loss {loss.item():.3f} rebuilt {rebuilt.item():.3f} IoU {listed}")
+            listed = " ".join(f"{kind} {value:.3f}" for kind, value in _mean_ious(found).items())
+            say(
+                f"sam, stage 3, step {step}/{steps} loss {loss.item():.3f} dense {dense.item():.3f} "
+                f"rebuilt {rebuilt.item():.3f} IoU {listed}"
+            )
         return loss
 
-    fit(model, loss_of, steps, LEARNING_RATE, helpers=[names])
-    return names
+    fit(model, loss_of, steps, LEARNING_RATE, helpers=[aids])
+    return aids
 
 
 def _mean_ious(found: Mapping[str, tuple[Tensor, ...]]) -> dict[str, float]:

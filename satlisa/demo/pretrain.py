@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vlm-steps", type=int, default=1900, help="steps of the VLM after it (%(default)s)")
     parser.add_argument("--sam-steps", type=int, default=1200, help="steps of SAM, stage 1 (%(default)s)")
     parser.add_argument("--broaden-steps", type=int, default=700, help="stage 2, with collages (%(default)s)")
-    parser.add_argument("--adapt-steps", type=int, default=0, help="stage 3, with real chips (%(default)s)")
+    parser.add_argument("--adapt-steps", type=int, default=1200, help="stage 3, if there are chips (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, help="training scenes (%(default)s)")
     parser.add_argument("--collages", type=int, default=2500, help="training collages (%(default)s)")
     parser.add_argument("--validation-scenes", type=int, default=100, help="validation scenes (%(default)s)")
@@ -111,7 +111,7 @@ def pretrain_sam(
     collages = [draw_collage(number) for number in range(options.collages)]
     broaden_sam(model, processor, train, collages, options.broaden_steps, options.seed)
     real = with_buildings(chips)
-    if options.adapt_steps:  # docs/demo_pretraining.md says why it is off
+    if real and options.adapt_steps:
         adapt_sam(model.to(options.device), train, collages, real, options.adapt_steps, options.seed, options.workers)
     backbone.save(model.cpu(), processor, options.output / "sam")
     return score_sam(model, processor, validation)

@@ -1,4 +1,4 @@
-"""Batches for the third stage of SAM's pretraining: pictures with boxes, points and names, and the masks to predict."""
+"""Batches for the third stage of SAM's pretraining: pictures with prompts, the masks to predict, and dense targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +41,8 @@ class SamBatch:
         pixels: (B, SIDE, SIDE, 3) uint8.
         boxes: (B, 1, 4) in pixels; points: (B, 1, 1, 2), as (x, y).
         names: (B', 1), of the last B' pictures, those that have any.
+        kinds: (B', labels, SIDE / 2, SIDE / 2) bool, where each kind of object is.
+        edges: (B", 1, SIDE / 2, SIDE / 2) bool, where shapes meet, of the first B" pictures: all shapes are known.
     """
 
     pixels: Tensor
@@ -50,6 +52,8 @@ class SamBatch:
     point_masks: Tensor
     names: Tensor
     name_masks: Tensor
+    kinds: Tensor
+    edges: Tensor
 
 
 def as_picture(exhibit: Exhibit) -> Picture:
@@ -92,7 +96,7 @@ class SamLessons(Dataset[SamBatch]):
             for i in rng.integers(len(self._scenes), size=self._num_scenes)
         ]
         pictures += [self._cropped(rng) for _ in range(self._num_chips)]
-        return make_batch(pictures, self._num_collages, rng, recolour=True)
+        return make_batch(pictures, self._num_collages, rng, real=self._num_chips, recolour=True)
 
     def _cropped(self, rng: np.random.Generator) -> Picture:
         """A part of a chip with something to ask for."""
@@ -103,9 +107,9 @@ class SamLessons(Dataset[SamBatch]):
 
 
 def make_batch(
-    pictures: Sequence[Picture], unnamed: int, rng: np.random.Generator, *, recolour: bool = False
+    pictures: Sequence[Picture], unnamed: int, rng: np.random.Generator, *, real: int = 0, recolour: bool = False
 ) -> SamBatch:
-    """Prompts and targets for pictures, of which the first `unnamed` have no names."""
+    """Prompts and targets; the first `unnamed` pictures have no names, of the last `real` not every shape is known."""
     boxed, pointed = ([_draw(x, by_surface=False, rng=rng)[0] for x in pictures] for _ in range(2))
     named = [_draw(x, by_surface=True, rng=rng) for x in pictures[unnamed:]]
     pixels = [x.collage.pixels for x in pictures]
@@ -117,6 +121,8 @@ def make_batch(
         _targets(pointed),
         torch.tensor([[name] for _, name in named]),
         _targets([mask for mask, _ in named]),
+        torch.cat([_targets(_kinds(x)).view(1, len(LABELS), SIDE // 2, SIDE // 2) for x in pictures[unnamed:]]),
+        torch.from_numpy(np.stack([_edges(x.collage.shapes)[None] for x in pictures[: len(pictures) - real]])),
     )
 
 
@@ -127,6 +133,25 @@ def _draw(picture: Picture, *, by_surface: bool, rng: np.random.Generator) -> tu
     counts[: 1 if picture.names else 0] = 0  # the background of a scene is no object
     number = rng.choice(np.flatnonzero(counts >= _LEAST))
     return numbers == number, picture.name_of(int(number)) if by_surface else UNNAMED
+
+
+def _kinds(picture: Picture) -> list[np.ndarray]:
+    """Where each of `LABELS` is, (SIDE, SIDE) bool each."""
+    surfaces = picture.collage.surfaces
+    names = np.array([picture.name_of(number) for number in range(int(surfaces.max()) + 1)])
+    return [names[surfaces] == name for name in range(len(LABELS))]
+
+
+def _edges(shapes: np.ndarray) -> np.ndarray:
+    """Pixels (SIDE / 2, SIDE / 2) bool at half resolution beside another shape's, above, below, left or right."""
+    halved = shapes[::2, ::2]
+    edges = np.zeros(halved.shape, bool)
+    down, right = halved[1:] != halved[:-1], halved[:, 1:] != halved[:, :-1]
+    edges[1:] |= down
+    edges[:-1] |= down
+    edges[:, 1:] |= right
+    edges[:, :-1] |= right
+    return edges
 
 
 def _targets(masks: Sequence[np.ndarray]) -> Tensor:

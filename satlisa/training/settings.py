@@ -220,7 +220,7 @@ DEMO_MODEL = {"projector_hidden_size": 256, "max_instances": 8}
 # scenes, or enough epochs of a folder with a few hundred rows to learn from it.
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "demo": dict(dataset="demo", batch_size=16, grad_accum=1, epochs=14, max_steps=300, learning_rate=2e-3),
+    "demo": dict(dataset="demo", batch_size=16, grad_accum=1, epochs=14, max_steps=240, learning_rate=2e-3),
 }
 
 

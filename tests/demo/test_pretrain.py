@@ -4,31 +4,50 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import datasets
 import pytest
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration
 
+from tests.helpers.dataset_fixtures import make_row, png
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.integration
+HALF = [[100, 100], [600, 100], [600, 900], [100, 900]]
+
+
+def write_chips(folder: Path) -> None:
+    """A row with a building, and one with an answer in text."""
+    picture = {"bytes": png(size=(96, 96)), "path": None}
+    rows = [
+        make_row(image=picture, metadata=json.dumps({"polygons": [HALF]})),
+        make_row("scene_classification", "Land", image=picture, metadata="{}"),
+    ]
+    (folder / "data").mkdir(parents=True)
+    dataset = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    dataset.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
 
 
 def test_the_command_writes_both_folders(tmp_path):
-    command = f"-m satlisa.demo.pretrain --output {tmp_path} --vlm-steps 2 --sam-steps 2 --scenes 12".split()
-    command += [
-        "--tower-steps",
-        "1",
-        "--broaden-steps",
-        "3",
-        "--adapt-steps",
-        "1",
-        "--collages",
-        "6",
-        "--validation-scenes",
-        "3",
-    ]
+    write_chips(tmp_path / "chips")
+    options = {
+        "output": tmp_path,
+        "chips": tmp_path / "chips",
+        "tower-steps": 1,
+        "vlm-steps": 2,
+        "sam-steps": 2,
+        "broaden-steps": 3,
+        "adapt-steps": 1,
+        "scenes": 12,
+        "collages": 6,
+        "validation-scenes": 3,
+    }
+    command = [sys.executable, "-m", "satlisa.demo.pretrain"]
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *command], check=True, cwd=ROOT, env=environment, timeout=300)
+    done = subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True)
+    assert "sam, stage 3, step 0/1" in done.stdout
     assert "<SEG>" not in AutoProcessor.from_pretrained(tmp_path / "vlm").tokenizer.get_vocab()
     assert Qwen3_5ForConditionalGeneration.from_pretrained(tmp_path / "vlm").config.model_type == "qwen3_5"
     assert json.loads((tmp_path / "sam" / "config.json").read_text())["model_type"] == "sam"

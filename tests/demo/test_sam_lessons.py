@@ -6,7 +6,7 @@ import torch
 
 from satlisa.data.synthetic.plan import Plan
 from satlisa.demo.chips import Chip
-from satlisa.demo.collages import SIDE, draw_collage
+from satlisa.demo.collages import SIDE, Collage, draw_collage
 from satlisa.demo.place_features import LABELS
 from satlisa.demo.pretrain_sam import draw_mask
 from satlisa.demo.sam_lessons import KINDS, UNNAMED, Picture, SamLessons, as_picture, make_batch
@@ -46,12 +46,28 @@ def test_prompts_lie_on_their_masks(scene):
     assert (batch.name_masks[0, 0].numpy() == of_label).mean() > 0.98
 
 
+def test_dense_targets_are_the_kinds_and_where_shapes_meet(scene):
+    batch = make_batch([Picture(draw_collage(1)), as_picture(scene)], 1, np.random.default_rng(0))
+    for index, label in enumerate(LABELS):
+        of_label = draw_mask([thing for thing in scene.plan.objects if thing.label == label], SIDE // 2)
+        assert (batch.kinds[0, index].numpy() == of_label).mean() > 0.98
+    shapes = np.zeros((SIDE, SIDE), np.uint8)
+    shapes[40:80, 100:160] = 1
+    square = Collage(np.zeros((SIDE, SIDE, 3), np.uint8), shapes, shapes)
+    edges = make_batch([Picture(square, (UNNAMED, 0))], 0, np.random.default_rng(0)).edges[0, 0].numpy()
+    inner, outer = np.zeros_like(edges), np.zeros_like(edges)
+    inner[21:39, 51:79], outer[19:41, 49:81] = True, True
+    outer[[19, 19, 40, 40], [49, 80, 49, 80]] = False  # corners touch diagonally alone
+    assert np.array_equal(edges, outer & ~inner)
+
+
 def test_batches_are_collages_scenes_and_chips(scene):
     shapes = np.zeros((300, 300), np.uint8)
     shapes[50:250, 50:250] = 1
     lessons = SamLessons([scene], [draw_collage(1)], [Chip(scene.image.resize((300, 300)), shapes)], 3, 6, seed=0)
     batch = lessons[1]
     assert len(batch.pixels) == 6 and len(batch.names) == 5 and (batch.names[2:] == LABELS.index("building")).all()
+    assert len(batch.kinds) == 5 and len(batch.edges) == 3 and not batch.kinds[2:, LABELS.index("plane")].any()
     assert all(torch.equal(getattr(batch, n), getattr(lessons[1], n)) for n in ("pixels", "boxes", "name_masks"))
     assert not torch.equal(batch.pixels, lessons[2].pixels)
     bare = SamLessons([scene], [draw_collage(1)], [], 3, 6, seed=0)[0]
