@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satlisa.demo.broaden_sam import REBUILD_WEIGHT, rare_pixel_weights, rebuild_loss
+from satlisa.demo.broaden_sam import CELL, REBUILD_WEIGHT, rare_pixel_weights, rebuild_layer, rebuild_loss
 from satlisa.demo.chips import Chip
 from satlisa.demo.collages import Collage
 from satlisa.demo.fit import fit, load, moved, say
@@ -28,7 +28,6 @@ LEARNING_RATE = 1e-3
 BATCH_SIZE = 12
 _WEIGHTS = {"box": 0.7, "point": 0.5, "name": 1.0}  # of the prompts' losses
 _DENSE_WEIGHT = 1.0
-_CELL = 8  # pixels of a cell of the embedding
 _DICE_FLOOR = 20  # pixels added to both sides of DICE: a picture may have none of a kind
 _DETAIL_SCALE = 2.0  # of `whiten_details`; about the standard deviation of an output in use
 _WHITENED_BATCHES = 6  # that the covariance of patches is estimated from
@@ -39,10 +38,9 @@ class Aids(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        in_cell = (_CELL // 2) ** 2  # predictions are at half of the input's resolution
         self.vectors = nn.Embedding(len(LABELS), width)
-        self.rebuild = nn.Conv2d(width, 3 * in_cell, 1)
-        self.dense = nn.Conv2d(width, (len(LABELS) + 1) * in_cell, 1)
+        self.rebuild = rebuild_layer(width)
+        self.dense = nn.Conv2d(width, (len(LABELS) + 1) * (CELL // 2) ** 2, 1)  # at half of the input's resolution
 
 
 def predict(model: Any, aids: Aids, batch: SamBatch, embeddings: Tensor) -> dict[str, tuple[Tensor, ...]]:
@@ -80,7 +78,7 @@ def dense_loss(predicted: Tensor, batch: SamBatch) -> Tensor:
     Args:
         predicted: (B, (labels + 1)·16, s/8, s/8), logits of a cell's pixels at half resolution; edges come last.
     """
-    logits = F.pixel_shuffle(predicted, _CELL // 2)
+    logits = F.pixel_shuffle(predicted, CELL // 2)
     kinds, targets = logits[len(logits) - len(batch.kinds) :, :-1], batch.kinds.float()
     shares = kinds.sigmoid()
     shared, both = ((2 * shares * targets).sum((2, 3)), (shares + targets).sum((2, 3)))

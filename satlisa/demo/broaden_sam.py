@@ -22,7 +22,7 @@ from satlisa.model.losses import mask_iou
 
 LEARNING_RATE = 7e-4
 REBUILD_WEIGHT = 2.0
-_PATCH = 8  # pixels of a cell of the embedding
+CELL = 8  # pixels of a cell of the embedding
 _POINTS = 8  # points per prompt for a surface
 _LEAST = 100  # minimum pixels of a shape used as a target; one cell of the embedding has 64
 
@@ -52,8 +52,7 @@ def make_prompts(
     """
     chosen = [_choose(picture, low, kind, rng) for picture, low in zip(pictures, lowest, strict=True)]
     masks = np.stack([np.stack(of_picture) for of_picture in chosen])  # (B, P, SIDE, SIDE)
-    half = SIDE // 2
-    targets = torch.from_numpy(masks.reshape(*masks.shape[:2], half, 2, half, 2).mean((3, 5)) >= 0.5).float()
+    targets = halved(masks).float()
     if kind == "box":
         boxes = np.array([[box_of(mask) for mask in of_picture] for of_picture in masks])
         return pretrain_sam.jittered(boxes, rng), targets
@@ -68,6 +67,12 @@ def _choose(picture: Collage, lowest: int, kind: str, rng: np.random.Generator) 
     found, counts = np.unique(numbers, return_counts=True)
     found = found[(counts >= _LEAST) & (found >= lowest)]
     return [numbers == rng.choice(found) for _ in range(1 if kind == "all" else pretrain_sam.PROMPTS_PER_IMAGE)]
+
+
+def halved(masks: np.ndarray) -> Tensor:
+    """Masks (…, SIDE, SIDE) at half resolution, (…, SIDE / 2, SIDE / 2) bool: pixels half covered or more."""
+    half = SIDE // 2
+    return torch.from_numpy(masks.reshape(*masks.shape[:-2], half, 2, half, 2).mean((-3, -1)) >= 0.5)
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -85,9 +90,14 @@ def rare_pixel_weights(targets: Tensor) -> Tensor:
     return torch.where(targets > 0, (0.5 / share).sqrt(), 1.0)
 
 
+def rebuild_layer(width: int) -> nn.Conv2d:
+    """Reconstructs from an embedding (B, width, s/8, s/8) the pixels of each cell at half resolution."""
+    return nn.Conv2d(width, 3 * (CELL // 2) ** 2, 1)
+
+
 def rebuild_loss(rebuilt: Tensor, pixel_values: Tensor) -> Tensor:
     """Mean squared error of reconstructions (B, 48, s/8, s/8) against the pixels (B, 3, s, s) at half size."""
-    return F.mse_loss(rebuilt, F.pixel_unshuffle(F.avg_pool2d(pixel_values, 2), _PATCH // 2))
+    return F.mse_loss(rebuilt, F.pixel_unshuffle(F.avg_pool2d(pixel_values, 2), CELL // 2))
 
 
 def broaden_sam(
@@ -101,7 +111,7 @@ def broaden_sam(
     """Train all of SAM in place; half of each batch is collages."""
     rng = np.random.default_rng((seed, 3))
     scenes = [as_collage(exhibit) for exhibit in gallery if exhibit.plan.objects]
-    rebuild = nn.Conv2d(model.config.vision_config.output_channels, 3 * (_PATCH // 2) ** 2, 1)
+    rebuild = rebuild_layer(model.config.vision_config.output_channels)
     half = pretrain_sam.BATCH_SIZE // 2
 
     def loss_of(step: int) -> Tensor:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from satlisa.data.synthetic.terrain import SIDE
-from satlisa.demo.broaden_sam import as_collage, box_of, turned
+from satlisa.demo.broaden_sam import as_collage, box_of, halved, turned
 from satlisa.demo.chips import Chip
 from satlisa.demo.collages import Collage, recoloured
 from satlisa.demo.gallery import Exhibit
@@ -121,7 +120,7 @@ def make_batch(
         _targets(pointed),
         torch.tensor([[name] for _, name in named]),
         _targets([mask for mask, _ in named]),
-        torch.cat([_targets(_kinds(x)).view(1, len(LABELS), SIDE // 2, SIDE // 2) for x in pictures[unnamed:]]),
+        halved(np.stack([_kinds(x) for x in pictures[unnamed:]])),
         torch.from_numpy(np.stack([_edges(x.collage.shapes)[None] for x in pictures[: len(pictures) - real]])),
     )
 
@@ -155,5 +154,4 @@ def _edges(shapes: np.ndarray) -> np.ndarray:
 
 
 def _targets(masks: Sequence[np.ndarray]) -> Tensor:
-    half = SIDE // 2
-    return torch.from_numpy(np.stack(masks).reshape(-1, 1, half, 2, half, 2).mean((3, 5)) >= 0.5)
+    return halved(np.stack(masks)[:, None])

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 
 from satlisa.demo import adapt_sam as stage
 from satlisa.demo.adapt_sam import Aids, adapt_sam, dense_loss, predict
-from satlisa.demo.collages import draw_collage
+from satlisa.demo.collages import SIDE, draw_collage
 from satlisa.demo.place_features import LABELS
-from satlisa.demo.sam_lessons import KINDS, SIDE, Picture, as_picture, make_batch
+from satlisa.demo.sam_lessons import KINDS, Picture, as_picture, make_batch
 from satlisa.demo.tensors import sam_pixels
 from satlisa.demo.tiny_models import new_sam
 from tests.helpers.scenes import unseen_scenes
