@@ -68,10 +68,12 @@ class Page:
         stream = self._asker.ask(picture, prompt or "")
         shown = fit_within(picture.opened.rgb, LONGEST)
         yield shown, None, "", [], "Reading the picture …", gr.update(interactive=True)
+        status: Any = "Answering …"
         try:
             while True:
                 text = next(stream)
-                yield gr.skip(), None, text, gr.skip(), "Answering …", gr.skip()
+                yield gr.skip(), None, text, gr.skip(), status, gr.skip()
+                status = gr.skip()  # once: an update on its way when Stop is pressed would hide "Stopped."
         except StopIteration as end:
             answer = end.value
         found = keep(picture, prompt.strip(), answer)
