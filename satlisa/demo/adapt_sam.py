@@ -22,13 +22,13 @@ from satlisa.demo.pretrain_sam import prompt_loss
 from satlisa.demo.sam_lessons import SamBatch, SamLessons
 from satlisa.demo.tensors import sam_pixels
 from satlisa.demo.whitening import whiten_details
-from satlisa.model.losses import mask_iou
+from satlisa.model.losses import dice_loss, mask_iou
 
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 12
 _WEIGHTS = {"box": 0.7, "point": 0.5, "name": 1.0}  # of the prompts' losses
 _DENSE_WEIGHT = 1.0
-_DICE_FLOOR = 20  # pixels added to both sides of DICE: a picture may have none of a kind
+_DICE_EPS = 20.0  # pixels: a picture may have none of a kind
 _DETAIL_SCALE = 2.0  # of `whiten_details`; about the standard deviation of an output in use
 _WHITENED_BATCHES = 6  # that the covariance of patches is estimated from
 
@@ -80,9 +80,7 @@ def dense_loss(predicted: Tensor, batch: SamBatch) -> Tensor:
     """
     logits = F.pixel_shuffle(predicted, CELL // 2)
     kinds, targets = logits[len(logits) - len(batch.kinds) :, :-1], batch.kinds.float()
-    shares = kinds.sigmoid()
-    shared, both = ((2 * shares * targets).sum((2, 3)), (shares + targets).sum((2, 3)))
-    dice = 1 - ((shared + _DICE_FLOOR) / (both + _DICE_FLOOR)).mean()
+    dice = dice_loss(kinds, targets, torch.ones_like(targets), eps=_DICE_EPS).mean()
     edges = F.binary_cross_entropy_with_logits(logits[: len(batch.edges), -1:], batch.edges.float())
     return 2 * F.binary_cross_entropy_with_logits(kinds, targets) + 2 * dice + edges
 

@@ -143,9 +143,9 @@ def _kinds(picture: Picture) -> list[np.ndarray]:
 
 def _edges(shapes: np.ndarray) -> np.ndarray:
     """Pixels (SIDE / 2, SIDE / 2) bool at half resolution beside another shape's, above, below, left or right."""
-    halved = shapes[::2, ::2]
-    edges = np.zeros(halved.shape, bool)
-    down, right = halved[1:] != halved[:-1], halved[:, 1:] != halved[:, :-1]
+    coarse = shapes[::2, ::2]
+    edges = np.zeros(coarse.shape, bool)
+    down, right = coarse[1:] != coarse[:-1], coarse[:, 1:] != coarse[:, :-1]
     edges[1:] |= down
     edges[:-1] |= down
     edges[:, 1:] |= right

@@ -1,7 +1,7 @@
 """Whitening of SAM's patch embedding: directions of its output that carry nothing get the details of patches.
 
 Natural patches vary mostly in brightness. After two stages on scenes and collages, 99 % of the variance of the patch
-embedding's output lies in 6 of its 96 directions: colours and their slopes. Textures, by which real buildings are told,
+embedding's output lies in 5 of its 96 directions: colours and their slopes. Textures, by which real buildings are told,
 do not get in, and gradient descent is slow to let them in. PCA whitening gives every principal component of the patches
 the same variance (Krizhevsky 2009, appendix A).
 """
@@ -40,9 +40,9 @@ def whiten_details(model: Any, pixels: Tensor, scale: float, seed: int) -> int:
     variances, components = _principal(patches)
     details = slice(_PLAIN, _PLAIN + width - used)
     whitened = components[:, details] / (variances[details] + _FLOOR * variances[0]).sqrt()
-    unused = directions[:, used:][:, : whitened.shape[1]]
-    mixed = torch.linalg.qr(torch.randn(unused.shape[1], unused.shape[1], generator=_generator(seed)))[0]
-    added = scale * unused @ mixed.to(unused) @ whitened.T
+    random = torch.randn(width - used, width - used, generator=torch.Generator().manual_seed(seed))
+    mixed = torch.linalg.qr(random)[0].to(weight)
+    added = scale * directions[:, used:] @ mixed @ whitened.T
     projection.weight += added.view_as(projection.weight)
     projection.bias -= added @ patches.mean(0)
     return used
@@ -52,7 +52,3 @@ def _principal(values: Tensor) -> tuple[Tensor, Tensor]:
     """Variances, largest first, and principal components, as columns, of values (N, D)."""
     variances, components = torch.linalg.eigh(torch.cov(values.T))
     return variances.flip(0), components.flip(1)
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -16,9 +16,8 @@ def outputs(model, pixels):
 def test_unused_directions_get_details_and_used_ones_stay():
     model = new_sam(0)
     weight = model.vision_encoder.patch_embed.projection.weight
-    seen = torch.randn(
-        2, 3, generator=torch.Generator().manual_seed(1)
-    )  # two mixtures of mean colours reach the output
+    # Two mixtures of mean colours reach the output.
+    seen = torch.randn(2, 3, generator=torch.Generator().manual_seed(1))
     weight.copy_((torch.randn(96, 2) @ seen.repeat_interleave(64, 1)).view(96, 3, 8, 8))
     noise = torch.randn(4, 3, 256, 256)
     pixels = F.interpolate(torch.randn(4, 3, 8, 8), (256, 256), mode="bilinear") * 2 + 0.1 * noise
@@ -38,6 +37,5 @@ def test_the_same_seed_adds_the_same_details():
     for model in (first, second):
         whiten_details(model, pixels, 1.0, seed=3)
     weights = [model.vision_encoder.patch_embed.projection.weight for model in (first, second)]
-    assert torch.equal(*weights) and not torch.equal(
-        weights[0], new_sam(0).vision_encoder.patch_embed.projection.weight
-    )
+    untouched = new_sam(0).vision_encoder.patch_embed.projection.weight
+    assert torch.equal(*weights) and not torch.equal(weights[0], untouched)
