@@ -101,7 +101,7 @@ def inference(bench: Bench) -> list[Row]:
         prompts = [f"{_QUESTION} ({number})" for number in range(len(asked))]
         ours = partial(answer, model, asked, prompts, max_new_tokens=32, batch_size=16)
         theirs = partial(peer.answer, model, asked, prompts, max_new_tokens=32)
-        difference = compare_answers(ours(), theirs())
+        difference = compare_answers(ours(), theirs(), bench.dtype)
         seconds = race(ours, theirs, bench.repeats, bench.device)
         rows.append(Row(f"answers with a mask ({bench.size}): {name}", *seconds, "s", difference))
     return rows
@@ -117,7 +117,7 @@ def evaluation(bench: Bench) -> list[Row]:
     one, other = (side()["samples"] for side in (ours, theirs))
     expect([s["output"] for s in one] == [s["output"] for s in other], "the answers differ")
     gap = max(abs((a["iou"] or 0) - (b["iou"] or 0)) for a, b in zip(one, other, strict=True))
-    expect(gap < 0.02, f"an IoU differs by {gap}")
+    expect(gap < (0.02 if bench.dtype == torch.float32 else 0.1), f"an IoU differs by {gap}")
     seconds = race(ours, theirs, bench.repeats, bench.device)
     name = f"evaluation ({bench.size}) of {len(one)} samples"
     timed = Row(name, *seconds, "s", f"same texts, IoU {gap:.1e}")
@@ -231,10 +231,16 @@ def noise(side: int, seed: int) -> Image.Image:
 
 
 class Script(LogitsProcessor):  # type: ignore[misc]
-    """Makes random weights generate `<SEG>` and stop at fixed steps of every answer, on both sides."""
+    """Makes random weights generate `<SEG>` and stop at fixed steps of every answer, on both sides.
 
-    def __init__(self, seg_token_id: int, end_token_id: int) -> None:
+    In half precision every other token is fixed too: rounding depends on the batch size, and the two most likely of a
+    quarter of a million random logits lie closer together than that.
+    """
+
+    def __init__(self, seg_token_id: int, end_token_id: int, dtype: torch.dtype) -> None:
         self.at, self.step = {_SEG_STEP: seg_token_id, _END_STEP: end_token_id}, 0
+        if dtype != torch.float32:
+            self.at |= {step: step for step in range(1, _END_STEP) if step not in self.at}  # any ids of plain text
 
     def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
         """The logits (rows, V) of a step, changed in place."""
@@ -249,7 +255,8 @@ class Script(LogitsProcessor):  # type: ignore[misc]
 def scripted_peer(model: SatLisa) -> Peer:
     """Let a model follow the script; returns its peer, which follows it too, each with its own step counter."""
     peer = Peer(model)
-    script, theirs = (Script(model.seg_token_id, model.processor.tokenizer.eos_token_id) for _ in range(2))
+    end = model.processor.tokenizer.eos_token_id
+    script, theirs = (Script(model.seg_token_id, end, model.compute_dtype) for _ in range(2))
     peer.logits_processor = LogitsProcessorList([theirs])
 
     class ScriptedHead(LMHead):
@@ -265,11 +272,12 @@ def scripted_peer(model: SatLisa) -> Peer:
     return peer
 
 
-def compare_answers(ours: Sequence[Answer], theirs: Sequence[Answer]) -> str:
+def compare_answers(ours: Sequence[Answer], theirs: Sequence[Answer], dtype: torch.dtype) -> str:
     """The difference of two lists of answers, for the table; exits if tokens or more than a few pixels differ."""
     expect([a.token_ids for a in ours] == [b.token_ids for b in theirs], "the answers differ")
     pixels = max(float((a.masks != b.masks).mean()) for a, b in zip(ours, theirs, strict=True))
-    expect(all(len(a.masks) == 1 for a in ours) and pixels < 0.01, f"{pixels:.2%} of a mask differ")
+    most = 0.01 if dtype == torch.float32 else 0.1
+    expect(all(len(a.masks) == 1 for a in ours) and pixels < most, f"{pixels:.2%} of a mask differ")
     return f"same tokens, {pixels:.3%} of a mask's pixels"
 
 
