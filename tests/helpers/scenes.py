@@ -1,6 +1,7 @@
 """Synthetic scenes, their rows, and what is in them."""
 
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,14 @@ def rows() -> DemoRows:
 
 
 def texts(rows: DemoRows) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """(task, prompt, answer, metadata) of every row, read the way a user of the columns would."""
+    """(task, prompt, answer, metadata) of every row, read the way a user of the columns would; draws no image."""
     found = []
-    for row in rows:
-        user, assistant = json.loads(row["conversations"])
+    columns = (rows[name] for name in ("task", "conversations", "metadata"))
+    for task, conversation, metadata in zip(*columns, strict=True):
+        user, assistant = json.loads(conversation)
         assert (user["role"], assistant["role"]) == ("user", "assistant")
         prompt = user["content"].removeprefix("<image>\n")
-        found.append((row["task"], prompt, assistant["content"], json.loads(row["metadata"])))
+        found.append((task, prompt, assistant["content"], json.loads(metadata)))
     return found
 
 
@@ -50,7 +52,12 @@ PHRASES = ["Is there flooding visible?", "Yes, 12 flooded buildings visible", "b
 
 
 def unseen_scenes(count: int) -> list[Exhibit]:
-    return [Exhibit(np.asarray(draw_scene(s)), Plan(s)) for s in scene_seeds("validation", count)]
+    return [_unseen(seed) for seed in scene_seeds("validation", count)]
+
+
+@cache
+def _unseen(seed: int) -> Exhibit:
+    return Exhibit(np.asarray(draw_scene(seed)), Plan(seed))
 
 
 def drawn(thing: SceneObject, size: int) -> np.ndarray:

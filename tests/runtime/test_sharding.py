@@ -7,7 +7,6 @@ accelerators, so that accelerate's own FSDP does the sharding.
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +22,9 @@ from satlisa.errors import SatlisaError
 from satlisa.runtime.sharding import check_sharding
 from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, read_checkpoint
 from stress.kills import weights_of
+from tests.helpers.fork_server import launch
 from tests.helpers.paths import ROOT
-from tests.helpers.runs import LAUNCH, log_of, rows, write_dataset
+from tests.helpers.runs import log_of, rows, write_dataset
 
 pytestmark = pytest.mark.integration
 
@@ -53,24 +53,10 @@ def train(environ: dict[str, str], folder: Path, processes: int, **more: str) ->
     """A run in processes of its own, sharded where there are two of them; returns what it said."""
     script = __file__ if processes > 1 else str(ROOT / "train.py")
     sharded = FSDP if processes > 1 else {}
-    done = subprocess.run(
-        [*LAUNCH, str(processes), script],
-        env={
-            **os.environ,
-            **environ,
-            **sharded,
-            "GRAD_ACCUM": str(4 // processes),
-            "OUTPUT_DIR": str(folder),
-            "PYTHONPATH": str(ROOT),
-            **more,
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-9000:]
-    return done.stderr
+    given = {**os.environ, **environ, **sharded, "GRAD_ACCUM": str(4 // processes), "OUTPUT_DIR": str(folder), **more}
+    done = launch(processes, script, given, timeout=300)
+    assert done.returncode == 0, done.said[-9000:]
+    return done.said
 
 
 def assert_same_run(one: Path, other: Path) -> None:

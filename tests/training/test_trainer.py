@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from satlisa.errors import SatlisaError
 from satlisa.training import train as run_module
 from satlisa.training import trainer
 from stress.kills import differences
+from tests.helpers.fork_server import launch
 from tests.helpers.paths import ROOT
 from tests.helpers.resume_fixtures import short
-from tests.helpers.runs import LAUNCH, log_of, rows, settings, write_dataset
+from tests.helpers.runs import log_of, rows, settings, write_dataset
 
 pytestmark = pytest.mark.integration
 
@@ -105,15 +105,9 @@ def test_two_processes_train_like_one(
     logs = []
     for processes, size in ((1, 4), (2, 2), (4, 1)):
         folder = tmp_path / f"run{processes}"
-        done = subprocess.run(
-            [*LAUNCH, str(processes), str(ROOT / "train.py")],
-            env={**os.environ, **environ, "BATCH_SIZE": str(size), "OUTPUT_DIR": str(folder)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        more = {"BATCH_SIZE": str(size), "OUTPUT_DIR": str(folder)}
+        done = launch(processes, str(ROOT / "train.py"), {**os.environ, **environ, **more}, timeout=120)
+        assert done.returncode == 0, done.said[-3000:]
         logs.append(log_of(folder))
     assert [len(log) for log in logs] == [2, 2, 2]
     summaries = [json.loads((tmp_path / f"run{n}" / "train_summary.json").read_text()) for n in (1, 2, 4)]

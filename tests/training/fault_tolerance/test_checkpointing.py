@@ -23,10 +23,11 @@ from satlisa.training import trainer
 from satlisa.training.fault_tolerance import checkpoint_files
 from satlisa.training.fault_tolerance.checkpoint_files import list_checkpoints, read_checkpoint
 from stress.kills import differences, steps_of
+from tests.helpers.fork_server import launch
 from tests.helpers.paths import ROOT
 from tests.helpers.resume_fixtures import at_step, short
 from tests.helpers.run_folders import rewrite
-from tests.helpers.runs import LAUNCH, log_of, rows, write_dataset
+from tests.helpers.runs import log_of, rows, write_dataset
 
 pytestmark = pytest.mark.integration
 
@@ -227,13 +228,10 @@ def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path
     }  # fmt: skip
 
     def train(processes: int, folder: Path, **more: str) -> str:
-        done = subprocess.run(
-            [*LAUNCH, str(processes), str(ROOT / "train.py")],
-            env={**os.environ, **environ, "OUTPUT_DIR": str(folder), **more}, capture_output=True, text=True,
-            timeout=180, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stderr
+        given = {**os.environ, **environ, "OUTPUT_DIR": str(folder), **more}
+        done = launch(processes, str(ROOT / "train.py"), given, timeout=180)
+        assert done.returncode == 0, done.said[-3000:]
+        return done.said
 
     train(2, tmp_path / "two")
     for before, now, source, folder, last in ((2, 1, "two", "one", 6), (1, 2, "one", "again", 9)):
