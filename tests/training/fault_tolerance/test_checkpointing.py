@@ -221,17 +221,17 @@ def test_on_another_number_of_processes(tiny_config: ModelConfig, tmp_path: Path
     comes once, the losses are the same."""
     write_dataset(tmp_path / "data", {"train": [row for n, row in enumerate(rows(26)) if n % 10 != 9]})
     environ = {
-        "DATASET": str(tmp_path / "data"), "VLM_MODEL": tiny_config.vlm_model_id, "OMP_NUM_THREADS": "1",
+        "DATASET": str(tmp_path / "data"), "VLM_MODEL": tiny_config.vlm_model_id,
         "SAM_MODEL": tiny_config.sam_model_id, "DEVICE": "cpu", "ACCELERATE_USE_CPU": "1", "EPOCHS": "2",
         "BATCH_SIZE": "2", "GRAD_ACCUM": "1", "CHECKPOINT_EVERY": "3",
         "KEEP_CHECKPOINTS": "99",
     }  # fmt: skip
 
     def train(processes: int, folder: Path, **more: str) -> str:
-        given = {**os.environ, **environ, "OUTPUT_DIR": str(folder), **more}
-        done = launch(processes, str(ROOT / "train.py"), given, timeout=180)
-        assert done.returncode == 0, done.said[-3000:]
-        return done.said
+        given = {**environ, "OUTPUT_DIR": str(folder), **more}
+        done = launch(processes, str(ROOT / "train.py"), environ=given, timeout=180)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stderr
 
     train(2, tmp_path / "two")
     for before, now, source, folder, last in ((2, 1, "two", "one", 6), (1, 2, "one", "again", 9)):
