@@ -20,8 +20,6 @@ COVERED_ELSEWHERE = {  # modules without a test file of their own, and the file 
     "data/coordinates.py": "data/test_polygons.py",
     "data/fingerprint.py": "training/fault_tolerance/test_run_identity.py",
     "data/synthetic/terrain.py": "data/synthetic/test_painter.py",
-    "demo/fit.py": "demo/test_pretrain.py",
-    "demo/pretrain_sam.py": "demo/test_broaden_sam.py",
     "geo/answering.py": "geo/test_segment.py",
     "geo/answers.py": "geo/test_journal.py",
     "geo/bands.py": "geo/test_scene.py",

@@ -1,8 +1,8 @@
-"""Third stage of SAM's pretraining: real pictures beside scenes and collages, dense targets, prompts that name a kind.
+"""Second stage of SAM's pretraining: real pictures, dense targets, prompts of one vector for a kind or an object.
 
 The encoder is frozen in fine-tuning, so that what it cannot see, nothing can segment. A linear layer reads from its
-embedding which pixels are buildings, planes and edges. `<SEG>` will give SAM one vector for all of a kind: here an
-embedding makes one of a label. Both are discarded afterwards.
+embedding which pixels are buildings, planes and edges. `<SEG>` will give SAM one vector, for all of a kind or for one
+object: here an embedding makes one of a label, and a small MLP one of a box. All of these are discarded afterwards.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satlisa.demo.broaden_sam import CELL, REBUILD_WEIGHT, rare_pixel_weights, rebuild_layer, rebuild_loss
 from satlisa.demo.chips import Chip
 from satlisa.demo.collages import Collage
 from satlisa.demo.fit import fit, load, moved, say
@@ -21,30 +20,39 @@ from satlisa.demo.place_features import LABELS
 from satlisa.demo.pretrain_sam import prompt_loss
 from satlisa.demo.sam_lessons import SamBatch, SamLessons
 from satlisa.demo.tensors import sam_pixels
-from satlisa.demo.whitening import whiten_details
 from satlisa.model.losses import dice_loss, mask_iou
 
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 12
-_WEIGHTS = {"box": 0.7, "point": 0.5, "name": 1.0}  # of the prompts' losses
+_WEIGHTS = {"box": 0.7, "point": 0.5, "name": 1.0, "place": 1.0}  # of the prompts' losses
 _DENSE_WEIGHT = 1.0
+_REBUILD_WEIGHT = 2.0
+_CELL = 8  # pixels of a cell of the embedding
+_PLACE_WIDTH = 256
 _DICE_EPS = 20.0  # pixels: a picture may have none of a kind
-_DETAIL_SCALE = 2.0  # of `whiten_details`; about the standard deviation of an output in use
-_WHITENED_BATCHES = 6  # that the covariance of patches is estimated from
 
 
 class Aids(nn.Module):
-    """What is trained with SAM and thrown away: a prompt vector per label, and layers that read the embedding."""
+    """What is trained with SAM and thrown away.
+
+    Prompt vectors of labels and of boxes, and two layers that read the embedding. These give the pixels of a cell at
+    half of the input's resolution: colours, and kinds and edges.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.vectors = nn.Embedding(len(LABELS), width)
-        self.rebuild = rebuild_layer(width)
-        self.dense = nn.Conv2d(width, (len(LABELS) + 1) * (CELL // 2) ** 2, 1)  # at half of the input's resolution
+        self.rebuild = nn.Conv2d(width, 3 * (_CELL // 2) ** 2, 1)
+        self.dense = nn.Conv2d(width, (len(LABELS) + 1) * (_CELL // 2) ** 2, 1)
+        self.places = nn.Sequential(nn.Linear(4, _PLACE_WIDTH), nn.GELU(), nn.Linear(_PLACE_WIDTH, width))
 
 
 def predict(model: Any, aids: Aids, batch: SamBatch, embeddings: Tensor) -> dict[str, tuple[Tensor, ...]]:
-    """By kind of prompt: logits (·, 1, m, m), the predicted IoU (·, 1) and the masks to predict (·, 1, m, m) bool."""
+    """By kind of prompt: logits (·, 1, m, m), the predicted IoU (·, 1) and the masks to predict (·, 1, m, m) bool.
+
+    Args:
+        embeddings: (B, C, s/8, s/8) of the batch's pictures.
+    """
     labels = torch.ones_like(batch.points[..., 0], dtype=torch.int64)
     own = {
         "box": ({"input_boxes": batch.boxes}, batch.box_masks),
@@ -54,18 +62,23 @@ def predict(model: Any, aids: Aids, batch: SamBatch, embeddings: Tensor) -> dict
     for kind, (given, masks) in own.items():
         output = model(image_embeddings=embeddings, multimask_output=False, **given)
         found[kind] = output.pred_masks[:, :, 0], output.iou_scores[:, :, 0], masks
+    places = aids.places(batch.boxes * (2 / model.config.vision_config.image_size) - 1)
+    found["place"] = *vector_masks(model, places, embeddings), batch.box_masks
     named = embeddings[len(embeddings) - len(batch.names) :]
-    logits, scores = name_masks(model, aids, batch.names, named)
-    found["name"] = logits, scores, batch.name_masks
+    found["name"] = *vector_masks(model, aids.vectors(batch.names), named), batch.name_masks
     return found
 
 
-def name_masks(model: Any, aids: Aids, names: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, 1, m, m) and predicted IoU (B, 1) of all of a kind: names (B, 1) are indices in `LABELS`."""
+def vector_masks(model: Any, vectors: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, 1, m, m) and predicted IoU (B, 1) for a prompt of one vector each, (B, 1, C).
+
+    Args:
+        embeddings: (B, C, s/8, s/8).
+    """
     logits, scores = model.mask_decoder(
         image_embeddings=embeddings,
-        image_positional_embeddings=model.get_image_wide_positional_embeddings().expand(len(names), -1, -1, -1),
-        sparse_prompt_embeddings=aids.vectors(names)[:, :, None],
+        image_positional_embeddings=model.get_image_wide_positional_embeddings().expand(len(vectors), -1, -1, -1),
+        sparse_prompt_embeddings=vectors[:, :, None],
         dense_prompt_embeddings=model.prompt_encoder.no_mask_embed.weight[:, :, None, None].expand_as(embeddings),
         multimask_output=False,
     )
@@ -78,11 +91,25 @@ def dense_loss(predicted: Tensor, batch: SamBatch) -> Tensor:
     Args:
         predicted: (B, (labels + 1)·16, s/8, s/8), logits of a cell's pixels at half resolution; edges come last.
     """
-    logits = F.pixel_shuffle(predicted, CELL // 2)
+    logits = F.pixel_shuffle(predicted, _CELL // 2)
     kinds, targets = logits[len(logits) - len(batch.kinds) :, :-1], batch.kinds.float()
     dice = dice_loss(kinds, targets, torch.ones_like(targets), eps=_DICE_EPS).mean()
     edges = F.binary_cross_entropy_with_logits(logits[: len(batch.edges), -1:], batch.edges.float())
     return 2 * F.binary_cross_entropy_with_logits(kinds, targets) + 2 * dice + edges
+
+
+def rebuild_loss(rebuilt: Tensor, pixel_values: Tensor) -> Tensor:
+    """Mean squared error of reconstructions (B, 48, s/8, s/8) against the pixels (B, 3, s, s) at half size."""
+    return F.mse_loss(rebuilt, F.pixel_unshuffle(F.avg_pool2d(pixel_values, 2), _CELL // 2))
+
+
+def rare_pixel_weights(targets: Tensor) -> Tensor:
+    """BCE weights (B, P, m, m): object pixels are weighted by the square root of 0.5 / their share.
+
+    Shapes are small, so without weights an empty mask would be nearly right.
+    """
+    share = targets.mean((-2, -1), keepdim=True).clamp(min=1e-4)
+    return torch.where(targets > 0, (0.5 / share).sqrt(), 1.0)
 
 
 def adapt_sam(
@@ -98,10 +125,6 @@ def adapt_sam(
     device = model.device
     torch.manual_seed(seed)
     aids = Aids(model.config.vision_config.output_channels).to(device)
-    samples = SamLessons(gallery, collages, chips, _WHITENED_BATCHES, BATCH_SIZE, seed + 1)
-    pixels = torch.cat([samples[number].pixels for number in range(_WHITENED_BATCHES)])
-    used = whiten_details(model, sam_pixels(pixels).to(device), _DETAIL_SCALE, seed)
-    say(f"sam, stage 3: {used} directions of the patch embedding in use, the others get details")
     batches = load(SamLessons(gallery, collages, chips, steps, BATCH_SIZE, seed), workers)
 
     def loss_of(step: int) -> Tensor:
@@ -111,14 +134,14 @@ def adapt_sam(
         found = predict(model, aids, batch, embeddings)
         dense = dense_loss(aids.dense(embeddings), batch)
         rebuilt = rebuild_loss(aids.rebuild(embeddings), pixels)
-        loss = _DENSE_WEIGHT * dense + REBUILD_WEIGHT * rebuilt
+        loss = _DENSE_WEIGHT * dense + _REBUILD_WEIGHT * rebuilt
         for kind, (logits, scores, masks) in found.items():
             targets = masks.float()
             loss = loss + _WEIGHTS[kind] * prompt_loss(logits, targets, scores, rare_pixel_weights(targets))
         if step % 50 == 0 or step == steps - 1:
             listed = " ".join(f"{kind} {value:.3f}" for kind, value in _mean_ious(found).items())
             say(
-                f"sam, stage 3, step {step}/{steps} loss {loss.item():.3f} dense {dense.item():.3f} "
+                f"sam, stage 2, step {step}/{steps} loss {loss.item():.3f} dense {dense.item():.3f} "
                 f"rebuilt {rebuilt.item():.3f} IoU {listed}"
             )
         return loss

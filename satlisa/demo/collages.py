@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from satlisa.data.synthetic.structures import placed
 from satlisa.data.synthetic.terrain import SIDE
+from satlisa.demo.gallery import turn_array
 
 _LEAST = 9  # minimum pixels of a shape
 _MOST_SHAPES = 250
@@ -29,6 +30,10 @@ class Collage:
     pixels: np.ndarray
     shapes: np.ndarray
     surfaces: np.ndarray
+
+    def turned(self, number: int) -> "Collage":
+        """One of the eight rotations and reflections, numbered as in `Exhibit.turned`."""
+        return Collage(*(turn_array(array, number) for array in (self.pixels, self.shapes, self.surfaces)))
 
 
 def draw_collage(seed: int) -> Collage:

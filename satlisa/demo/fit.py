@@ -35,9 +35,16 @@ def load(batches: Dataset[Any], workers: int) -> Iterator[Any]:
 
 
 def moved(part: Any, device: torch.device) -> Any:
-    """A tensor, or a batch (a dataclass of tensors and of such parts), on another device; anything else unchanged."""
+    """A tensor, or a batch (a dataclass, dict, list or tuple of such parts), on another device.
+
+    Anything else is unchanged.
+    """
     if isinstance(part, Tensor):
         return part.to(device)
+    if isinstance(part, dict):
+        return {name: moved(value, device) for name, value in part.items()}
+    if isinstance(part, (tuple, list)):
+        return type(part)(moved(value, device) for value in part)
     if is_dataclass(part) and not isinstance(part, type):
         return replace(part, **{item.name: moved(getattr(part, item.name), device) for item in fields(part)})
     return part

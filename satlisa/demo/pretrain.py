@@ -17,8 +17,7 @@ import torch
 
 from satlisa.data.synthetic.rows import demo_rows
 from satlisa.demo import tiny_models as backbone
-from satlisa.demo.adapt_sam import adapt_sam
-from satlisa.demo.broaden_sam import broaden_sam
+from satlisa.demo.adapt_sam import BATCH_SIZE, adapt_sam
 from satlisa.demo.chips import Chip, read_chips, with_buildings
 from satlisa.demo.collages import draw_collage
 from satlisa.demo.fit import say
@@ -27,10 +26,14 @@ from satlisa.demo.lessons import Writer
 from satlisa.demo.pretrain_sam import score_sam, train_sam
 from satlisa.demo.pretrain_tower import DenseHead, train_tower
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
+from satlisa.demo.sam_lessons import SamLessons
+from satlisa.demo.tensors import sam_pixels
+from satlisa.demo.whitening import whiten
 
 Gallery = Sequence[Exhibit]
 WEIGHTS = Path(__file__).parent / "weights"
 _TOKENIZER_SCENES = 400  # enough for their texts to contain every phrase
+_WHITENED_BATCHES = 6  # that the covariance of patches is estimated from
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,8 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tower-steps", type=int, default=1000, help="steps of the vision tower alone (%(default)s)")
     parser.add_argument("--vlm-steps", type=int, default=1900, help="steps of the VLM after it (%(default)s)")
     parser.add_argument("--sam-steps", type=int, default=1200, help="steps of SAM, stage 1 (%(default)s)")
-    parser.add_argument("--broaden-steps", type=int, default=700, help="stage 2, with collages (%(default)s)")
-    parser.add_argument("--adapt-steps", type=int, default=1200, help="stage 3, if there are chips (%(default)s)")
+    parser.add_argument("--adapt-steps", type=int, default=1200, help="stage 2, with collages and chips (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, help="training scenes (%(default)s)")
     parser.add_argument("--collages", type=int, default=2500, help="training collages (%(default)s)")
     parser.add_argument("--validation-scenes", type=int, default=100, help="validation scenes (%(default)s)")
@@ -107,12 +109,14 @@ def pretrain_sam(
 ) -> dict[str, float]:
     """Train, save and score SAM."""
     model, processor = backbone.new_sam(options.seed), backbone.sam_processor()
-    train_sam(model, processor, train, options.sam_steps, options.seed)
     collages = [draw_collage(number) for number in range(options.collages)]
-    broaden_sam(model, processor, train, collages, options.broaden_steps, options.seed)
     real = with_buildings(chips)
-    if real and options.adapt_steps:
-        adapt_sam(model.to(options.device), train, collages, real, options.adapt_steps, options.seed, options.workers)
+    samples = SamLessons(train, collages, real, _WHITENED_BATCHES, BATCH_SIZE, options.seed + 1)
+    whiten(model, sam_pixels(torch.cat([samples[n].pixels for n in range(_WHITENED_BATCHES)])), options.seed)
+    model.to(options.device)
+    train_sam(model, train, options.sam_steps, options.seed, options.workers)
+    if options.adapt_steps:
+        adapt_sam(model, train, collages, real, options.adapt_steps, options.seed, options.workers)
     backbone.save(model.cpu(), processor, options.output / "sam")
     return score_sam(model, processor, validation)
 

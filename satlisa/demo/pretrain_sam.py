@@ -7,10 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from satlisa.data.synthetic.plan import SceneObject
-from satlisa.demo.fit import fit, say
+from satlisa.demo.collages import recoloured
+from satlisa.demo.fit import fit, load, moved, say
 from satlisa.demo.gallery import Exhibit
+from satlisa.demo.tensors import sam_pixels
 from satlisa.demo.tiny_models import IMAGE_SIZE
 from satlisa.geometry.raster import rasterize
 from satlisa.model.losses import bce_loss, dice_loss, mask_iou
@@ -90,22 +93,41 @@ def prompt_loss(logits: Tensor, targets: Tensor, scores: Tensor, weights: Tensor
     return 2 * bce + dice + F.mse_loss(scores, mask_iou(logits.detach() > 0, targets > 0))
 
 
-def train_sam(model: Any, processor: Any, gallery: Sequence[Exhibit], steps: int, seed: int) -> None:
-    """Train all of SAM in place."""
-    rng = np.random.default_rng((seed, 2))
-    gallery = [exhibit for exhibit in gallery if exhibit.plan.objects]
+class SceneLessons(Dataset[tuple[Tensor, dict[str, Tensor], Tensor]]):
+    """The batch of each step, the same in any process.
 
-    def loss_of(step: int) -> Tensor:
-        exhibits = [gallery[i].turned(int(rng.integers(8))) for i in rng.integers(len(gallery), size=BATCH_SIZE)]
+    Pixels (B, s, s, 3) uint8, half of the pictures recoloured; prompts of a kind; their masks (B, P, s/2, s/2) bool.
+    """
+
+    def __init__(self, gallery: Sequence[Exhibit], steps: int, seed: int) -> None:
+        self._gallery = [exhibit for exhibit in gallery if exhibit.plan.objects]
+        self._steps, self._seed = steps, seed
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        rng = np.random.default_rng((self._seed, 1, step))
+        chosen = rng.integers(len(self._gallery), size=BATCH_SIZE)
+        exhibits = [self._gallery[i].turned(int(rng.integers(8))) for i in chosen]
         kind = KINDS[step % 3]
         prompts, masks = prompts_of(_draw_groups(exhibits, kind, rng), kind, IMAGE_SIZE // 2, rng)
+        pixels = np.stack([recoloured(x.pixels, rng) if rng.random() < 0.5 else x.pixels for x in exhibits])
+        return torch.from_numpy(pixels), prompts, masks
+
+
+def train_sam(model: Any, gallery: Sequence[Exhibit], steps: int, seed: int, workers: int = 0) -> None:
+    """Train all of SAM in place, on its own device."""
+    batches = load(SceneLessons(gallery, steps, seed), workers)
+
+    def loss_of(step: int) -> Tensor:
+        pixels, prompts, masks = moved(next(batches), model.device)
         targets = masks.float()
-        pixels = processor(images=[x.image for x in exhibits], return_tensors="pt")["pixel_values"]
-        output = model(pixel_values=pixels, multimask_output=False, **prompts)
+        output = model(pixel_values=sam_pixels(pixels), multimask_output=False, **prompts)
         loss = prompt_loss(output.pred_masks[:, :, 0], targets, output.iou_scores[:, :, 0])
         if step % 30 < 3 or step == steps - 1:
             iou = float(mask_iou(output.pred_masks[:, :, 0] > 0, targets > 0).mean())
-            say(f"sam step {step}/{steps} {kind} loss {loss.item():.3f} IoU {iou:.3f}")
+            say(f"sam, stage 1, step {step}/{steps} {KINDS[step % 3]} loss {loss.item():.3f} IoU {iou:.3f}")
         return loss
 
     fit(model, loss_of, steps, LEARNING_RATE)

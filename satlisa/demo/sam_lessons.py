@@ -1,4 +1,4 @@
-"""Batches for the third stage of SAM's pretraining: pictures with prompts, the masks to predict, and dense targets."""
+"""Batches for the second stage of SAM's pretraining: pictures with prompts, the masks to predict, and dense targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from satlisa.demo.broaden_sam import as_collage, box_of, halved, turned
+from satlisa.data.synthetic.terrain import SIDE
 from satlisa.demo.chips import Chip
 from satlisa.demo.collages import Collage, recoloured
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.place_features import LABELS
-from satlisa.demo.pretrain_sam import draw_points, jittered
+from satlisa.demo.pretrain_sam import draw_mask, draw_points, jittered
 
 UNNAMED = len(LABELS)  # in place of a label's index
-KINDS = ("box", "point", "name")  # of prompts; each picture gets one of each
 _LEAST = 60  # minimum pixels of a shape used as a target; one cell of the embedding has 64
 
 
@@ -56,9 +55,14 @@ class SamBatch:
 
 
 def as_picture(exhibit: Exhibit) -> Picture:
-    """A scene as a picture."""
-    labels = sorted({thing.label for thing in exhibit.plan.objects})  # as `as_collage` numbers surfaces
-    return Picture(as_collage(exhibit), (UNNAMED, *map(LABELS.index, labels)))
+    """A scene as a picture: its objects are the shapes 1, 2, …, their labels the surfaces; 0 is background."""
+    shapes = np.zeros((SIDE, SIDE), np.uint8)
+    surfaces = np.zeros_like(shapes)
+    labels = sorted({thing.label for thing in exhibit.plan.objects})
+    for number, thing in enumerate(exhibit.plan.objects, start=1):
+        mask = draw_mask([thing], SIDE)
+        shapes[mask], surfaces[mask] = number, 1 + labels.index(thing.label)
+    return Picture(Collage(exhibit.pixels, shapes, surfaces), (UNNAMED, *map(LABELS.index, labels)))
 
 
 class SamLessons(Dataset[SamBatch]):
@@ -87,7 +91,7 @@ class SamLessons(Dataset[SamBatch]):
     def __getitem__(self, step: int) -> SamBatch:
         rng = np.random.default_rng((self._seed, 2, step))
         pictures = [
-            Picture(turned(self._collages[i], int(rng.integers(8))))
+            Picture(self._collages[i].turned(int(rng.integers(8))))
             for i in rng.integers(len(self._collages), size=self._num_collages)
         ]
         pictures += [
@@ -114,13 +118,13 @@ def make_batch(
     pixels = [x.collage.pixels for x in pictures]
     return SamBatch(
         torch.from_numpy(np.stack([recoloured(p, rng) if recolour and rng.random() < 0.8 else p for p in pixels])),
-        jittered(np.array([[box_of(mask)] for mask in boxed]), rng)["input_boxes"],
+        jittered(np.array([[_box_of(mask)] for mask in boxed]), rng)["input_boxes"],
         _targets(boxed),
         torch.tensor(np.array([[draw_points(mask, 1, rng)] for mask in pointed])).float(),
         _targets(pointed),
         torch.tensor([[name] for _, name in named]),
         _targets([mask for mask, _ in named]),
-        halved(np.stack([_kinds(x) for x in pictures[unnamed:]])),
+        _halved(np.stack([_kinds(x) for x in pictures[unnamed:]])),
         torch.from_numpy(np.stack([_edges(x.collage.shapes)[None] for x in pictures[: len(pictures) - real]])),
     )
 
@@ -154,4 +158,16 @@ def _edges(shapes: np.ndarray) -> np.ndarray:
 
 
 def _targets(masks: Sequence[np.ndarray]) -> Tensor:
-    return halved(np.stack(masks)[:, None])
+    return _halved(np.stack(masks)[:, None])
+
+
+def _halved(masks: np.ndarray) -> Tensor:
+    """Masks (…, SIDE, SIDE) at half resolution, (…, SIDE / 2, SIDE / 2) bool: pixels half covered or more."""
+    half = SIDE // 2
+    return torch.from_numpy(masks.reshape(*masks.shape[:-2], half, 2, half, 2).mean((-3, -1)) >= 0.5)
+
+
+def _box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The box (left, top, right, bottom) of a mask, in pixels."""
+    rows, columns = np.nonzero(mask)
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1

@@ -1,9 +1,9 @@
-"""Whitening of SAM's patch embedding: directions of its output that carry nothing get the details of patches.
+"""PCA whitening of SAM's patch embedding before its first step (Krizhevsky 2009, appendix A).
 
-Natural patches vary mostly in brightness. After two stages on scenes and collages, 99 % of the variance of the patch
-embedding's output lies in 5 of its 96 directions: colours and their slopes. Textures, by which real buildings are told,
-do not get in, and gradient descent is slow to let them in. PCA whitening gives every principal component of the patches
-the same variance (Krizhevsky 2009, appendix A).
+Natural patches vary mostly in brightness. Trained from random weights on scenes and collages, 99 % of the variance of
+the patch embedding's output lay in 5 of its 96 directions: colours and their slopes. Textures, by which real buildings
+are told, do not get in, and gradient descent is slow to let them in. Whitening gives the principal components of the
+patches the same variance.
 """
 
 from typing import Any
@@ -12,43 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_KEPT = 0.99  # share of the output's variance that stays as it is
-_PLAIN = 3  # first principal components of patches, the mean colour: the kept directions have them
 _FLOOR = 5e-5  # of the largest eigenvalue, added to all: components that are noise stay small
 
 
 @torch.no_grad()
-def whiten_details(model: Any, pixels: Tensor, scale: float, seed: int) -> int:
-    """Add whitened details to the unused output directions of a SAM's patch embedding, in place.
+def whiten(model: Any, pixels: Tensor, seed: int) -> None:
+    """Set a SAM's patch embedding to the first principal components of patches, whitened and mixed at random, in place.
 
-    What the used directions carry is unchanged, so that the encoder keeps most of what it has learnt.
+    Its outputs have mean 0; a component of variance v has v / (v + floor) in them, nearly 1 unless it is noise.
 
     Args:
-        pixels: (B, 3, s, s), SAM's input, from which the covariance is estimated.
-        scale: standard deviation of an added component, before `_FLOOR`.
-
-    Returns:
-        The number of directions that were in use.
+        pixels: (B, 3, s, s), SAM's input, from which mean and covariance of patches are estimated.
     """
     projection = model.vision_encoder.patch_embed.projection
-    side = projection.kernel_size[0]
-    weight = projection.weight.flatten(1)
-    width = len(weight)
+    width, side = len(projection.weight), projection.kernel_size[0]
     patches = F.unfold(pixels, side, stride=side // 2).transpose(1, 2).flatten(0, 1)
-    strengths, directions = _principal(patches @ weight.T)
-    used = int((strengths.cumsum(0) / strengths.sum() < _KEPT).sum()) + 1
-    variances, components = _principal(patches)
-    details = slice(_PLAIN, _PLAIN + width - used)
-    whitened = components[:, details] / (variances[details] + _FLOOR * variances[0]).sqrt()
-    random = torch.randn(width - used, width - used, generator=torch.Generator().manual_seed(seed))
-    mixed = torch.linalg.qr(random)[0].to(weight)
-    added = scale * directions[:, used:] @ mixed @ whitened.T
-    projection.weight += added.view_as(projection.weight)
-    projection.bias -= added @ patches.mean(0)
-    return used
-
-
-def _principal(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances, largest first, and principal components, as columns, of values (N, D)."""
-    variances, components = torch.linalg.eigh(torch.cov(values.T))
-    return variances.flip(0), components.flip(1)
+    variances, components = torch.linalg.eigh(torch.cov(patches.T))  # the smallest first
+    variances, components = variances.flip(0), components.flip(1)
+    whitened = components[:, :width] / (variances[:width] + _FLOOR * variances[0]).sqrt()
+    random = torch.randn(width, width, generator=torch.Generator().manual_seed(seed))
+    weight = torch.linalg.qr(random)[0].to(whitened) @ whitened.T
+    projection.weight.copy_(weight.view_as(projection.weight))
+    projection.bias.copy_(-(weight @ patches.mean(0)))
