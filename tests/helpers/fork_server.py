@@ -15,8 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,19 +29,10 @@ _IMPORTED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Launched:
-    """What came of a run: 0 or the first exit status that was not (-9: SIGKILL), and what its processes wrote."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def launch(
-    processes: int, script: str, arguments: Sequence[str] = (), *, environ: dict[str, str], timeout: float
-) -> Launched:
+def launch(processes: int, script: str, environ: dict[str, str], timeout: float) -> "subprocess.CompletedProcess[str]":
     """Run a script in some processes of one group; when one fails or time is up, all are killed.
+
+    The exit status is 0 or the first one that was not (-9: SIGKILL).
 
     Args:
         environ: variables added to this process's own. What is read at import, OMP_NUM_THREADS among others, is the
@@ -52,7 +41,7 @@ def launch(
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         request = {
-            "processes": processes, "command": [script, *arguments], "environ": {**os.environ, **environ},
+            "processes": processes, "script": script, "environ": {**os.environ, **environ},
             "cwd": os.getcwd(), "folder": folder, "timeout": timeout,
         }  # fmt: skip
         assert server.stdin and server.stdout
@@ -61,7 +50,8 @@ def launch(
         if not reply:
             _server.cache_clear()
             raise RuntimeError(f"the fork server ended with status {server.wait()}")
-        return Launched(int(reply), *(Path(folder, name).read_text(errors="replace") for name in ("stdout", "stderr")))
+        written = (Path(folder, name).read_text(errors="replace") for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(script, int(reply), *written)
 
 
 @cache
@@ -114,8 +104,8 @@ def _become(request: dict[str, Any], group: dict[str, int | str]) -> None:
     os.environ.update({name: str(value) for name, value in group.items()})
     random.seed()
     np.random.seed()
-    sys.argv = request["command"]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.argv = [request["script"]]
+    runpy.run_path(request["script"], run_name="__main__")
     sys.exit(0)
 
 

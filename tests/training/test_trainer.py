@@ -109,13 +109,13 @@ def test_two_processes_train_like_one(
     logs = []
     for processes, size in ((1, 4), (2, 2), (4, 1)):
         folder = tmp_path / f"run{processes}"
-        more = {"BATCH_SIZE": str(size), "OUTPUT_DIR": str(folder)}
-        script, more = str(ROOT / "train.py"), {**environ, **more}
+        script = str(ROOT / "train.py")
+        given = {**environ, "BATCH_SIZE": str(size), "OUTPUT_DIR": str(folder)}
         if processes == 2 and not broken:
-            command, given = [*LAUNCH, "2", script], {**os.environ, **more}
-            done: Any = subprocess.run(command, env=given, capture_output=True, text=True, timeout=120, check=False)
+            command, variables = [*LAUNCH, "2", script], {**os.environ, **given}
+            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
         else:
-            done = launch(processes, script, environ=more, timeout=120)
+            done = launch(processes, script, environ=given, timeout=120)
         assert done.returncode == 0, done.stderr[-3000:]
         logs.append(log_of(folder))
     assert [len(log) for log in logs] == [2, 2, 2]
