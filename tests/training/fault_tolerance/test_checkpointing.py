@@ -1,6 +1,7 @@
 """A run that is interrupted ends as if it had never stopped, whatever interrupts it."""
 
 import errno
+import multiprocessing
 import os
 import shutil
 import signal
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from satlisa.config import ModelConfig
@@ -321,9 +321,10 @@ def test_a_killed_loader_is_one_line_and_the_run_resumes(
     made = short(tiny_config, resume_data, tmp_path, MODEL_CONFIG=dropping, NUM_WORKERS="1")
 
     def kill_loaders() -> None:
-        for child in psutil.Process().children():
-            if "torch_shm" not in child.name():
-                child.kill()
+        loaders = multiprocessing.active_children()
+        assert loaders
+        for loader in loaders:
+            loader.kill()
         time.sleep(1)  # until torch notices, as in a step that takes a while
 
     with monkeypatch.context() as patch:
