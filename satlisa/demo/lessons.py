@@ -27,8 +27,9 @@ from satlisa.processing.chat import IGNORE_INDEX, encode_answer, encode_image, r
 from satlisa.processing.collator import answer_positions, stack_positions
 
 FORMS = ("box", "centre", "none")  # of a list of objects, as in `instance_places`
-_ANSWER_BEGINS = "\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+Asked = list[tuple[Question, list[tuple[str, SceneObject]]]]  # questions, and the objects listed after each answer
 _SHARES = (0.5, 0.2, 0.3)
+_LIST_SHARES = (0.8, 0.1, 0.1)  # of the forms, where lists are taught above all
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,7 @@ def ask_list(plan: Plan, form: str) -> tuple[Question, list[tuple[str, SceneObje
     return questions.ask_instances(plan), [(place_words(thing, form), thing) for thing in plan.objects]
 
 
-def draw_dialogue(
-    plan: Plan, rng: np.random.Generator, count: int
-) -> list[tuple[Question, list[tuple[str, SceneObject]]]]:
+def draw_dialogue(plan: Plan, rng: np.random.Generator, count: int) -> Asked:
     """`count` questions about a scene: a list of its objects most of the time, and others in turn."""
     others = [
         questions.ask_class(plan),
@@ -159,7 +158,7 @@ def draw_dialogue(
         questions.ask_fact(plan, int(rng.integers(5))),
         questions.ask_object_count(plan),
     ]
-    drawn: list[tuple[Question, list[tuple[str, SceneObject]]]] = []
+    drawn: Asked = []
     if plan.objects:
         lists = [ask_list(plan, FORMS[rng.choice(3, p=_SHARES)]), (questions.ask_box_list(plan), [])]
         drawn.append(lists[int(rng.random() < 0.4)])
@@ -187,6 +186,7 @@ class Lessons(Dataset[LessonBatch]):
     Args:
         single_from: the step from which each picture has one question, as in fine-tuning and inference; before it,
             several, because the picture costs most.
+        list_share: share of the scenes with objects that are asked for their list alone, mostly with boxes.
     """
 
     def __init__(
@@ -198,10 +198,12 @@ class Lessons(Dataset[LessonBatch]):
         batch_size: int,
         seed: int,
         single_from: int,
+        list_share: float = 0.0,
     ) -> None:
         self._writer, self._gallery, self._steps = writer, gallery, steps
         self._chips = [chip for chip in chips if chip.dialogues]
         self._batch_size, self._seed, self._single_from = batch_size, seed, single_from
+        self._list_share = list_share
 
     def __len__(self) -> int:
         return self._steps
@@ -212,7 +214,7 @@ class Lessons(Dataset[LessonBatch]):
         num_chips = self._batch_size // 8 if self._chips else 0
         drawn = rng.integers(len(self._gallery), size=self._batch_size - num_chips)
         exhibits = [self._gallery[number].turned(int(rng.integers(8))) for number in drawn]
-        lessons = [self._writer.write(draw_dialogue(x.plan, rng, count)) for x in exhibits]
+        lessons = [self._writer.write(self._draw(x.plan, rng, count)) for x in exhibits]
         pixels, plans = [x.pixels for x in exhibits], [x.plan for x in exhibits]
         chips = [self._chips[number] for number in rng.integers(len(self._chips), size=num_chips)]
         for chip in chips:
@@ -220,3 +222,8 @@ class Lessons(Dataset[LessonBatch]):
             lessons.append(self._writer.write([(Question("", *turns), []) for turns in asked]))
             pixels.append(recoloured(chip.whole(int(rng.integers(8))), rng))
         return self._writer.collate(pixels, [*plans, *[None] * num_chips], lessons)
+
+    def _draw(self, plan: Plan, rng: np.random.Generator, count: int) -> Asked:
+        if self._list_share and plan.objects and rng.random() < self._list_share:
+            return [ask_list(plan, FORMS[rng.choice(3, p=_LIST_SHARES)])]
+        return draw_dialogue(plan, rng, count)

@@ -23,6 +23,7 @@ from satlisa.demo.collages import draw_collage
 from satlisa.demo.fit import say
 from satlisa.demo.gallery import Exhibit, open_gallery
 from satlisa.demo.lessons import Writer
+from satlisa.demo.pretrain_lists import train_lists
 from satlisa.demo.pretrain_sam import score_sam, train_sam
 from satlisa.demo.pretrain_tower import DenseHead, train_tower
 from satlisa.demo.pretrain_vlm import score_vlm, train_vlm
@@ -67,6 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chips", default="", help="dataset whose training pictures are used too, folder or hub id")
     parser.add_argument("--tower-steps", type=int, default=1000, help="steps of the vision tower alone (%(default)s)")
     parser.add_argument("--vlm-steps", type=int, default=1900, help="steps of the VLM after it (%(default)s)")
+    parser.add_argument("--list-steps", type=int, default=400, help="steps of lists at its end (%(default)s)")
     parser.add_argument("--sam-steps", type=int, default=1200, help="steps of SAM, stage 1 (%(default)s)")
     parser.add_argument("--adapt-steps", type=int, default=1200, help="stage 2, with collages and chips (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, help="training scenes (%(default)s)")
@@ -100,6 +102,8 @@ def pretrain_vlm(
     train_tower(model, head, train, options.tower_steps, options.seed, options.workers)
     writer = Writer(processor)
     train_vlm(model, head, writer, train, chips, options.vlm_steps, options.seed, options.workers)
+    if options.list_steps:
+        train_lists(model, writer, train, chips, options.list_steps, options.seed, options.workers)
     backbone.save(model.cpu(), processor, options.output / "vlm")
     return score_vlm(model.to(options.device), processor, validation)
 

@@ -88,3 +88,11 @@ def test_a_batch_says_where_its_markers_are(writer, scene):
         int((row == writer.tokenizer.convert_tokens_to_ids("<|im_start|>")).sum()) for row in lessons[3].input_ids
     ]
     assert questions_of == [2] * 8  # from `single_from` on one question, one answer
+
+
+def test_a_share_of_the_scenes_is_asked_for_lists_alone(writer, scene):
+    def answers(share: float) -> int:
+        lessons = Lessons(writer, [scene], [], 6, 8, seed=0, single_from=0, list_share=share)
+        return sum(int((lessons[step].input_ids == writer.marker).any(dim=1).sum()) for step in range(6))
+
+    assert answers(1.0) == 48 and answers(0.0) < answers(0.6) < 48

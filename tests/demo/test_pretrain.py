@@ -38,6 +38,7 @@ def test_the_command_writes_both_folders(tmp_path):
         "chips": tmp_path / "chips",
         "tower-steps": 1,
         "vlm-steps": 2,
+        "list-steps": 1,
         "sam-steps": 2,
         "adapt-steps": 1,
         "scenes": 12,
@@ -48,7 +49,7 @@ def test_the_command_writes_both_folders(tmp_path):
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True)
-    assert "sam, stage 2, step 0/1" in done.stdout
+    assert "sam, stage 2, step 0/1" in done.stdout and "vlm, lists, step 0/1" in done.stdout
     assert "<SEG>" not in AutoProcessor.from_pretrained(tmp_path / "vlm").tokenizer.get_vocab()
     assert Qwen3_5ForConditionalGeneration.from_pretrained(tmp_path / "vlm").config.model_type == "qwen3_5"
     sam = SamModel.from_pretrained(tmp_path / "sam", dtype=torch.float32)

@@ -1,0 +1,80 @@
+"""Last stage of the VLM's pretraining: lists of objects above all, the vision tower frozen.
+
+After the stage before, an answer mostly says the right number of objects, and then lists one too few or one twice. Half
+of the questions are now those of instance segmentation, in the form that fine-tuning has for several objects.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from satlisa.demo.chips import Chip
+from satlisa.demo.fit import fit, load, moved, say
+from satlisa.demo.gallery import Exhibit
+from satlisa.demo.lessons import LessonBatch, Lessons, Writer
+from satlisa.demo.place_features import WIDTH, place_features
+from satlisa.demo.pretrain_vlm import BATCH_SIZE, PLACE_WEIGHT, Reader
+from satlisa.model.delta_net import patch_delta_net
+
+LEARNING_RATE = 8e-4
+LIST_SHARE = 0.5  # of the scenes with objects
+_FITTED_BATCHES = 10
+_RIDGE = 0.1
+
+
+def train_lists(
+    model: Any,
+    writer: Writer,
+    gallery: Sequence[Exhibit],
+    chips: Sequence[Chip],
+    steps: int,
+    seed: int,
+    workers: int = 0,
+) -> None:
+    """Train the language model of a VLM in place, on its own device."""
+    patch_delta_net()
+    device = model.device
+    model.model.visual.requires_grad_(False)
+    reader = Reader(model, writer)
+    places = fit_places(reader, Lessons(writer, gallery, chips, _FITTED_BATCHES, BATCH_SIZE, seed + 2, single_from=0))
+    lessons = Lessons(writer, gallery, chips, steps, BATCH_SIZE, seed + 1, single_from=0, list_share=LIST_SHARE)
+    batches = load(lessons, workers)
+
+    def loss_of(step: int) -> Tensor:
+        batch = moved(next(batches), device)
+        _, states, logits, targets = reader(batch)
+        text = F.cross_entropy(logits, targets)
+        wanted = place_features(batch.marker_boxes, batch.marker_labels)
+        place = F.mse_loss(places(states), wanted) if len(states) else text.new_zeros(())
+        if step % 50 == 0 or step == steps - 1:
+            accuracy = float((logits.argmax(-1) == targets).float().mean())
+            say(
+                f"vlm, lists, step {step}/{steps} text {text.item():.3f} token accuracy {accuracy:.3f} "
+                f"places {place.item():.4f}"
+            )
+        return text + PLACE_WEIGHT * place
+
+    fit(model, loss_of, steps, LEARNING_RATE, helpers=[places])
+    model.model.visual.requires_grad_(True)
+
+
+@torch.no_grad()
+def fit_places(reader: Reader, lessons: Dataset[LessonBatch]) -> nn.Linear:
+    """The linear layer that reads an object's place from the state at its marker, by ridge regression."""
+    device = reader.model.device
+    states, wanted = [], []
+    for batch in load(lessons, 0):
+        batch = moved(batch, device)
+        states.append(reader(batch)[1])
+        wanted.append(place_features(batch.marker_boxes, batch.marker_labels))
+    inputs = F.pad(torch.cat(states), (0, 1), value=1.0)  # the last column for the bias
+    penalty = _RIDGE * torch.eye(inputs.shape[1], device=device)
+    solution = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ torch.cat(wanted))
+    layer = nn.Linear(inputs.shape[1] - 1, WIDTH).to(device)
+    layer.weight.copy_(solution[:-1].T)
+    layer.bias.copy_(solution[-1])
+    return layer
