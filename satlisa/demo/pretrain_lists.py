@@ -17,7 +17,7 @@ from satlisa.demo.fit import fit, load, moved, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.lessons import LessonBatch, Lessons, Writer
 from satlisa.demo.place_features import WIDTH, place_features
-from satlisa.demo.pretrain_vlm import BATCH_SIZE, PLACE_WEIGHT, Reader
+from satlisa.demo.pretrain_vlm import BATCH_SIZE, Reader, lesson_loss
 from satlisa.model.delta_net import patch_delta_net
 
 LEARNING_RATE = 8e-4
@@ -47,16 +47,10 @@ def train_lists(
     def loss_of(step: int) -> Tensor:
         batch = moved(next(batches), device)
         _, states, logits, targets = reader(batch)
-        text = F.cross_entropy(logits, targets)
-        wanted = place_features(batch.marker_boxes, batch.marker_labels)
-        place = F.mse_loss(places(states), wanted) if len(states) else text.new_zeros(())
+        loss, said = lesson_loss(batch, states, logits, targets, places)
         if step % 50 == 0 or step == steps - 1:
-            accuracy = float((logits.argmax(-1) == targets).float().mean())
-            say(
-                f"vlm, lists, step {step}/{steps} text {text.item():.3f} token accuracy {accuracy:.3f} "
-                f"places {place.item():.4f}"
-            )
-        return text + PLACE_WEIGHT * place
+            say(f"vlm, lists, step {step}/{steps} {said()}")
+        return loss
 
     fit(model, loss_of, steps, LEARNING_RATE, helpers=[places])
     model.model.visual.requires_grad_(True)

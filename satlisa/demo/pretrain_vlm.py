@@ -5,7 +5,7 @@ linear layer that reads an object's place (`place_features`) from the state at t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,18 +93,33 @@ def train_vlm(
     def loss_of(step: int) -> Tensor:
         batch = moved(next(batches), device)
         tokens, states, logits, targets = reader(batch)
-        text, dense = F.cross_entropy(logits, targets), head.loss(tokens, batch.dense)
-        wanted = place_features.place_features(batch.marker_boxes, batch.marker_labels)
-        place = F.mse_loss(places(states), wanted) if len(states) else text.new_zeros(())
+        loss, said = lesson_loss(batch, states, logits, targets, places)
+        dense = head.loss(tokens, batch.dense)
         if step % 50 == 0 or step == steps - 1:
-            accuracy = float((logits.argmax(-1) == targets).float().mean())
-            say(
-                f"vlm step {step}/{steps} text {text.item():.3f} token accuracy {accuracy:.3f} "
-                f"places {place.item():.3f} dense {dense.item():.3f}: {head.report(tokens, batch.dense)}"
-            )
-        return text + PLACE_WEIGHT * place + DENSE_WEIGHT * dense
+            say(f"vlm step {step}/{steps} {said()} dense {dense.item():.3f}: {head.report(tokens, batch.dense)}")
+        return loss + DENSE_WEIGHT * dense
 
     fit(model, loss_of, steps, LEARNING_RATE, helpers=[head, places])
+
+
+def lesson_loss(
+    batch: LessonBatch, states: Tensor, logits: Tensor, targets: Tensor, places: nn.Module
+) -> tuple[Tensor, Callable[[], str]]:
+    """Cross entropy of the answers plus the squared error of the places read at the markers, and what to say of both.
+
+    Args:
+        states, logits, targets: what a `Reader` returns for the batch.
+        places: reads place features from states.
+    """
+    text = F.cross_entropy(logits, targets)
+    wanted = place_features.place_features(batch.marker_boxes, batch.marker_labels)
+    place = F.mse_loss(places(states), wanted) if len(states) else text.new_zeros(())
+
+    def said() -> str:
+        accuracy = float((logits.argmax(-1) == targets).float().mean())
+        return f"text {text.item():.3f} token accuracy {accuracy:.3f} places {place.item():.4f}"
+
+    return text + PLACE_WEIGHT * place, said
 
 
 def all_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:
