@@ -23,6 +23,7 @@ from satlisa.evaluation.windows import EvalSettings
 from satlisa.inference.generation import Answer, answer
 from satlisa.model.assemble import enable_gradient_checkpointing
 from satlisa.model.lm_head import LMHead
+from satlisa.model.memory_cache import MemoryCache
 from satlisa.model.satlisa import SatLisa
 from satlisa.processing.collator import Batch, Encoded, collate
 from satlisa.processing.processor import encode_sample
@@ -125,7 +126,10 @@ def evaluation(bench: Bench) -> list[Row]:
 
 
 def cache(bench: Bench) -> list[Row]:
-    """Loading and one training step of mask samples with `CACHE_SAM`: a later epoch against the first."""
+    """Loading and one training step of mask samples with `CACHE_SAM`: a later epoch against the first.
+
+    And a step, half of the samples with masks, whose images `CACHE_MEMORY_GB` knows, against one without it.
+    """
     model = bench.model().train()
     samples = [make_sample(bench, number, with_mask=True) for number in range(bench.batch_size)]
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +145,25 @@ def cache(bench: Bench) -> list[Row]:
 
         expect(first() == step(), "a recalled embedding changes the loss")
         seconds = race(step, first, bench.repeats, bench.device)
-    return [Row(f"{len(samples)} mask samples ({bench.size}): later epoch, first epoch", *seconds, "s", "none")]
+    name = f"{len(samples)} mask samples ({bench.size}): later epoch, first epoch"
+    return [Row(name, *seconds, "s", "none"), _memory_cache(bench)]
+
+
+def _memory_cache(bench: Bench) -> Row:
+    model = bench.model().train()
+    batch = batch_of(model, mixed_samples(bench))[0]
+    model.keep_in_memory(10**10)
+    memory = model.segmenter.memory
+
+    def step(cache: MemoryCache | None) -> float:
+        model.segmenter.memory = cache
+        return take_step(model, batch)
+
+    gap = abs(step(memory) - step(None))
+    expect(gap < 1e-2, f"the loss differs by {gap}")
+    seconds = race(partial(step, memory), partial(step, None), bench.repeats, bench.device)
+    name = f"training step ({bench.size}, {bench.batch_size} samples): images in memory, images encoded"
+    return Row(name, *seconds, "s", f"loss {gap:.1e}")
 
 
 def memory(bench: Bench) -> list[Row]:

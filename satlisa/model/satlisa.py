@@ -14,6 +14,7 @@ uses the state *at* `<SEG>`, and GELU in place of ReLU.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from satlisa.config import ModelConfig
 from satlisa.model.lm_head import LMHead
 from satlisa.model.losses import LossSums, mask_loss_sums
+from satlisa.model.memory_cache import MemoryCache
 from satlisa.model.precision import layer_dtype
 from satlisa.model.segmenter import Segmenter
 from satlisa.processing.collator import Batch
@@ -101,7 +103,7 @@ class SatLisa(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Losses and masks of a batch of text and mask samples."""
         with self.autocast():
-            images = self.image_features(batch.pixel_values, batch.image_grid_thw, batch.image_of_row)
+            images = self._image_features(batch)
             embeddings = self.embed(batch.input_ids, images)
             hidden = self.run_text(embeddings, batch.attention_mask, batch.position_ids).flatten(0, 1)  # (B·T, D)
             # Compute logits at supervised positions only; the others are unused.
@@ -119,6 +121,20 @@ class SatLisa(nn.Module):
         """
         features = self.qwen.model.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output
         return torch.cat([features[image] for image in image_of_row] if image_of_row else tuple(features))
+
+    def keep_in_memory(self, max_bytes: int) -> None:
+        """Keep what both frozen encoders make of an image from now on, on their device."""
+        self.segmenter.memory, self.segmenter.inputs.in_memory = MemoryCache(max_bytes), True
+
+    def _image_features(self, batch: Batch) -> Tensor:
+        """`image_features` of a batch, of images seen before from memory where they are kept."""
+        memory = self.segmenter.memory
+        if memory is None:
+            return self.image_features(batch.pixel_values, batch.image_grid_thw, batch.image_of_row)
+        patches = batch.pixel_values.split(batch.image_grid_thw.prod(dim=-1).tolist())
+        inputs = zip(batch.image_keys, patches, batch.image_grid_thw.split(1), strict=True)
+        features = [memory.recall("tower", key, partial(self.image_features, *one)) for key, *one in inputs]
+        return torch.cat([features[image] for image in batch.image_of_row])
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None = None) -> Tensor:
         """Token embeddings (B, T, D), with the trained `<SEG>` row and the image features inserted."""

@@ -7,6 +7,7 @@ Sizes are SlimSAM-77's; the code reads them from the model's config. SAM: Kirill
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satlisa.geometry.frame import Frame
+from satlisa.model.memory_cache import MemoryCache
 from satlisa.processing.embedding_cache import EmbeddingCache
 from satlisa.processing.sam_inputs import SamInputs
 
@@ -31,6 +33,7 @@ class Segmenter(nn.Module):
 
     Attributes:
         inputs: preprocessing, geometry and embedding cache; the part of SAM that loader workers need.
+        memory: keeps image embeddings in memory; None disables it.
     """
 
     def __init__(self, sam: Any, image_processor: Any) -> None:
@@ -39,6 +42,7 @@ class Segmenter(nn.Module):
         vision = sam.config.vision_config
         mask_size = 4 * (vision.image_size // vision.patch_size)  # two stride-2 upscalings in the decoder
         self.inputs = SamInputs(image_processor, vision.image_size, mask_size)
+        self.memory: MemoryCache | None = None
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Tensor:
@@ -55,10 +59,15 @@ class Segmenter(nn.Module):
         """Image embeddings (S, C, e, e): those of new images, which are then cached, then the `recalled` ones."""
         if not image_keys:
             return recalled.to(self.sam.dtype)
-        image_embeddings = self.encode(pixel_values)
+        image_embeddings = self._encode_each(pixel_values, image_keys) if self.memory else self.encode(pixel_values)
         if self.inputs.cache is not None:
             image_embeddings = self.inputs.cache.store(image_keys, image_embeddings)
         return torch.cat([image_embeddings, recalled.to(image_embeddings.dtype)]) if len(recalled) else image_embeddings
+
+    def _encode_each(self, pixel_values: Tensor, image_keys: list[str]) -> Tensor:
+        assert self.memory is not None
+        pixels = zip(image_keys, pixel_values.split(1), strict=True)
+        return torch.cat([self.memory.recall("SAM", key, partial(self.encode, image)) for key, image in pixels])
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """Decode all masks of a batch, some at a time.

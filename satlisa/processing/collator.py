@@ -76,7 +76,7 @@ class Batch:
         targets: (A,) int64, the predicted tokens.
         seg_positions: (N,) int64, positions of `<SEG>` in the flattened (B·T).
         pixel_values: (patches of the distinct images, patch values) float32; image_grid_thw: (images, 3) int64.
-        image_of_row: for each of the B samples, the index of its image among the distinct ones.
+        image_keys: of the distinct images; image_of_row: for each of the B samples, the index of its image among them.
         sam_pixels: (S - R, 3, image_size, image_size) float32, distinct images; `sam_keys`: their image keys.
         sam_recalled: (R, C, e, e) float16, embeddings of distinct images from the cache.
         image_index: (N,) int64, the index of each mask's image among the S: `sam_pixels`, then `sam_recalled`.
@@ -95,6 +95,7 @@ class Batch:
     seg_positions: Tensor
     pixel_values: Tensor
     image_grid_thw: Tensor
+    image_keys: list[str]
     image_of_row: list[int]
     sam_pixels: Tensor
     sam_keys: list[str]
@@ -156,6 +157,7 @@ def collate(samples: Sequence[Encoded], pad_token_id: int, mask_loss_per: str = 
         seg_positions=torch.cat([start + len(s.prompt.input_ids) + s.seg_places for start, s in placed]),
         pixel_values=torch.cat([prompt.pixel_values for prompt in images.values()]),
         image_grid_thw=torch.cat([prompt.image_grid_thw for prompt in images.values()]),
+        image_keys=list(images),
         image_of_row=[numbers[s.image_key] for s in samples],
         sam_pixels=torch.stack(list(pixels.values())) if pixels else torch.empty(0),
         sam_keys=list(pixels),

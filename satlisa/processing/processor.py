@@ -28,7 +28,7 @@ def encode_sample(
     wants (`places`); where that is not enough, it loses its last answers, and the end of a text answer (`shortening`).
 
     Args:
-        is_alone: it is the only one of its batch. Its image is then not hashed unless embeddings are cached.
+        is_alone: it is the only one of its batch. Its image is then not hashed unless something is cached.
 
     Raises:
         RowError: an image that the processor cannot resize, or a sample whose question or `<SEG>` does not fit.
@@ -41,7 +41,7 @@ def encode_sample(
     text, shortened, places_cut = fit_text(sample, image, processor, config)
     prompt, answer_ids, (later_ids, later_answers) = text
     image_key = ""
-    if sam_inputs.cache is not None or not is_alone:
+    if sam_inputs.needs_keys or not is_alone:
         image_key = fingerprint(sample.image, sample.image_source)
     recalled = sam_inputs.recall(image_key) if sample.regions else None
     frame = sam_inputs.frame((sample.image.height, sample.image.width))

@@ -24,12 +24,19 @@ class SamInputs:
         image_size: side of SAM's padded input in pixels, 1024 for SlimSAM-77.
         mask_size: side of the mask decoder's logits, 256 for SlimSAM-77.
         cache: image embeddings on disk; None disables caching.
+        in_memory: whether outputs of the encoders are kept in memory.
     """
 
     image_processor: Any
     image_size: int
     mask_size: int
     cache: EmbeddingCache | None = None
+    in_memory: bool = False
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether every image needs its key, also one that is alone in its batch."""
+        return self.cache is not None or self.in_memory
 
     def frame(self, original_size: tuple[int, int]) -> Frame:
         """The geometry of an image of (height, width)."""

@@ -76,6 +76,9 @@ class TrainConfig:
     val_samples: int = setting(200, "validation rows used after each epoch; 0: all", low=0)
     cache_sam: str = setting("", "folder that keeps SAM's image embeddings for later epochs and runs; empty: none")
     cache_sam_gb: float = setting(20.0, "size in GB at which the folder of CACHE_SAM stops growing", low=0)
+    cache_memory_gb: float = setting(
+        0.0, "GB of the device's memory for both encoders' outputs, which later rows and epochs reuse; 0: none", low=0
+    )
     grad_checkpoint: bool = setting(False, "1: gradient checkpointing; less memory, more time")
     seg_tasks: str = setting("", "further tasks (comma-separated) whose polygons become masks")
     init_from: str = setting(
@@ -218,10 +221,19 @@ DEMO_MODEL = {"projector_hidden_size": 256, "max_instances": 8}
 
 # The presets' settings; environment variables override them. The demo is limited by steps: about two epochs of its own
 # scenes, or enough epochs of a folder with a few hundred rows to learn from it. Two batches of rows of similar length
-# pad less than one of 16, which saves a tenth of the time on two cores.
+# pad less than one of 16, which saves a tenth of the time on two cores. A scene is in five rows; the outputs of the
+# encoders take 0.2 MB for each.
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "demo": dict(dataset="demo", batch_size=8, grad_accum=2, epochs=14, max_steps=240, learning_rate=1e-3),
+    "demo": dict(
+        dataset="demo",
+        batch_size=8,
+        grad_accum=2,
+        epochs=14,
+        max_steps=240,
+        learning_rate=1e-3,
+        cache_memory_gb=0.25,
+    ),
 }
 
 

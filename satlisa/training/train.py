@@ -203,6 +203,8 @@ def _make_run(
     settings, accelerator = setup.settings, setup.accelerator
     if settings.cache_sam:
         model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)
+    if settings.cache_memory_gb and not accelerator.is_fsdp2:  # there every process has to run the sharded encoders
+        model.keep_in_memory(int(settings.cache_memory_gb * 1e9))
     if settings.grad_checkpoint:
         enable_gradient_checkpointing(model.qwen.model.language_model)
     encoder = RowEncoder(

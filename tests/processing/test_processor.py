@@ -91,6 +91,8 @@ def test_images_are_hashed_only_where_something_asks(tiny_model: SatLisa, monkey
     assert key() == "key" and hashed == [(sample.image, sample.image_source)]
     inputs.cache = SimpleNamespace(load=lambda _: None)  # type: ignore[assignment]
     assert key(is_alone=True) == "key"
+    inputs.cache, inputs.in_memory = None, True
+    assert key(is_alone=True) == "key"
     assert encode(tiny_model, make_samples(1)[0]).image_key == "key" and hashed[-1][1] is None
 
 

@@ -70,6 +70,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "VAL_SAMPLES": ("0", 0),
     "CACHE_SAM": ("cache", "cache"),
     "CACHE_SAM_GB": ("0.5", 0.5),
+    "CACHE_MEMORY_GB": ("1.5", 1.5),
     "GRAD_CHECKPOINT": ("1", True),
     "SEG_TASKS": ("flood_assessment", "flood_assessment"),
     "INIT_FROM": ("runs/a", "runs/a"),
@@ -130,6 +131,7 @@ def test_each_variable_is_read(name: str) -> None:
         ("SEED", "5000000000", "a whole number from 0 to 4294967295"),
         ("VAL_SAMPLES", "-5", "a whole number from 0 up"),
         ("CACHE_SAM_GB", "-1", "a number from 0 up"),
+        ("CACHE_MEMORY_GB", "1 GB", "a number from 0 up"),
         ("GRAD_CHECKPOINT", "yes", "0 or 1"),
     ],
 )

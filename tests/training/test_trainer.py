@@ -129,9 +129,10 @@ def test_two_processes_train_like_one(
 
 
 def test_cached_embeddings_leave_the_losses(tiny_config: ModelConfig, dataset_dir: Path, tmp_path: Path) -> None:
-    """Without a cache, with an empty one and with a full one; entries are read back by loader processes too."""
+    """Without a cache, with an empty one, a full one and one in memory; loader processes read entries back too."""
     cache = {"CACHE_SAM": str(tmp_path / "cache"), "MAX_STEPS": "2"}
     cases = {"plain": {"MAX_STEPS": "2"}, "cold": cache, "warm": cache, "workers": {**cache, "NUM_WORKERS": "1"}}
+    cases["memory"] = {"MAX_STEPS": "2", "CACHE_MEMORY_GB": "1"}
     logs = {
         name: log_of(run_module.train(settings(tiny_config, dataset_dir, tmp_path / name, **more)))
         for name, more in cases.items()
@@ -139,6 +140,7 @@ def test_cached_embeddings_leave_the_losses(tiny_config: ModelConfig, dataset_di
     losses = {name: [record["loss"] for record in log] for name, log in logs.items()}
     assert losses["cold"] == losses["warm"] == losses["workers"]
     np.testing.assert_allclose(losses["cold"], losses["plain"], rtol=1e-3)
+    np.testing.assert_allclose(losses["memory"], losses["plain"], rtol=1e-5)
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) > 8
 
 
