@@ -199,7 +199,7 @@ run_tests() {
     say "types (mypy)"
     "$python" -m mypy
     say "tests (pytest)"
-    PYTEST_ADDOPTS="${PYTEST_ADDOPTS--n 2 --dist loadfile}" "$python" -m pytest
+    PYTEST_ADDOPTS="${PYTEST_ADDOPTS--n 2 --dist loadfile --no-loadscope-reorder}" "$python" -m pytest
 }
 
 case "$*" in

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from satlisa.data.synthetic.rows import demo_rows
 from satlisa.runtime.atomic_files import PARTIAL
 from satlisa.training import train as training
 from satlisa.training.fault_tolerance.checkpoint_files import CHECKPOINT_FOLDER, list_checkpoints, read_checkpoint
@@ -29,10 +30,10 @@ _PATIENCE = 120.0  # seconds for a start to reach its kill point, or to end
 
 
 def run_settings(folder: Path, **more: str) -> TrainConfig:
-    """A short run of the demo model: two epochs (or EPOCHS) of 12 steps of two rows."""
+    """A short run of the demo model: two epochs (or EPOCHS) of eight steps of two rows."""
     environ = {
         "PRESET": "demo", "OUTPUT_DIR": str(folder), "DEVICE": "cpu", "BATCH_SIZE": "2", "GRAD_ACCUM": "1",
-        "MAX_SAMPLES": "24", "VAL_SAMPLES": "4", "EPOCHS": "2", "CHECKPOINT_EVERY": "1",
+        "MAX_SAMPLES": "16", "VAL_SAMPLES": "4", "EPOCHS": "2", "CHECKPOINT_EVERY": "1",
     }  # fmt: skip
     return TrainConfig.from_env({**environ, **more})
 
@@ -141,6 +142,8 @@ def main(folder: Path, kills: int, seed: int) -> tuple[int, int, list[str]]:
     rng = random.Random(seed)
     complete, killed = folder / "complete", folder / "killed"
     log = folder / "output.txt"
+    for split in ("train", "validation"):
+        demo_rows(split)  # planned before the forks, which then find the plans
     folder.mkdir(parents=True, exist_ok=True)
     status = ended(start(run_settings(complete, EPOCHS=epochs), log), math.inf)
     if status != 0:

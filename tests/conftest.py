@@ -23,6 +23,12 @@ pytest_plugins = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: with several processes, none is left alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("integration")}
+    items.sort(key=lambda item: item.path not in slow)  # stable: a file's tests stay together
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Configurations of the real models and real images; they lie beside the repository, not in it."""

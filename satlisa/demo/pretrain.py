@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"drew {len(train) + len(validation)} scenes in {time.perf_counter() - started:.0f} s", flush=True)
     sides = {"vlm": pretrain_vlm, "sam": pretrain_sam}
     chosen = [sides[name] for name in sides if options.only in (None, name)]
-    workers = [context.Process(target=run, args=(side, cores, options, train, validation, chips)) for side in chosen]
+    threads = torch.get_num_threads()  # OMP_NUM_THREADS, or all cores
+    workers = [context.Process(target=run, args=(side, threads, options, train, validation, chips)) for side in chosen]
     for worker in workers:
         worker.start()
         if options.device == "cpu":  # one after the other, each with all cores: neither has to wait for the longer one

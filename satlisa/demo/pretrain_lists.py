@@ -40,7 +40,8 @@ def train_lists(
     device = model.device
     model.model.visual.requires_grad_(False)
     reader = Reader(model, writer)
-    places = fit_places(reader, Lessons(writer, gallery, chips, _FITTED_BATCHES, BATCH_SIZE, seed + 2, single_from=0))
+    fitted = min(_FITTED_BATCHES, steps)
+    places = fit_places(reader, Lessons(writer, gallery, chips, fitted, BATCH_SIZE, seed + 2, single_from=0))
     lessons = Lessons(writer, gallery, chips, steps, BATCH_SIZE, seed + 1, single_from=0, list_share=LIST_SHARE)
     batches = load(lessons, workers)
 

@@ -37,7 +37,7 @@ def test_the_command_writes_both_folders(tmp_path):
         "output": tmp_path,
         "chips": tmp_path / "chips",
         "tower-steps": 1,
-        "vlm-steps": 2,
+        "vlm-steps": 1,
         "list-steps": 1,
         "sam-steps": 2,
         "adapt-steps": 1,

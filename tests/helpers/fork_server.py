@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from tests.helpers.paths import ROOT
 
 _IMPORTED = (
     "accelerate", "datasets", "peft", "transformers.models.qwen3_5.modeling_qwen3_5",
-    "transformers.models.sam.modeling_sam", "satlisa.cli.train", "satlisa.training.train",
+    "transformers.models.sam.modeling_sam", "satlisa.cli.evaluate", "satlisa.cli.train", "satlisa.training.train",
 )  # fmt: skip
 
 
-def launch(processes: int, script: str, environ: dict[str, str], timeout: float) -> "subprocess.CompletedProcess[str]":
+def launch(
+    processes: int, script: str, environ: dict[str, str], timeout: float, arguments: Sequence[str] = ()
+) -> "subprocess.CompletedProcess[str]":
     """Run a script in some processes of one group; when one fails or time is up, all are killed.
 
     The exit status is 0 or the first one that was not (-9: SIGKILL).
@@ -41,7 +44,7 @@ def launch(processes: int, script: str, environ: dict[str, str], timeout: float)
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         request = {
-            "processes": processes, "script": script, "environ": {**os.environ, **environ},
+            "processes": processes, "script": script, "arguments": arguments, "environ": {**os.environ, **environ},
             "cwd": os.getcwd(), "folder": folder, "timeout": timeout,
         }  # fmt: skip
         assert server.stdin and server.stdout
@@ -104,7 +107,7 @@ def _become(request: dict[str, Any], group: dict[str, int | str]) -> None:
     os.environ.update({name: str(value) for name, value in group.items()})
     random.seed()
     np.random.seed()
-    sys.argv = [request["script"]]
+    sys.argv = [request["script"], *request["arguments"]]
     runpy.run_path(request["script"], run_name="__main__")
     sys.exit(0)
 

@@ -1,9 +1,7 @@
 """Several processes, or one that was killed, evaluate what one process does that runs through."""
 
 import functools
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from tests.helpers.evaluation_runs import (
     start,
     wait_for_windows,
 )
+from tests.helpers.fork_server import launch
 from tests.helpers.model_fixtures import make_model
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import LAUNCH
@@ -102,14 +101,8 @@ def test_two_processes_and_a_real_model(tiny_config: ModelConfig, tmp_path: Path
             assert load_script().main() == code
     torch.set_num_threads(threads)
     alone = capsys.readouterr().out.replace(str(tmp_path / "one"), "")
-    done = subprocess.run(
-        [*LAUNCH, "2", str(ROOT / "infer_dataset.py"), *options, str(tmp_path / "two"), "--resume"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    arguments = [*options, str(tmp_path / "two"), "--resume"]
+    done = launch(2, str(ROOT / "infer_dataset.py"), {}, PATIENCE, arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.replace(str(tmp_path / "two"), "") == alone and alone.count("Report: ") == 1
     assert done.stderr.count("resuming after 8 of 28 samples") == 1

@@ -6,6 +6,7 @@ Texts and polygons are created eagerly, images lazily: drawing takes ten times a
 import io
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -63,10 +64,16 @@ def demo_rows(split: str, num_scenes: int | None = None) -> DemoRows:
     Raises:
         SatlisaError: an unknown split, or more scenes than the split has seeds.
     """
+    return DemoRows(_entries(split, num_scenes))
+
+
+@cache
+def _entries(split: str, num_scenes: int | None) -> list[dict[str, Any]]:
+    """The rows without their pictures, planned once in a process: 500 scenes take three seconds."""
     seeds = scene_seeds(split, num_scenes)
     entries = [entry for number, seed in enumerate(seeds) for entry in _scene_entries(seed, number, split)]
     order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(entries))  # so that any slice holds every task
-    return DemoRows([entries[place] for place in order])
+    return [entries[place] for place in order]
 
 
 def scene_seeds(split: str, num_scenes: int | None = None) -> list[int]:
