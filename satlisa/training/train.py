@@ -203,7 +203,9 @@ def _make_run(
     settings, accelerator = setup.settings, setup.accelerator
     if settings.cache_sam:
         model.segmenter.open_cache(settings.cache_sam, int(settings.cache_sam_gb * 1e9), model.compute_dtype)
-    if settings.cache_memory_gb and not accelerator.is_fsdp2:  # there every process has to run the sharded encoders
+    if settings.cache_memory_gb and accelerator.is_fsdp2:
+        logger.info("CACHE_MEMORY_GB is not used: with FSDP all processes have to run the sharded encoders together")
+    elif settings.cache_memory_gb:
         model.keep_in_memory(int(settings.cache_memory_gb * 1e9))
     if settings.grad_checkpoint:
         enable_gradient_checkpointing(model.qwen.model.language_model)
