@@ -44,7 +44,7 @@ def environ(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) 
     return {
         "DATASET": str(folder), "VLM_MODEL": tiny_config.vlm_model_id, "SAM_MODEL": tiny_config.sam_model_id,
         "DEVICE": "cpu", "EPOCHS": "2", "BATCH_SIZE": "1", "CHECKPOINT_EVERY": "2",
-        "KEEP_CHECKPOINTS": "99", "MAX_SKIP": "1", "LEARNING_RATE": "1e-3",
+        "KEEP_CHECKPOINTS": "99", "MAX_SKIP": "1", "LEARNING_RATE": "1e-3", "CACHE_MEMORY_GB": "1",
     }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_shards_train_like_one_process_and_go_on_as_one(environ: dict[str, str],
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
     train(environ, whole, 1)
     said = train(environ, sharded, 2, GRAD_CHECKPOINT="1")
-    assert "2 processes" not in said
+    assert "2 processes" not in said and "CACHE_MEMORY_GB is not used" in said
     assert_same_run(whole, sharded)
     places = list_checkpoints(sharded)
     assert [place.name for place in places] == [place.name for place in list_checkpoints(whole)]
