@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from satlisa.demo.chips import Chip
-from satlisa.demo.fit import fit, load, moved, say
+from satlisa.demo.fit import load, moved
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.lessons import LessonBatch, Lessons, Writer
 from satlisa.demo.place_features import WIDTH, place_features
-from satlisa.demo.pretrain_vlm import BATCH_SIZE, Reader, lesson_loss
+from satlisa.demo.pretrain_vlm import BATCH_SIZE, Reader, teach
 from satlisa.model.delta_net import patch_delta_net
 
 LEARNING_RATE = 8e-4
@@ -37,23 +37,12 @@ def train_lists(
 ) -> None:
     """Train the language model of a VLM in place, on its own device."""
     patch_delta_net()
-    device = model.device
     model.model.visual.requires_grad_(False)
     reader = Reader(model, writer)
     fitted = min(_FITTED_BATCHES, steps)
     places = fit_places(reader, Lessons(writer, gallery, chips, fitted, BATCH_SIZE, seed + 2, single_from=0))
     lessons = Lessons(writer, gallery, chips, steps, BATCH_SIZE, seed + 1, single_from=0, list_share=LIST_SHARE)
-    batches = load(lessons, workers)
-
-    def loss_of(step: int) -> Tensor:
-        batch = moved(next(batches), device)
-        _, states, logits, targets = reader(batch)
-        loss, said = lesson_loss(batch, states, logits, targets, places)
-        if step % 50 == 0 or step == steps - 1:
-            say(f"vlm, lists, step {step}/{steps} {said()}")
-        return loss
-
-    fit(model, loss_of, steps, LEARNING_RATE, helpers=[places])
+    teach(reader, load(lessons, workers), steps, LEARNING_RATE, places, name="vlm, lists,")
     model.model.visual.requires_grad_(True)
 
 

@@ -5,7 +5,7 @@ linear layer that reads an object's place (`place_features`) from the state at t
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,42 +84,48 @@ def train_vlm(
 ) -> None:
     """Train all of the VLM, and the tower's head, in place, on their own device."""
     patch_delta_net()  # a fifth faster
-    device = model.device
-    reader = Reader(model, writer)
-    places = nn.Linear(model.config.text_config.hidden_size, place_features.WIDTH).to(device)
+    places = nn.Linear(model.config.text_config.hidden_size, place_features.WIDTH).to(model.device)
     single_from = round(steps * (1 - SHARE_OF_SINGLE_QUESTIONS))
-    batches = load(Lessons(writer, gallery, chips, steps, BATCH_SIZE, seed, single_from), workers)
-
-    def loss_of(step: int) -> Tensor:
-        batch = moved(next(batches), device)
-        tokens, states, logits, targets = reader(batch)
-        loss, said = lesson_loss(batch, states, logits, targets, places)
-        dense = head.loss(tokens, batch.dense)
-        if step % 50 == 0 or step == steps - 1:
-            say(f"vlm step {step}/{steps} {said()} dense {dense.item():.3f}: {head.report(tokens, batch.dense)}")
-        return loss + DENSE_WEIGHT * dense
-
-    fit(model, loss_of, steps, LEARNING_RATE, helpers=[head, places])
+    lessons = Lessons(writer, gallery, chips, steps, BATCH_SIZE, seed, single_from)
+    teach(Reader(model, writer), load(lessons, workers), steps, LEARNING_RATE, places, head)
 
 
-def lesson_loss(
-    batch: LessonBatch, states: Tensor, logits: Tensor, targets: Tensor, places: nn.Module
-) -> tuple[Tensor, Callable[[], str]]:
-    """Cross entropy of the answers plus the squared error of the places read at the markers, and what to say of both.
+def teach(
+    reader: Reader,
+    batches: Iterator[LessonBatch],
+    steps: int,
+    learning_rate: float,
+    places: nn.Module,
+    head: DenseHead | None = None,
+    name: str = "vlm",
+) -> None:
+    """Train a reader's model on dialogues: cross entropy of the answers, and the error of the places at the markers.
 
     Args:
-        states, logits, targets: what a `Reader` returns for the batch.
-        places: reads place features from states.
+        places: reads place features from states; trained too.
+        head: the tower's head, with its loss and trained too; None leaves both out.
+        name: of the stage, for the log.
     """
-    text = F.cross_entropy(logits, targets)
-    wanted = place_features.place_features(batch.marker_boxes, batch.marker_labels)
-    place = F.mse_loss(places(states), wanted) if len(states) else text.new_zeros(())
+    model = reader.model
 
-    def said() -> str:
-        accuracy = float((logits.argmax(-1) == targets).float().mean())
-        return f"text {text.item():.3f} token accuracy {accuracy:.3f} places {place.item():.4f}"
+    def loss_of(step: int) -> Tensor:
+        batch = moved(next(batches), model.device)
+        tokens, states, logits, targets = reader(batch)
+        text = F.cross_entropy(logits, targets)
+        wanted = place_features.place_features(batch.marker_boxes, batch.marker_labels)
+        place = F.mse_loss(places(states), wanted) if len(states) else text.new_zeros(())
+        loss = text + PLACE_WEIGHT * place
+        dense = head.loss(tokens, batch.dense) if head else None
+        if step % 50 == 0 or step == steps - 1:
+            accuracy = float((logits.argmax(-1) == targets).float().mean())
+            said = f"{name} step {step}/{steps} text {text.item():.3f} token accuracy {accuracy:.3f}"
+            said += f" places {place.item():.4f}"
+            if head and dense is not None:
+                said += f" dense {dense.item():.3f}: {head.report(tokens, batch.dense)}"
+            say(said)
+        return loss if dense is None else loss + DENSE_WEIGHT * dense
 
-    return text + PLACE_WEIGHT * place, said
+    fit(model, loss_of, steps, learning_rate, helpers=[head, places] if head else [places])
 
 
 def all_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:

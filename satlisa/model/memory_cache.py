@@ -1,6 +1,7 @@
 """Outputs of the frozen encoders in memory: an image is encoded once, whatever rows and epochs it returns in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -17,6 +18,13 @@ class MemoryCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.num_bytes = max_bytes, 0
         self._kept: dict[tuple[str, str], Tensor] = {}
+
+    def recall_each(
+        self, encoder: str, image_keys: Sequence[str], encode: Callable[..., Tensor], *inputs: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """`recall` of each image; `inputs` are the arguments of `encode`, each a sequence over the images."""
+        each = zip(image_keys, *inputs, strict=True)
+        return [self.recall(encoder, key, partial(encode, *arguments)) for key, *arguments in each]
 
     def recall(self, encoder: str, image_key: str, encode: Callable[[], Tensor]) -> Tensor:
         """The output of an encoder for an image: what is kept of it, else that of `encode`, which is then kept.

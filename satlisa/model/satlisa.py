@@ -14,7 +14,6 @@ uses the state *at* `<SEG>`, and GELU in place of ReLU.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -103,7 +102,7 @@ class SatLisa(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Losses and masks of a batch of text and mask samples."""
         with self.autocast():
-            images = self._image_features(batch)
+            images = self.image_features(batch.pixel_values, batch.image_grid_thw, batch.image_of_row, batch.image_keys)
             embeddings = self.embed(batch.input_ids, images)
             hidden = self.run_text(embeddings, batch.attention_mask, batch.position_ids).flatten(0, 1)  # (B·T, D)
             # Compute logits at supervised positions only; the others are unused.
@@ -113,28 +112,35 @@ class SatLisa(nn.Module):
 
     @torch.no_grad()
     def image_features(
-        self, pixel_values: Tensor, image_grid_thw: Tensor, image_of_row: Sequence[int] | None = None
+        self,
+        pixel_values: Tensor,
+        image_grid_thw: Tensor,
+        image_of_row: Sequence[int] | None = None,
+        image_keys: Sequence[str] = (),
     ) -> Tensor:
         """Image tokens (tokens, D) from the frozen vision tower, concatenated over rows.
 
         Each image is encoded once. `image_of_row` gives the image index of each row; by default, row n has image n.
+        Images with `image_keys` are recalled from memory where they are kept (`keep_in_memory`).
         """
-        features = self.qwen.model.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output
+        memory = self.segmenter.memory
+        if memory is None or not image_keys:
+            features = self._run_tower(pixel_values, image_grid_thw)
+        else:
+            patches = pixel_values.split(image_grid_thw.prod(dim=-1).tolist())
+            grids = image_grid_thw.split(1)
+            features = memory.recall_each("tower", image_keys, lambda *one: self._run_tower(*one)[0], patches, grids)
         return torch.cat([features[image] for image in image_of_row] if image_of_row else tuple(features))
+
+    def _run_tower(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Sequence[Tensor]:
+        """The image tokens (tokens, D) of each image."""
+        output = self.qwen.model.get_image_features(pixel_values, image_grid_thw, return_dict=True)
+        features: Sequence[Tensor] = output.pooler_output
+        return features
 
     def keep_in_memory(self, max_bytes: int) -> None:
         """Keep what both frozen encoders make of an image from now on, on their device."""
         self.segmenter.memory, self.segmenter.inputs.in_memory = MemoryCache(max_bytes), True
-
-    def _image_features(self, batch: Batch) -> Tensor:
-        """`image_features` of a batch, of images seen before from memory where they are kept."""
-        memory = self.segmenter.memory
-        if memory is None:
-            return self.image_features(batch.pixel_values, batch.image_grid_thw, batch.image_of_row)
-        patches = batch.pixel_values.split(batch.image_grid_thw.prod(dim=-1).tolist())
-        inputs = zip(batch.image_keys, patches, batch.image_grid_thw.split(1), strict=True)
-        features = [memory.recall("tower", key, partial(self.image_features, *one)) for key, *one in inputs]
-        return torch.cat([features[image] for image in batch.image_of_row])
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None = None) -> Tensor:
         """Token embeddings (B, T, D), with the trained `<SEG>` row and the image features inserted."""

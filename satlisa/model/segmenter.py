@@ -7,7 +7,6 @@ Sizes are SlimSAM-77's; the code reads them from the model's config. SAM: Kirill
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,15 +58,13 @@ class Segmenter(nn.Module):
         """Image embeddings (S, C, e, e): those of new images, which are then cached, then the `recalled` ones."""
         if not image_keys:
             return recalled.to(self.sam.dtype)
-        image_embeddings = self._encode_each(pixel_values, image_keys) if self.memory else self.encode(pixel_values)
+        if self.memory is None:
+            image_embeddings = self.encode(pixel_values)
+        else:
+            image_embeddings = torch.cat(self.memory.recall_each("SAM", image_keys, self.encode, pixel_values.split(1)))
         if self.inputs.cache is not None:
             image_embeddings = self.inputs.cache.store(image_keys, image_embeddings)
         return torch.cat([image_embeddings, recalled.to(image_embeddings.dtype)]) if len(recalled) else image_embeddings
-
-    def _encode_each(self, pixel_values: Tensor, image_keys: list[str]) -> Tensor:
-        assert self.memory is not None
-        pixels = zip(image_keys, pixel_values.split(1), strict=True)
-        return torch.cat([self.memory.recall("SAM", key, partial(self.encode, image)) for key, image in pixels])
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """Decode all masks of a batch, some at a time.
