@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import time
 from typing import Any
 
 import pytest
 
 from satlisa.data.conversations import find_mask_answer, parse_turns, split_answer, take_coordinates
 from satlisa.data.sample import Turn
+from tests.helpers.quick import quick
 
 QUESTION, ANSWER = "Segment the buildings", "Two buildings."
 TURNS = [Turn("user", QUESTION), Turn("assistant", ANSWER)]
@@ -165,16 +165,14 @@ def test_json_under_an_unknown_key_is_refused() -> None:
 )
 def test_no_answer_takes_long(answer: str) -> None:
     """Each took a minute, or would have, where blanks are matched from every one of them."""
-    started = time.perf_counter()
-    with contextlib.suppress(ValueError):
+    with quick(), contextlib.suppress(ValueError):
         take_coordinates(answer)
-    assert time.perf_counter() - started < 2
 
 
 def test_no_question_takes_long() -> None:
-    started = time.perf_counter()
-    turns = parse_turns([{"role": "user", "content": "a" + " " * 100_000 + "b <image>"}])
-    assert len(turns[0].text) == 100_002 and time.perf_counter() - started < 2
+    with quick():
+        turns = parse_turns([{"role": "user", "content": "a" + " " * 100_000 + "b <image>"}])
+    assert len(turns[0].text) == 100_002
 
 
 def conversation(*texts: str) -> list[Turn]:
