@@ -17,8 +17,8 @@ from satlisa.publish.results import Evaluation, Score
 
 _HUB = "https://huggingface.co"
 _SETTINGS = (
-    *("INIT_FROM", "EPOCHS", "MAX_STEPS", "BATCH_SIZE", "GRAD_ACCUM", "LEARNING_RATE", "WARMUP_RATIO", "WEIGHT_DECAY"),
-    *("MAX_GRAD_NORM", "MAX_SAMPLES", "SEG_TASKS", "PRECISION", "SEED"),
+    *("INIT_FROM", "EPOCHS", "MAX_STEPS", "BATCH_SIZE", "GRAD_ACCUM", "LEARNING_RATE", "PROJECTOR_LR_FACTOR"),
+    *("WARMUP_RATIO", "WEIGHT_DECAY", "MAX_GRAD_NORM", "MAX_SAMPLES", "SEG_TASKS", "PRECISION", "SEED"),
 )
 _CONFIG = (
     *("lora_r", "lora_alpha", "lora_dropout", "text_loss_weight", "bce_loss_weight", "dice_loss_weight"),

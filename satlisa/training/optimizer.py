@@ -1,11 +1,13 @@
 """AdamW and its schedule."""
 
 import math
+from itertools import groupby
 from typing import Any
 
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
+from satlisa.model.parameters import part_of
 from satlisa.model.satlisa import SatLisa
 from satlisa.training.settings import TrainConfig
 
@@ -19,11 +21,19 @@ def make_optimizer(
     for the loss. For a sharded model `found_inf` would have to be sharded too, so the plain optimizer is used there,
     and the CPU waits.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fused = model.device.type in ("cpu", "cuda") and not sharded
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+    groups = _parameter_groups(model, settings.learning_rate, settings.projector_lr_factor)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
     warmup = math.ceil(settings.warmup_ratio * total_steps)
     return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, total_steps)
+
+
+def _parameter_groups(model: SatLisa, learning_rate: float, projector_factor: float) -> list[dict[str, Any]]:
+    """Everything trained, in the model's order (`put_optimizer`); the projector, which comes last, apart if its rate
+    differs."""
+    rates = {"projector": learning_rate * projector_factor}
+    trained = [(rates.get(part_of(name), learning_rate), p) for name, p in model.named_parameters() if p.requires_grad]
+    return [{"params": [p for _, p in group], "lr": rate} for rate, group in groupby(trained, key=lambda pair: pair[0])]
 
 
 def continue_schedule(optimizer: Any, scheduler: Any) -> list[float]:

@@ -60,6 +60,7 @@ class TrainConfig:
     epochs: int = setting(2, "passes over the training rows", low=1)
     max_steps: int = setting(0, "stop after this many optimizer steps; 0: no limit", low=0)
     learning_rate: float = setting(2e-4, "peak of the cosine schedule", low=0)
+    projector_lr_factor: float = setting(1.0, "learning rate of the projector, in multiples of LEARNING_RATE", low=0)
     warmup_ratio: float = setting(0.05, "share of the steps used for warm-up", low=0, high=1)
     weight_decay: float = setting(0.0, "weight decay of AdamW", low=0)
     max_grad_norm: float = setting(1.0, "gradient clipping norm; 0: no clipping", low=0)

@@ -60,6 +60,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "EPOCHS": ("5", 5),
     "MAX_STEPS": ("7", 7),
     "LEARNING_RATE": ("1e-3", 1e-3),
+    "PROJECTOR_LR_FACTOR": ("3", 3.0),
     "WARMUP_RATIO": ("1", 1.0),
     "WEIGHT_DECAY": ("0.01", 0.01),
     "MAX_GRAD_NORM": ("0.5", 0.5),

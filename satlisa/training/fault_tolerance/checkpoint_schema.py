@@ -119,12 +119,15 @@ def _is_step(step: Any, state: State) -> bool:
 
 def _is_scheduler(value: Any, state: State) -> bool:
     base, last = value["base_lrs"], value["_last_lr"]
-    peak = state["identity"].get("LEARNING_RATE")
+    peak, factor = state["identity"].get("LEARNING_RATE"), state["identity"].get("PROJECTOR_LR_FACTOR", 1)
+    peaks = [base[0] if peak is None else peak]
+    if factor != 1:  # the projector's own
+        peaks.append(peaks[0] * factor)
     return (
-        len(base) == len(last) == 1
-        and _is_number(base[0], 0)
-        and base[0] == (base[0] if peak is None else peak)
-        and _is_number(last[0], 0, base[0])
+        base == peaks
+        and len(last) == len(base)
+        and all(_is_number(rate, 0) for rate in base)
+        and all(_is_number(rate, 0, most) for rate, most in zip(last, base, strict=True))
         and _is_count(value["last_epoch"], 0, state["step"])
         and _is_count(value["_step_count"], 0, state["step"] + 1)
         and _is_simple(value)

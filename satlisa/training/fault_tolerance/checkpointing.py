@@ -114,7 +114,7 @@ def restore_state(run: Run, checkpoint: Checkpoint) -> None:
     put_optimizer(run.model, run.optimizer.optimizer, checkpoint.optimizer)
     known = run.scheduler.state_dict()  # only its own entries: the rest would become attributes of the object
     scheduler = {key: value for key, value in state["scheduler"].items() if key in known}
-    run.scheduler.load_state_dict({**scheduler, "lr_lambdas": [None]})
+    run.scheduler.load_state_dict({**scheduler, "lr_lambdas": [None] * len(run.optimizer.param_groups)})
     for group, lr in zip(run.optimizer.param_groups, scheduler["_last_lr"], strict=True):
         group["lr"] = lr
     if state["scaler"] and run.scaler.is_enabled():

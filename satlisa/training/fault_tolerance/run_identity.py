@@ -14,15 +14,18 @@ from satlisa.training.settings import TrainConfig
 
 # Settings that determine a run's result. The others (workers, cache, trackers, …) may change between starts.
 _DETERMINING = (
-    "preset", "max_samples", "epochs", "max_steps", "learning_rate", "warmup_ratio", "weight_decay", "max_grad_norm",
-    "mask_loss_per", "precision", "seed", "seg_tasks", "streaming", "shuffle_buffer",
+    "preset", "max_samples", "epochs", "max_steps", "learning_rate", "projector_lr_factor", "warmup_ratio",
+    "weight_decay", "max_grad_norm", "mask_loss_per", "precision", "seed", "seg_tasks", "streaming", "shuffle_buffer",
 )  # fmt: skip
 
 
 # Entries that earlier versions did not record, or that cannot always be found out; compared where both sides have them.
 _OPTIONAL = ("DATASET texts",)
 # What runs of earlier versions did without an entry.
-_IMPLIED = {"model_config.json instance_places": "none", "MERGE_INIT": False, "MASK_LOSS_PER": "mask"}
+_IMPLIED = {
+    "model_config.json instance_places": "none", "MERGE_INIT": False, "MASK_LOSS_PER": "mask",
+    "PROJECTOR_LR_FACTOR": 1.0,
+}  # fmt: skip
 
 
 def identify(settings: TrainConfig, config: ModelConfig, sampler: Sampler) -> Identity:

@@ -121,6 +121,23 @@ def test_a_schedule_of_other_steps(change: dict[str, Any], tmp_path: Path, caplo
     is_refused(folder, "`scheduler`: expected ", caplog)
 
 
+@pytest.mark.parametrize(
+    ("rates", "fits"), [([0.1, 0.2], True), ([0.1], False), ([0.1, 0.1], False), ([0.2, 0.1], False)], ids=repr
+)
+def test_the_rate_of_the_projector(
+    rates: list[float], fits: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make(tmp_path / "run")
+    state = state_of(place_of(folder, 4))
+    state["identity"] = {**IDENTITY, "PROJECTOR_LR_FACTOR": 2.0}
+    state["scheduler"] = {**state["scheduler"], "base_lrs": rates, "_last_lr": [rate / 2 for rate in rates]}
+    rewrite(place_of(folder, 4), state)
+    if fits:
+        assert read_checkpoint(place_of(folder, 4)).state["scheduler"]["base_lrs"] == rates
+    else:
+        is_refused(folder, "`scheduler`: expected ", caplog)
+
+
 def test_numbers_of_a_real_run_pass(tmp_path: Path) -> None:
     folder = make(tmp_path / "run")
     more = {
