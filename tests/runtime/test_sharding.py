@@ -44,7 +44,8 @@ def environ(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) 
     return {
         "DATASET": str(folder), "VLM_MODEL": tiny_config.vlm_model_id, "SAM_MODEL": tiny_config.sam_model_id,
         "DEVICE": "cpu", "EPOCHS": "2", "BATCH_SIZE": "1", "CHECKPOINT_EVERY": "2",
-        "KEEP_CHECKPOINTS": "99", "MAX_SKIP": "1", "LEARNING_RATE": "1e-3", "CACHE_MEMORY_GB": "1",
+        "KEEP_CHECKPOINTS": "99", "MAX_SKIP": "1", "LEARNING_RATE": "1e-3", "PROJECTOR_LR_FACTOR": "2",
+        "CACHE_MEMORY_GB": "1",
     }  # fmt: skip
 
 
