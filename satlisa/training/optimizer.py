@@ -29,11 +29,14 @@ def make_optimizer(
 
 
 def _parameter_groups(model: SatLisa, learning_rate: float, projector_factor: float) -> list[dict[str, Any]]:
-    """Everything trained, in the model's order (`put_optimizer`); the projector, which comes last, apart if its rate
-    differs."""
-    rates = {"projector": learning_rate * projector_factor}
-    trained = [(rates.get(part_of(name), learning_rate), p) for name, p in model.named_parameters() if p.requires_grad]
-    return [{"params": [p for _, p in group], "lr": rate} for rate, group in groupby(trained, key=lambda pair: pair[0])]
+    """Everything trained, in the model's order (`put_optimizer`); the projector, which comes last, apart if it has a
+    factor of its own."""
+    factors = {"projector": projector_factor}
+    trained = [(factors.get(part_of(name), 1.0), p) for name, p in model.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for _, p in group], "lr": learning_rate * factor}
+        for factor, group in groupby(trained, key=lambda pair: pair[0])
+    ]
 
 
 def continue_schedule(optimizer: Any, scheduler: Any) -> list[float]:
