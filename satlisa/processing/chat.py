@@ -153,15 +153,18 @@ def _encode_turns(processor: Any, turns: Sequence[Turn], after: int = -1) -> lis
     rendered = processor.tokenizer.apply_chat_template(messages, chat_template=processor.chat_template, **form)
     tokens: list[tuple[int, bool]] = []
     answers, is_answer, shown = answer_places(turns), False, after < 0
-    for number, piece in enumerate(_PLACES.split(rendered)):
+    pieces, names = _PLACES.split(rendered), _token_names(processor.tokenizer)
+    template = {piece: _tokenize(processor.tokenizer, piece) for piece in set(pieces[::2])}  # few, however many turns
+    for number, piece in enumerate(pieces):
         # re.split alternates the template's own text with the turn numbers captured from the placeholders.
         if number % 2 == 0:
-            ids = _tokenize(processor.tokenizer, piece)
+            ids = template[piece]
             ends = is_answer and ids[:1] == [processor.tokenizer.eos_token_id]
             found = [(token, ends and place == 0) for place, token in enumerate(ids)]
         else:
             is_answer = int(piece) in answers
-            found = [(token, is_answer) for token in _tokenize_plain(processor.tokenizer, turns[int(piece)].text)]
+            text = turns[int(piece)].text
+            found = [(token, is_answer) for token in _tokenize_plain(processor.tokenizer, text, names=names)]
         tokens += found if shown else []
         shown = shown or (number % 2 == 1 and int(piece) == after)
     return tokens
@@ -173,15 +176,20 @@ def _tokenize(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _tokenize_plain(tokenizer: Any, text: str, before: str = "") -> list[int]:
+def _token_names(tokenizer: Any) -> str:
+    """A pattern that finds the name of any token that stands for more than its characters."""
+    return "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values())
+
+
+def _tokenize_plain(tokenizer: Any, text: str, before: str = "", names: str = "") -> list[int]:
     """Token ids of untrusted text, in which `<|im_end|>`, `<think>` and similar strings stay plain characters.
 
     Each such string is split after its first character. `split_special_tokens` would not do: it keeps `<think>` and
-    `<tool_call>`, which Qwen does not mark as special, and it is state of the tokenizer that threads share.
+    `<tool_call>`, which Qwen does not mark as special, and it is state of the tokenizer that threads share. `names` are
+    the tokenizer's `_token_names`, for a caller with many texts.
     """
     text = before + without_surrogates(text.strip())
-    names = "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values())
-    cuts = [match.start() + 1 for match in re.finditer(f"(?={names})", text)]
+    cuts = [match.start() + 1 for match in re.finditer(f"(?={names or _token_names(tokenizer)})", text)]
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
     return [token for piece in pieces for token in _tokenize(tokenizer, piece)]
 

@@ -165,12 +165,12 @@ def test_json_under_an_unknown_key_is_refused() -> None:
 )
 def test_no_answer_takes_long(answer: str) -> None:
     """Each took a minute, or would have, where blanks are matched from every one of them."""
-    with quick(), contextlib.suppress(ValueError):
+    with quick(2), contextlib.suppress(ValueError):
         take_coordinates(answer)
 
 
 def test_no_question_takes_long() -> None:
-    with quick():
+    with quick(2):
         turns = parse_turns([{"role": "user", "content": "a" + " " * 100_000 + "b <image>"}])
     assert len(turns[0].text) == 100_002
 

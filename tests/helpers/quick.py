@@ -6,12 +6,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quick(longest: float = 10.0) -> Iterator[None]:
+def quick(longest: float) -> Iterator[None]:
     """No more than that many seconds of this process's processor time, which other processes change less than the
-    clock's.
-
-    Bounds are at least four times what the input takes on a free core: what they were made for took minutes.
-    """
+    clock's."""
     started = time.process_time()
     yield
     taken = time.process_time() - started

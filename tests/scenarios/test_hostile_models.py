@@ -22,7 +22,7 @@ from tests.helpers.saved_models import FILES
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices")]
 
-SECONDS, MEGABYTES = 40, 400
+SECONDS, MEGABYTES = 15, 400
 BASES = ("vlm/config.json", "vlm/model.safetensors", "vlm/tokenizer.json", "sam/config.json", "sam/model.safetensors")
 
 

@@ -255,6 +255,6 @@ def test_intervals_of_2000_captions_take_seconds() -> None:
         for _ in range(4000)
     ]
     entries = [entry(answer, text) for answer, text in zip(texts[::2], texts[1::2], strict=True)]
-    with quick(20):
+    with quick(5):
         found = intervals(statistics(entries), len(entries))
     assert all(low < high for low, high in found.values())

@@ -141,5 +141,5 @@ LONG = ["3 ", "a", "3 building ", "(", "x-", " ", ",", "[", "]", "1", "1,", "111
 @pytest.mark.parametrize("part", LONG)
 def test_long_nonsense_is_quick(part: str) -> None:
     text = part * (100_000 // len(part)) + "x"
-    with quick():
+    with quick(4):  # four parsers
         read_counts(text), read_number(text), is_count_list(text), asked_label(text)
