@@ -1,6 +1,7 @@
 """Scenes for pretraining the backbone: rendered once, augmented by rotations and reflections of image and labels."""
 
 import multiprocessing
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +39,23 @@ class Exhibit:
     def image(self) -> Image.Image:
         """The image for the models' processors."""
         return Image.fromarray(self.pixels)
+
+
+class ScenePool:
+    """Draws turned scenes that have objects, about half of them with objects of more than one label.
+
+    By chance, a tenth of the scenes have both buildings and planes. Where a mask of all objects is nearly always
+    right, nothing teaches SAM to tell them apart.
+    """
+
+    def __init__(self, gallery: Sequence[Exhibit]) -> None:
+        self._any = [exhibit for exhibit in gallery if exhibit.plan.objects]
+        self._mixed = [x for x in self._any if len({thing.label for thing in x.plan.objects}) > 1] or self._any
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[Exhibit]:
+        """`count` scenes, with replacement: half of them (rounded down) mixed ones, if there are any, and last."""
+        pools = [self._any] * (count - count // 2) + [self._mixed] * (count // 2)
+        return [pool[rng.integers(len(pool))].turned(int(rng.integers(8))) for pool in pools]
 
 
 def open_gallery(split: str, num_scenes: int, processes: int) -> list[Exhibit]:

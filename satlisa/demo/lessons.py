@@ -149,15 +149,20 @@ def ask_list(plan: Plan, form: str) -> tuple[Question, list[tuple[str, SceneObje
     return questions.ask_instances(plan), [(place_words(thing, form), thing) for thing in plan.objects]
 
 
-def draw_dialogue(plan: Plan, rng: np.random.Generator, count: int) -> Asked:
-    """`count` questions about a scene: a list of its objects most of the time, and others in turn."""
-    others = [
+def all_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:
+    """One question per text task, and the count of objects."""
+    return [
         questions.ask_class(plan),
         questions.ask_flood(plan),
         questions.ask_caption(plan),
         questions.ask_fact(plan, int(rng.integers(5))),
         questions.ask_object_count(plan),
     ]
+
+
+def draw_dialogue(plan: Plan, rng: np.random.Generator, count: int) -> Asked:
+    """`count` questions about a scene: a list of its objects most of the time, and others in turn."""
+    others = all_questions(plan, rng)
     drawn: Asked = []
     if plan.objects:
         lists = [ask_list(plan, FORMS[rng.choice(3, p=_SHARES)]), (questions.ask_box_list(plan), [])]

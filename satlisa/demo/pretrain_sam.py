@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from satlisa.data.synthetic.plan import SceneObject
 from satlisa.demo.collages import recoloured
 from satlisa.demo.fit import fit, load, moved, say
-from satlisa.demo.gallery import Exhibit
+from satlisa.demo.gallery import Exhibit, ScenePool
 from satlisa.demo.tensors import sam_pixels
 from satlisa.demo.tiny_models import IMAGE_SIZE
 from satlisa.geometry.raster import rasterize
@@ -100,7 +100,7 @@ class SceneLessons(Dataset[tuple[Tensor, dict[str, Tensor], Tensor]]):
     """
 
     def __init__(self, gallery: Sequence[Exhibit], steps: int, seed: int) -> None:
-        self._gallery = [exhibit for exhibit in gallery if exhibit.plan.objects]
+        self._scenes = ScenePool(gallery)
         self._steps, self._seed = steps, seed
 
     def __len__(self) -> int:
@@ -108,8 +108,7 @@ class SceneLessons(Dataset[tuple[Tensor, dict[str, Tensor], Tensor]]):
 
     def __getitem__(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         rng = np.random.default_rng((self._seed, 1, step))
-        chosen = rng.integers(len(self._gallery), size=BATCH_SIZE)
-        exhibits = [self._gallery[i].turned(int(rng.integers(8))) for i in chosen]
+        exhibits = self._scenes.draw(BATCH_SIZE, rng)
         kind = KINDS[step % 3]
         prompts, masks = prompts_of(_draw_groups(exhibits, kind, rng), kind, IMAGE_SIZE // 2, rng)
         pixels = np.stack([recoloured(x.pixels, rng) if rng.random() < 0.5 else x.pixels for x in exhibits])

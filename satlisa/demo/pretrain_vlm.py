@@ -15,14 +15,12 @@ from torch import Tensor, nn
 
 from satlisa.data.sample import Turn
 from satlisa.data.synthetic import questions
-from satlisa.data.synthetic.plan import Plan
-from satlisa.data.synthetic.questions import Question
 from satlisa.demo import place_features
 from satlisa.demo.boxes import box_recall
 from satlisa.demo.chips import Chip
 from satlisa.demo.fit import fit, load, moved, say
 from satlisa.demo.gallery import Exhibit
-from satlisa.demo.lessons import LessonBatch, Lessons, Writer
+from satlisa.demo.lessons import LessonBatch, Lessons, Writer, all_questions
 from satlisa.demo.pretrain_tower import DenseHead
 from satlisa.demo.tensors import Tower
 from satlisa.demo.tiny_models import IMAGE_SIZE
@@ -126,17 +124,6 @@ def teach(
         return loss if dense is None else loss + DENSE_WEIGHT * dense
 
     fit(model, loss_of, steps, learning_rate, helpers=[head, places] if head else [places])
-
-
-def all_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:
-    """One question per text task, and the count of objects."""
-    return [
-        questions.ask_class(plan),
-        questions.ask_flood(plan),
-        questions.ask_caption(plan),
-        questions.ask_fact(plan, int(rng.integers(5))),
-        questions.ask_object_count(plan),
-    ]
 
 
 @torch.no_grad()

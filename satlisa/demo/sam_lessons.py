@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from satlisa.data.synthetic.terrain import SIDE
 from satlisa.demo.chips import Chip
 from satlisa.demo.collages import Collage, recoloured
-from satlisa.demo.gallery import Exhibit
+from satlisa.demo.gallery import Exhibit, ScenePool
 from satlisa.demo.place_features import LABELS
 from satlisa.demo.pretrain_sam import draw_mask, draw_points, jittered
 
@@ -77,7 +77,7 @@ class SamLessons(Dataset[SamBatch]):
         batch_size: int,
         seed: int,
     ) -> None:
-        self._scenes = [exhibit for exhibit in scenes if exhibit.plan.objects]
+        self._scenes = ScenePool(scenes)
         self._collages, self._chips = collages, chips
         self._steps, self._seed = steps, seed
         self._num_collages, self._num_scenes = batch_size // 6, batch_size // 3
@@ -94,10 +94,7 @@ class SamLessons(Dataset[SamBatch]):
             Picture(self._collages[i].turned(int(rng.integers(8))))
             for i in rng.integers(len(self._collages), size=self._num_collages)
         ]
-        pictures += [
-            as_picture(self._scenes[i].turned(int(rng.integers(8))))
-            for i in rng.integers(len(self._scenes), size=self._num_scenes)
-        ]
+        pictures += [as_picture(exhibit) for exhibit in self._scenes.draw(self._num_scenes, rng)]
         pictures += [self._cropped(rng) for _ in range(self._num_chips)]
         return make_batch(pictures, self._num_collages, rng, real=self._num_chips, recolour=True)
 

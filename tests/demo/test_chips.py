@@ -1,7 +1,5 @@
 """Real pictures for pretraining."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,25 +7,7 @@ from PIL import Image
 from satlisa.demo.chips import Chip, read_chips, with_buildings
 from satlisa.demo.tiny_models import IMAGE_SIZE
 from satlisa.errors import SatlisaError
-
-
-def write_rows(folder, rows):
-    (folder / "images").mkdir(parents=True)
-    lines = []
-    for number, (task, question, answer, metadata, colour) in enumerate(rows):
-        Image.new("RGB", (64, 48), colour).save(folder / "images" / f"{number}.png")
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        lines.append(
-            {
-                "file_name": f"images/{number}.png",
-                "task": task,
-                "source": "test",
-                "conversations": json.dumps(turns),
-                "metadata": json.dumps(metadata),
-            }
-        )
-    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-
+from tests.helpers.chip_rows import write_rows
 
 SQUARE = [[0, 0], [500, 0], [500, 500], [0, 500]]
 

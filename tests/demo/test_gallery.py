@@ -5,8 +5,8 @@ import pytest
 
 from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.rows import scene_seeds
-from satlisa.demo.gallery import Exhibit
-from tests.helpers.scenes import drawn
+from satlisa.demo.gallery import Exhibit, ScenePool
+from tests.helpers.scenes import drawn, unseen_scenes
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -27,3 +27,23 @@ def test_a_turned_scene_carries_its_objects_along(number):
 def test_eight_turns_are_eight_views():
     exhibit = Exhibit(np.arange(12, dtype=np.uint8).reshape(2, 2, 3), Plan(scene_seeds("pretrain", 1)[0]))
     assert len({exhibit.turned(number).pixels.tobytes() for number in range(8)}) == 8
+
+
+def labels_of(scene: Exhibit) -> set[str]:
+    return {thing.label for thing in scene.plan.objects}
+
+
+def test_half_of_the_drawn_scenes_have_both_kinds():
+    scenes = unseen_scenes(40)
+    assert 0 < sum(len(labels_of(scene)) > 1 for scene in scenes) < 10  # by chance, they would be few
+    drawn = ScenePool(scenes).draw(301, np.random.default_rng(0))
+    assert len(drawn) == 301 and all(labels_of(scene) for scene in drawn)
+    assert all(len(labels_of(scene)) == 2 for scene in drawn[151:])
+    assert 0 < sum(len(labels_of(scene)) == 2 for scene in drawn[:151]) < 60  # the other half is drawn from all
+    assert len({scene.pixels.tobytes() for scene in drawn}) > 100  # turned
+
+
+def test_a_pool_without_such_scenes_draws_from_all():
+    plain = [scene for scene in unseen_scenes(40) if len(labels_of(scene)) == 1]
+    drawn = ScenePool(plain).draw(8, np.random.default_rng(0))
+    assert len(drawn) == 8 and all(len(labels_of(scene)) == 1 for scene in drawn)

@@ -1,38 +1,27 @@
 """The command that pretrains the packaged models."""
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamModel
 
 from satlisa.demo.tiny_models import new_sam
-from tests.helpers.dataset_fixtures import make_row, png
+from tests.helpers.chip_rows import write_rows
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.integration
 HALF = [[100, 100], [600, 100], [600, 900], [100, 900]]
 
 
-def write_chips(folder: Path) -> None:
-    """A row with a building, and one with an answer in text."""
-    picture = {"bytes": png(size=(96, 96)), "path": None}
-    rows = [
-        make_row(image=picture, metadata=json.dumps({"polygons": [HALF]})),
-        make_row("scene_classification", "Land", image=picture, metadata="{}"),
-    ]
-    (folder / "data").mkdir(parents=True)
-    dataset = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
-    dataset.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
-
-
 def test_the_command_writes_both_folders(tmp_path):
-    write_chips(tmp_path / "chips")
+    rows = [
+        ("building_segmentation", "Segment the buildings", "One building.", {"polygons": [HALF]}, "red"),
+        ("scene_classification", "Classify", "Land", {}, "red"),
+    ]
+    write_rows(tmp_path / "chips" / "train", rows)
     options = {
         "output": tmp_path,
         "chips": tmp_path / "chips",
