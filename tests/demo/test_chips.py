@@ -7,7 +7,7 @@ from PIL import Image
 from satlisa.demo.chips import Chip, read_chips, with_buildings
 from satlisa.demo.tiny_models import IMAGE_SIZE
 from satlisa.errors import SatlisaError
-from tests.helpers.chip_rows import write_rows
+from tests.helpers.chip_rows import BLUE, RED, write_rows
 
 SQUARE = [[0, 0], [500, 0], [500, 500], [0, 500]]
 
@@ -15,9 +15,9 @@ SQUARE = [[0, 0], [500, 0], [500, 500], [0, 500]]
 def test_rows_of_one_picture_are_one_chip(tmp_path):
     outline = {"objects": [{"label": "building", "polygon": SQUARE}]}
     rows = [
-        ("scene_classification", "Classify", "Land", {}, "red"),
-        ("building_segmentation", "Segment the buildings", "I segmented 1 building.", outline, "red"),
-        ("scene_classification", "Classify", "Water", {}, "blue"),
+        ("scene_classification", "Classify", "Land", {}, RED),
+        ("building_segmentation", "Segment the buildings", "I segmented 1 building.", outline, RED),
+        ("scene_classification", "Classify", "Water", {}, BLUE),
     ]
     write_rows(tmp_path / "train", rows)
     red, blue = read_chips(str(tmp_path))
@@ -27,7 +27,7 @@ def test_rows_of_one_picture_are_one_chip(tmp_path):
 
 
 def test_a_dataset_without_outlines_is_refused(tmp_path):
-    write_rows(tmp_path / "train", [("scene_classification", "Classify", "Land", {}, "red")])
+    write_rows(tmp_path / "train", [("scene_classification", "Classify", "Land", {}, RED)])
     with pytest.raises(SatlisaError, match="expected outlines of buildings"):
         read_chips(str(tmp_path))
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoProcessor, Qwen3_5ForConditionalGeneration, SamModel
 
 from satlisa.demo.tiny_models import new_sam
-from tests.helpers.chip_rows import write_rows
+from tests.helpers.chip_rows import RED, write_rows
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.integration
@@ -18,8 +18,8 @@ HALF = [[100, 100], [600, 100], [600, 900], [100, 900]]
 
 def test_the_command_writes_both_folders(tmp_path):
     rows = [
-        ("building_segmentation", "Segment the buildings", "One building.", {"polygons": [HALF]}, "red"),
-        ("scene_classification", "Classify", "Land", {}, "red"),
+        ("building_segmentation", "Segment the buildings", "One building.", {"polygons": [HALF]}, RED),
+        ("scene_classification", "Classify", "Land", {}, RED),
     ]
     write_rows(tmp_path / "chips" / "train", rows)
     options = {
