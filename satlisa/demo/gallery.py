@@ -14,6 +14,8 @@ from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.rows import scene_seeds
 from satlisa.data.synthetic.terrain import SIDE
 
+CROWDED = 5  # objects from which on a scene is crowded: one in seven has as many
+
 
 @dataclass(frozen=True)
 class Exhibit:
@@ -60,7 +62,22 @@ class ScenePool:
 
 def open_gallery(split: str, num_scenes: int, processes: int) -> list[Exhibit]:
     """Render the first scenes of a split of the demo dataset in parallel; 0.03 s each."""
-    seeds = scene_seeds(split, num_scenes)
+    return _render(scene_seeds(split, num_scenes), processes)
+
+
+def open_crowded(split: str, num_scenes: int, after: int, processes: int) -> list[Exhibit]:
+    """Render the first crowded scenes of a split behind its first `after` scenes; planning takes 0.05 s each."""
+    found: list[int] = []
+    number = after
+    while len(found) < num_scenes:
+        number += 1
+        seed = scene_seeds(split, number)[-1]
+        if len(Plan(seed).objects) >= CROWDED:
+            found.append(seed)
+    return _render(found, processes)
+
+
+def _render(seeds: Sequence[int], processes: int) -> list[Exhibit]:
     with multiprocessing.get_context("fork").Pool(processes) as pool:
         pictures = pool.map(draw_scene, seeds, chunksize=16)
     return [Exhibit(np.array(picture), Plan(seed)) for picture, seed in zip(pictures, seeds, strict=True)]

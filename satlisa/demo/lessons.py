@@ -192,6 +192,7 @@ class Lessons(Dataset[LessonBatch]):
         single_from: the step from which each picture has one question, as in fine-tuning and inference; before it,
             several, because the picture costs most.
         list_share: share of the scenes with objects that are asked for their list alone, mostly with boxes.
+        crowded: further scenes; where there are any, they are three eighths of each batch, all asked for their lists.
     """
 
     def __init__(
@@ -204,8 +205,9 @@ class Lessons(Dataset[LessonBatch]):
         seed: int,
         single_from: int,
         list_share: float = 0.0,
+        crowded: Sequence[Exhibit] = (),
     ) -> None:
-        self._writer, self._gallery, self._steps = writer, gallery, steps
+        self._writer, self._gallery, self._crowded, self._steps = writer, gallery, crowded, steps
         self._chips = [chip for chip in chips if chip.dialogues]
         self._batch_size, self._seed, self._single_from = batch_size, seed, single_from
         self._list_share = list_share
@@ -217,9 +219,13 @@ class Lessons(Dataset[LessonBatch]):
         rng = np.random.default_rng((self._seed, 1, step))
         count = 1 if step >= self._single_from else 3
         num_chips = self._batch_size // 8 if self._chips else 0
-        drawn = rng.integers(len(self._gallery), size=self._batch_size - num_chips)
+        num_crowded = 3 * self._batch_size // 8 if self._crowded else 0
+        drawn = rng.integers(len(self._gallery), size=self._batch_size - num_chips - num_crowded)
         exhibits = [self._gallery[number].turned(int(rng.integers(8))) for number in drawn]
         lessons = [self._writer.write(self._draw(x.plan, rng, count)) for x in exhibits]
+        for number in rng.integers(len(self._crowded), size=num_crowded) if num_crowded else ():
+            exhibits.append(self._crowded[number].turned(int(rng.integers(8))))
+            lessons.append(self._writer.write([_draw_list(exhibits[-1].plan, rng)]))
         pixels, plans = [x.pixels for x in exhibits], [x.plan for x in exhibits]
         chips = [self._chips[number] for number in rng.integers(len(self._chips), size=num_chips)]
         for chip in chips:
@@ -230,5 +236,10 @@ class Lessons(Dataset[LessonBatch]):
 
     def _draw(self, plan: Plan, rng: np.random.Generator, count: int) -> Asked:
         if self._list_share and plan.objects and rng.random() < self._list_share:
-            return [ask_list(plan, FORMS[rng.choice(3, p=_LIST_SHARES)])]
+            return [_draw_list(plan, rng)]
         return draw_dialogue(plan, rng, count)
+
+
+def _draw_list(plan: Plan, rng: np.random.Generator) -> tuple[Question, list[tuple[str, SceneObject]]]:
+    """The list of a scene's objects, mostly with boxes."""
+    return ask_list(plan, FORMS[rng.choice(3, p=_LIST_SHARES)])

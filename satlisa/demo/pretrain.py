@@ -21,7 +21,7 @@ from satlisa.demo.adapt_sam import BATCH_SIZE, adapt_sam
 from satlisa.demo.chips import Chip, read_chips, with_buildings
 from satlisa.demo.collages import draw_collage
 from satlisa.demo.fit import say
-from satlisa.demo.gallery import Exhibit, open_gallery
+from satlisa.demo.gallery import Exhibit, open_crowded, open_gallery
 from satlisa.demo.lessons import Writer
 from satlisa.demo.pretrain_lists import train_lists
 from satlisa.demo.pretrain_sam import score_sam, train_sam
@@ -69,10 +69,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chips", default="", help="dataset whose training pictures are used too, folder or hub id")
     parser.add_argument("--tower-steps", type=int, default=1000, help="steps of the vision tower alone (%(default)s)")
     parser.add_argument("--vlm-steps", type=int, default=1900, help="steps of the VLM after it (%(default)s)")
-    parser.add_argument("--list-steps", type=int, default=400, help="steps of lists at its end (%(default)s)")
+    parser.add_argument("--list-steps", type=int, default=1000, help="steps of lists at its end (%(default)s)")
     parser.add_argument("--sam-steps", type=int, default=1200, help="steps of SAM, stage 1 (%(default)s)")
     parser.add_argument("--adapt-steps", type=int, default=1200, help="stage 2, with collages and chips (%(default)s)")
     parser.add_argument("--scenes", type=int, default=3000, help="training scenes (%(default)s)")
+    parser.add_argument("--crowded-scenes", type=int, default=1500, help="further ones, for lists (%(default)s)")
     parser.add_argument("--collages", type=int, default=2500, help="training collages (%(default)s)")
     parser.add_argument("--validation-scenes", type=int, default=100, help="validation scenes (%(default)s)")
     parser.add_argument("--only", choices=("vlm", "sam"), help="train only one of the models")
@@ -93,6 +94,7 @@ def pretrain_vlm(
     options: argparse.Namespace, train: Gallery, validation: Gallery, chips: Sequence[Chip]
 ) -> dict[str, float]:
     """Train, save and score the VLM."""
+    crowded = open_crowded("pretrain", options.crowded_scenes, options.scenes, os.cpu_count() or 1)
     rows = demo_rows("pretrain", _TOKENIZER_SCENES)
     texts = [turn["content"] for row in rows["conversations"] for turn in json.loads(row)]
     texts += [text for chip in chips for dialogue in chip.dialogues for text in dialogue]
@@ -104,7 +106,7 @@ def pretrain_vlm(
     writer = Writer(processor)
     train_vlm(model, head, writer, train, chips, options.vlm_steps, options.seed, options.workers)
     if options.list_steps:
-        train_lists(model, writer, train, chips, options.list_steps, options.seed, options.workers)
+        train_lists(model, writer, train, crowded, chips, options.list_steps, options.seed, options.workers)
     backbone.save(model.cpu(), processor, options.output / "vlm")
     return score_vlm(model.to(options.device), processor, validation)
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from satlisa.data.synthetic.painter import draw_scene
 from satlisa.data.synthetic.plan import Plan
 from satlisa.data.synthetic.rows import scene_seeds
-from satlisa.demo.gallery import Exhibit, ScenePool
+from satlisa.demo.gallery import CROWDED, Exhibit, ScenePool, open_crowded
 from tests.helpers.scenes import drawn, unseen_scenes
 
 
@@ -47,3 +48,14 @@ def test_a_pool_without_such_scenes_draws_from_all():
     plain = [scene for scene in unseen_scenes(40) if len(labels_of(scene)) == 1]
     drawn = ScenePool(plain).draw(8, np.random.default_rng(0))
     assert len(drawn) == 8 and all(len(labels_of(scene)) == 1 for scene in drawn)
+
+
+def test_crowded_scenes_are_others_with_many_objects():
+    first = scene_seeds("pretrain", 20)
+    scenes = open_crowded("pretrain", 3, 20, 1)
+    seeds = [scene.plan.seed for scene in scenes]
+    assert all(len(scene.plan.objects) >= CROWDED for scene in scenes)
+    assert len(set(seeds) - set(first)) == 3
+    between = set(range(first[-1] + 1, seeds[-1])) - set(seeds)
+    assert all(len(Plan(seed).objects) < CROWDED for seed in between)  # none is left out
+    assert np.array_equal(scenes[0].pixels, np.array(draw_scene(seeds[0])))

@@ -96,3 +96,12 @@ def test_a_share_of_the_scenes_is_asked_for_lists_alone(writer, scene):
         return sum(int((lessons[step].input_ids == writer.marker).any(dim=1).sum()) for step in range(6))
 
     assert answers(1.0) == 48 and answers(0.0) < answers(0.6) < 48
+
+
+def test_crowded_scenes_are_asked_for_their_lists(writer, scene):
+    empty = next(other for other in unseen_scenes(40) if not other.plan.objects)
+    lessons = Lessons(writer, [empty], [], 2, 16, seed=0, single_from=0, crowded=[scene])
+    batch = lessons[1]
+    assert (batch.input_ids == writer.marker).any(dim=1).sum() == 6  # three eighths
+    assert len(batch.marker_boxes) == 6 * len(scene.plan.objects)
+    assert len({pixels.tobytes() for pixels in batch.pixels.numpy()}) > 8  # turned

@@ -28,6 +28,7 @@ def test_the_command_writes_both_folders(tmp_path):
         "tower-steps": 1,
         "vlm-steps": 1,
         "list-steps": 1,
+        "crowded-scenes": 2,
         "sam-steps": 2,
         "adapt-steps": 1,
         "scenes": 12,

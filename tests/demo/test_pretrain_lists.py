@@ -27,7 +27,7 @@ def test_the_language_model_is_trained_and_the_tower_is_not(writer, scenes, monk
     monkeypatch.setattr(pretrain_lists, "_FITTED_BATCHES", 1)
     model = new_vlm(writer.processor, 0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    train_lists(model, writer, scenes, [], 2, 0)
+    train_lists(model, writer, scenes, scenes, [], 2, 0)
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert not any(".visual." in name for name in changed)
     assert len(changed) > 0.8 * sum(".language_model." in name for name in before)
