@@ -66,7 +66,7 @@ def open_gallery(split: str, num_scenes: int, processes: int) -> list[Exhibit]:
 
 
 def open_crowded(split: str, num_scenes: int, after: int, processes: int) -> list[Exhibit]:
-    """Render the first crowded scenes of a split behind its first `after` scenes; planning takes 0.05 s each."""
+    """Render the first crowded scenes of a split after its first `after` scenes; finding one takes 0.05 s."""
     found: list[int] = []
     number = after
     while len(found) < num_scenes:

@@ -223,7 +223,7 @@ class Lessons(Dataset[LessonBatch]):
         drawn = rng.integers(len(self._gallery), size=self._batch_size - num_chips - num_crowded)
         exhibits = [self._gallery[number].turned(int(rng.integers(8))) for number in drawn]
         lessons = [self._writer.write(self._draw(x.plan, rng, count)) for x in exhibits]
-        for number in rng.integers(len(self._crowded), size=num_crowded) if num_crowded else ():
+        for number in rng.integers(len(self._crowded), size=num_crowded):
             exhibits.append(self._crowded[number].turned(int(rng.integers(8))))
             lessons.append(self._writer.write([_draw_list(exhibits[-1].plan, rng)]))
         pixels, plans = [x.pixels for x in exhibits], [x.plan for x in exhibits]
