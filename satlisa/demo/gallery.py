@@ -1,5 +1,6 @@
 """Scenes for pretraining the backbone: rendered once, augmented by rotations and reflections of image and labels."""
 
+import itertools
 import multiprocessing
 from collections.abc import Sequence
 from copy import copy
@@ -67,14 +68,9 @@ def open_gallery(split: str, num_scenes: int, processes: int) -> list[Exhibit]:
 
 def open_crowded(split: str, num_scenes: int, after: int, processes: int) -> list[Exhibit]:
     """Render the first crowded scenes of a split after its first `after` scenes; finding one takes 0.05 s."""
-    found: list[int] = []
-    number = after
-    while len(found) < num_scenes:
-        number += 1
-        seed = scene_seeds(split, number)[-1]
-        if len(Plan(seed).objects) >= CROWDED:
-            found.append(seed)
-    return _render(found, processes)
+    further = (scene_seeds(split, number)[-1] for number in itertools.count(after + 1))
+    crowded = (seed for seed in further if len(Plan(seed).objects) >= CROWDED)
+    return _render([*itertools.islice(crowded, num_scenes)], processes)
 
 
 def _render(seeds: Sequence[int], processes: int) -> list[Exhibit]:

@@ -149,6 +149,13 @@ def ask_list(plan: Plan, form: str) -> tuple[Question, list[tuple[str, SceneObje
     return questions.ask_instances(plan), [(place_words(thing, form), thing) for thing in plan.objects]
 
 
+def _draw_list(
+    plan: Plan, rng: np.random.Generator, shares: Sequence[float]
+) -> tuple[Question, list[tuple[str, SceneObject]]]:
+    """The list of a scene's objects, in one of `FORMS`, drawn by its share."""
+    return ask_list(plan, FORMS[rng.choice(3, p=shares)])
+
+
 def all_questions(plan: Plan, rng: np.random.Generator) -> list[Question]:
     """One question per text task, and the count of objects."""
     return [
@@ -165,7 +172,7 @@ def draw_dialogue(plan: Plan, rng: np.random.Generator, count: int) -> Asked:
     others = all_questions(plan, rng)
     drawn: Asked = []
     if plan.objects:
-        lists = [ask_list(plan, FORMS[rng.choice(3, p=_SHARES)]), (questions.ask_box_list(plan), [])]
+        lists = [_draw_list(plan, rng, _SHARES), (questions.ask_box_list(plan), [])]
         drawn.append(lists[int(rng.random() < 0.4)])
         if rng.random() < 0.3:
             drawn.append((draw_place_question(plan, rng), []))
@@ -225,7 +232,7 @@ class Lessons(Dataset[LessonBatch]):
         lessons = [self._writer.write(self._draw(x.plan, rng, count)) for x in exhibits]
         for number in rng.integers(len(self._crowded), size=num_crowded):
             exhibits.append(self._crowded[number].turned(int(rng.integers(8))))
-            lessons.append(self._writer.write([_draw_list(exhibits[-1].plan, rng)]))
+            lessons.append(self._writer.write([_draw_list(exhibits[-1].plan, rng, _LIST_SHARES)]))
         pixels, plans = [x.pixels for x in exhibits], [x.plan for x in exhibits]
         chips = [self._chips[number] for number in rng.integers(len(self._chips), size=num_chips)]
         for chip in chips:
@@ -236,10 +243,5 @@ class Lessons(Dataset[LessonBatch]):
 
     def _draw(self, plan: Plan, rng: np.random.Generator, count: int) -> Asked:
         if self._list_share and plan.objects and rng.random() < self._list_share:
-            return [_draw_list(plan, rng)]
+            return [_draw_list(plan, rng, _LIST_SHARES)]
         return draw_dialogue(plan, rng, count)
-
-
-def _draw_list(plan: Plan, rng: np.random.Generator) -> tuple[Question, list[tuple[str, SceneObject]]]:
-    """The list of a scene's objects, mostly with boxes."""
-    return ask_list(plan, FORMS[rng.choice(3, p=_LIST_SHARES)])

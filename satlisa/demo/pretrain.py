@@ -94,7 +94,6 @@ def pretrain_vlm(
     options: argparse.Namespace, train: Gallery, validation: Gallery, chips: Sequence[Chip]
 ) -> dict[str, float]:
     """Train, save and score the VLM."""
-    crowded = open_crowded("pretrain", options.crowded_scenes, options.scenes, os.cpu_count() or 1)
     rows = demo_rows("pretrain", _TOKENIZER_SCENES)
     texts = [turn["content"] for row in rows["conversations"] for turn in json.loads(row)]
     texts += [text for chip in chips for dialogue in chip.dialogues for text in dialogue]
@@ -106,6 +105,7 @@ def pretrain_vlm(
     writer = Writer(processor)
     train_vlm(model, head, writer, train, chips, options.vlm_steps, options.seed, options.workers)
     if options.list_steps:
+        crowded = open_crowded("pretrain", options.crowded_scenes, options.scenes, os.cpu_count() or 1)
         train_lists(model, writer, train, crowded, chips, options.list_steps, options.seed, options.workers)
     backbone.save(model.cpu(), processor, options.output / "vlm")
     return score_vlm(model.to(options.device), processor, validation)

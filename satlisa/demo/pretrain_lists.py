@@ -22,7 +22,7 @@ from satlisa.demo.pretrain_vlm import BATCH_SIZE, Reader, teach
 from satlisa.model.delta_net import patch_delta_net
 
 LEARNING_RATE = 8e-4
-LIST_SHARE = 0.5  # of the scenes with objects
+LIST_SHARE = 0.5  # of the scenes with objects that are not crowded ones
 _FITTED_BATCHES = 10
 _RIDGE = 0.1
 

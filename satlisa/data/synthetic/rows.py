@@ -76,7 +76,7 @@ def _entries(split: str, num_scenes: int | None) -> list[dict[str, Any]]:
     return [entries[place] for place in order]
 
 
-def scene_seeds(split: str, num_scenes: int | None = None) -> list[int]:
+def scene_seeds(split: str, num_scenes: int | None = None) -> range:
     """The seeds of a split's scenes; errors as in `demo_rows`."""
     if split not in _SPLITS:
         raise SatlisaError(f"the demo dataset has no split {split!r}; it has {', '.join(_SPLITS)}")
@@ -84,7 +84,7 @@ def scene_seeds(split: str, num_scenes: int | None = None) -> list[int]:
     if not 0 < count <= _SEEDS_PER_SPLIT:
         raise SatlisaError(f"num_scenes of the demo dataset must be 1..{_SEEDS_PER_SPLIT}, not {count}")
     first = list(_SPLITS).index(split) * _SEEDS_PER_SPLIT
-    return list(range(first, first + count))
+    return range(first, first + count)
 
 
 def _scene_entries(seed: int, number: int, split: str) -> list[dict[str, Any]]:
