@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from satlisa.demo.chips import Chip
 from satlisa.demo.collages import Collage
-from satlisa.demo.fit import fit, load, moved, say
+from satlisa.demo.fit import Loop, moved, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.place_features import LABELS
 from satlisa.demo.pretrain_sam import prompt_loss
@@ -119,16 +119,16 @@ def adapt_sam(
     chips: Sequence[Chip],
     steps: int,
     seed: int,
-    workers: int = 0,
+    loop: Loop,
 ) -> Aids:
     """Train all of SAM in place, on its own device; returns what was trained with it."""
     device = model.device
     torch.manual_seed(seed)
     aids = Aids(model.config.vision_config.output_channels).to(device)
-    batches = load(SamLessons(gallery, collages, chips, steps, BATCH_SIZE, seed), workers)
+    lessons = SamLessons(gallery, collages, chips, steps, BATCH_SIZE, seed)
 
-    def loss_of(step: int) -> Tensor:
-        batch = moved(next(batches), device)
+    def loss_of(step: int, batch: SamBatch) -> Tensor:
+        batch = moved(batch, device)
         pixels = sam_pixels(batch.pixels)
         embeddings = model.vision_encoder(pixels)[0]
         found = predict(model, aids, batch, embeddings)
@@ -146,7 +146,7 @@ def adapt_sam(
             )
         return loss
 
-    fit(model, loss_of, steps, LEARNING_RATE, helpers=[aids])
+    loop.fit("sam, stage 2", model, lessons, loss_of, LEARNING_RATE, helpers=[aids])
     return aids
 
 

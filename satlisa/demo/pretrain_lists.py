@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from satlisa.demo.chips import Chip
-from satlisa.demo.fit import load, moved
+from satlisa.demo.fit import Loop, load, moved
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.lessons import LessonBatch, Lessons, Writer
 from satlisa.demo.place_features import WIDTH, place_features
@@ -35,7 +35,7 @@ def train_lists(
     chips: Sequence[Chip],
     steps: int,
     seed: int,
-    workers: int = 0,
+    loop: Loop,
 ) -> None:
     """Train the language model of a VLM in place, on its own device."""
     patch_delta_net()
@@ -46,7 +46,7 @@ def train_lists(
     lessons = Lessons(
         writer, gallery, chips, steps, BATCH_SIZE, seed + 1, single_from=0, list_share=LIST_SHARE, crowded=crowded
     )
-    teach(reader, load(lessons, workers), steps, LEARNING_RATE, places, name="vlm, lists,")
+    teach("lists", reader, lessons, LEARNING_RATE, places, loop)
     model.model.visual.requires_grad_(True)
 
 
@@ -55,7 +55,7 @@ def fit_places(reader: Reader, lessons: Dataset[LessonBatch]) -> nn.Linear:
     """The linear layer that reads an object's place from the state at its marker, by ridge regression."""
     device = reader.model.device
     states, wanted = [], []
-    for batch in load(lessons, 0):
+    for batch in load(lessons):
         batch = moved(batch, device)
         states.append(reader(batch)[1])
         wanted.append(place_features(batch.marker_boxes, batch.marker_labels))

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from satlisa.data.synthetic.plan import SceneObject
 from satlisa.demo.collages import recoloured
-from satlisa.demo.fit import fit, load, moved, say
+from satlisa.demo.fit import Loop, moved, say
 from satlisa.demo.gallery import Exhibit, ScenePool
 from satlisa.demo.tensors import sam_pixels
 from satlisa.demo.tiny_models import IMAGE_SIZE
@@ -115,12 +115,11 @@ class SceneLessons(Dataset[tuple[Tensor, dict[str, Tensor], Tensor]]):
         return torch.from_numpy(pixels), prompts, masks
 
 
-def train_sam(model: Any, gallery: Sequence[Exhibit], steps: int, seed: int, workers: int = 0) -> None:
+def train_sam(model: Any, gallery: Sequence[Exhibit], steps: int, seed: int, loop: Loop) -> None:
     """Train all of SAM in place, on its own device."""
-    batches = load(SceneLessons(gallery, steps, seed), workers)
 
-    def loss_of(step: int) -> Tensor:
-        pixels, prompts, masks = moved(next(batches), model.device)
+    def loss_of(step: int, batch: tuple[Tensor, dict[str, Tensor], Tensor]) -> Tensor:
+        pixels, prompts, masks = moved(batch, model.device)
         targets = masks.float()
         output = model(pixel_values=sam_pixels(pixels), multimask_output=False, **prompts)
         loss = prompt_loss(output.pred_masks[:, :, 0], targets, output.iou_scores[:, :, 0])
@@ -129,7 +128,7 @@ def train_sam(model: Any, gallery: Sequence[Exhibit], steps: int, seed: int, wor
             say(f"sam, stage 1, step {step}/{steps} {KINDS[step % 3]} loss {loss.item():.3f} IoU {iou:.3f}")
         return loss
 
-    fit(model, loss_of, steps, LEARNING_RATE)
+    loop.fit("sam, stage 1", model, SceneLessons(gallery, steps, seed), loss_of, LEARNING_RATE)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from satlisa.data.synthetic.plan import Plan, SceneObject
 from satlisa.data.synthetic.terrain import SIDE
 from satlisa.demo.boxes import Found
-from satlisa.demo.fit import fit, load, moved, say
+from satlisa.demo.fit import Loop, moved, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.place_features import LABELS
 from satlisa.demo.tensors import Tower
@@ -208,21 +208,18 @@ class Pictures(Dataset[tuple[Tensor, DenseTarget]]):
         return pixels, dense_target([x.plan for x in exhibits], round(IMAGE_TOKENS**0.5))
 
 
-def train_tower(
-    model: Any, head: DenseHead, gallery: Sequence[Exhibit], steps: int, seed: int, workers: int = 0
-) -> None:
+def train_tower(model: Any, head: DenseHead, gallery: Sequence[Exhibit], steps: int, seed: int, loop: Loop) -> None:
     """Train the vision tower of the VLM, and the head, in place, on their own device."""
     visual, device = model.model.visual, model.device
     write_positions(visual)
     tower = Tower(visual, IMAGE_SIZE)
-    batches = load(Pictures(gallery, steps, seed), workers)
 
-    def loss_of(step: int) -> Tensor:
-        pixels, target = next(batches)
+    def loss_of(step: int, batch: tuple[Tensor, DenseTarget]) -> Tensor:
+        pixels, target = batch
         tokens, target = tower(pixels.to(device)), moved(target, device)
         loss = head.loss(tokens, target)
         if step % 50 == 0 or step == steps - 1:
             say(f"tower step {step}/{steps} loss {loss.item():.3f} {head.report(tokens, target)}")
         return loss
 
-    fit(visual, loss_of, steps, LEARNING_RATE, helpers=[head])
+    loop.fit("tower", visual, Pictures(gallery, steps, seed), loss_of, LEARNING_RATE, helpers=[head])

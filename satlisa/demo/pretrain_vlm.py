@@ -5,7 +5,7 @@ linear layer that reads an object's place (`place_features`) from the state at t
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from satlisa.data.synthetic import questions
 from satlisa.demo import place_features
 from satlisa.demo.boxes import box_recall
 from satlisa.demo.chips import Chip
-from satlisa.demo.fit import fit, load, moved, say
+from satlisa.demo.fit import Loop, moved, say
 from satlisa.demo.gallery import Exhibit
 from satlisa.demo.lessons import LessonBatch, Lessons, Writer, all_questions
 from satlisa.demo.pretrain_tower import DenseHead
@@ -78,36 +78,35 @@ def train_vlm(
     chips: Sequence[Chip],
     steps: int,
     seed: int,
-    workers: int = 0,
+    loop: Loop,
 ) -> None:
     """Train all of the VLM, and the tower's head, in place, on their own device."""
     patch_delta_net()  # a fifth faster
     places = nn.Linear(model.config.text_config.hidden_size, place_features.WIDTH).to(model.device)
     single_from = round(steps * (1 - SHARE_OF_SINGLE_QUESTIONS))
     lessons = Lessons(writer, gallery, chips, steps, BATCH_SIZE, seed, single_from)
-    teach(Reader(model, writer), load(lessons, workers), steps, LEARNING_RATE, places, head)
+    teach("vlm", Reader(model, writer), lessons, LEARNING_RATE, places, loop, head)
 
 
 def teach(
+    stage: str,
     reader: Reader,
-    batches: Iterator[LessonBatch],
-    steps: int,
+    lessons: Lessons,
     learning_rate: float,
     places: nn.Module,
+    loop: Loop,
     head: DenseHead | None = None,
-    name: str = "vlm",
 ) -> None:
     """Train a reader's model on dialogues: cross entropy of the answers, and the error of the places at the markers.
 
     Args:
         places: reads place features from states; trained too.
         head: the tower's head, with its loss and trained too; None leaves both out.
-        name: of the stage, for the log.
     """
-    model = reader.model
+    model, steps = reader.model, len(lessons)
 
-    def loss_of(step: int) -> Tensor:
-        batch = moved(next(batches), model.device)
+    def loss_of(step: int, batch: LessonBatch) -> Tensor:
+        batch = moved(batch, model.device)
         tokens, states, logits, targets = reader(batch)
         text = F.cross_entropy(logits, targets)
         wanted = place_features.place_features(batch.marker_boxes, batch.marker_labels)
@@ -116,14 +115,14 @@ def teach(
         dense = head.loss(tokens, batch.dense) if head else None
         if step % 50 == 0 or step == steps - 1:
             accuracy = float((logits.argmax(-1) == targets).float().mean())
-            said = f"{name} step {step}/{steps} text {text.item():.3f} token accuracy {accuracy:.3f}"
+            said = f"{stage} step {step}/{steps} text {text.item():.3f} token accuracy {accuracy:.3f}"
             said += f" places {place.item():.4f}"
             if head and dense is not None:
                 said += f" dense {dense.item():.3f}: {head.report(tokens, batch.dense)}"
             say(said)
         return loss if dense is None else loss + DENSE_WEIGHT * dense
 
-    fit(model, loss_of, steps, learning_rate, helpers=[head, places] if head else [places])
+    loop.fit(stage, model, lessons, loss_of, learning_rate, helpers=[head, places] if head else [places])
 
 
 @torch.no_grad()

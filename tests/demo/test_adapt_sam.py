@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from satlisa.demo import adapt_sam as stage
 from satlisa.demo.adapt_sam import Aids, adapt_sam, dense_loss, predict, rare_pixel_weights, rebuild_loss
 from satlisa.demo.collages import SIDE, draw_collage
+from satlisa.demo.fit import Loop
 from satlisa.demo.place_features import LABELS
 from satlisa.demo.pretrain_sam import prompt_loss
 from satlisa.demo.sam_lessons import Picture, as_picture, make_batch
@@ -23,7 +24,7 @@ def test_every_part_of_sam_and_the_names_are_trained(monkeypatch):
     model = new_sam(0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     exhibits = [scene for scene in unseen_scenes(8) if scene.plan.objects]
-    aids = adapt_sam(model, exhibits, [draw_collage(1)], [], 2, 0)
+    aids = adapt_sam(model, exhibits, [draw_collage(1)], [], 2, 0, Loop())
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
     for part in ("vision_encoder", "prompt_encoder", "mask_decoder"):
         assert any(name.startswith(part) for name in changed)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from satlisa.demo import pretrain_lists, pretrain_vlm
+from satlisa.demo.fit import Loop
 from satlisa.demo.lessons import Lessons, Writer
 from satlisa.demo.place_features import place_features
 from satlisa.demo.pretrain_lists import fit_places, train_lists
@@ -27,7 +28,7 @@ def test_the_language_model_is_trained_and_the_tower_is_not(writer, scenes, monk
     monkeypatch.setattr(pretrain_lists, "_FITTED_BATCHES", 1)
     model = new_vlm(writer.processor, 0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    train_lists(model, writer, scenes, scenes, [], 2, 0)
+    train_lists(model, writer, scenes, scenes, [], 2, 0, Loop())
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert not any(".visual." in name for name in changed)
     assert len(changed) > 0.8 * sum(".language_model." in name for name in before)

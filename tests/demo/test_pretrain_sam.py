@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from satlisa.demo.collages import SIDE
+from satlisa.demo.fit import Loop
 from satlisa.demo.pretrain_sam import BATCH_SIZE, KINDS, PROMPTS_PER_IMAGE, SceneLessons, train_sam
 from satlisa.demo.tiny_models import new_sam
 from tests.helpers.scenes import unseen_scenes
@@ -45,7 +46,7 @@ def test_encoder_and_decoder_are_trained(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("satlisa.demo.pretrain_sam.BATCH_SIZE", 2)
     model = new_sam(0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    train_sam(model, unseen_scenes(8), 2, seed=0)
+    train_sam(model, unseen_scenes(8), 2, 0, Loop())
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
     for part in ("vision_encoder", "prompt_encoder", "mask_decoder"):
         assert any(name.startswith(part) for name in changed)

@@ -8,6 +8,7 @@ from satlisa.data.synthetic.plan import Plan, Road, SceneObject
 from satlisa.data.synthetic.terrain import SIDE
 from satlisa.demo import pretrain_tower
 from satlisa.demo.boxes import box_recall
+from satlisa.demo.fit import Loop
 from satlisa.demo.gallery import Exhibit, turn_array
 from satlisa.demo.pretrain_tower import DenseHead, dense_target, train_tower, write_positions
 from satlisa.demo.tiny_models import make_processor, new_vlm, train_tokenizer
@@ -92,7 +93,7 @@ def test_only_the_tower_is_trained(monkeypatch):
     processor = make_processor(train_tokenizer(PHRASES))
     model, exhibits = new_vlm(processor, 0), unseen_scenes(2)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    train_tower(model, DenseHead(192), exhibits, 1, 0)
+    train_tower(model, DenseHead(192), exhibits, 1, 0, Loop())
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
     assert changed and all(name.startswith("model.visual.") for name in changed)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from satlisa.demo import pretrain_vlm
+from satlisa.demo.fit import Loop
 from satlisa.demo.lessons import Writer, ask_list
 from satlisa.demo.pretrain_tower import DenseHead
 from satlisa.demo.pretrain_vlm import Reader, score_vlm, train_vlm
@@ -55,7 +56,7 @@ def test_text_side_tower_and_head_are_trained(processor, scenes, monkeypatch):
     model, head = new_vlm(processor, 0), DenseHead(192)
     parameters = [*model.model.visual.parameters(), *model.model.language_model.parameters(), *head.parameters()]
     before = [parameter.detach().clone() for parameter in parameters]
-    train_vlm(model, head, Writer(processor), scenes, [], 2, 0)
+    train_vlm(model, head, Writer(processor), scenes, [], 2, 0, Loop())
     changed = [not torch.equal(*pair) for pair in zip(before, parameters, strict=True)]
     assert sum(changed) > 0.5 * len(changed) and changed[0] and changed[-1]
     scores = score_vlm(model, processor, scenes[:1])
