@@ -46,8 +46,8 @@ class Loop:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.05)
         parts: list[Stateful] = [model, *helpers, optimizer, schedule]
         done = self._checkpoint.resume(stage, parts, steps) if self._checkpoint else 0
-        if done:
-            say(f"{stage}: {done} of {steps} steps were done before")
+        if self._checkpoint and done:
+            say(f"{stage}: {done} of {steps} steps were done before ({self._checkpoint.path})")
         model.train()
         for step, batch in enumerate(load(batches, self._workers, done), done):
             loss_of(step, batch).backward()
